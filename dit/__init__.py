@@ -1,0 +1,3 @@
+"""dit: scaling studies of diffusion transformers."""
+
+__version__ = "0.1.0"

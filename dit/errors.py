@@ -1,0 +1,66 @@
+"""The one error a user can cause, and the checks that raise it.
+
+Every message names the key, what it got, what is allowed and the remedy; the command line turns it into exit code 2
+without a traceback. Imports nothing, so that every layer may use it.
+"""
+
+import math
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The user's input is wrong: a value, a file or a combination.
+
+    Args:
+        key: the configuration key, option or file at fault, as the user would write it (``optimizer.lr``).
+        got: the offending value.
+        allowed: what would have been accepted, in words.
+        remedy: what to do about it, where ``allowed`` does not say so already.
+    """
+
+    def __init__(self, key: str, got: object, allowed: str, remedy: str = "") -> None:
+        self.key, self.got, self.allowed, self.remedy = key, got, allowed, remedy
+        shown = got if isinstance(got, str) and got.startswith("(") else repr(got)
+        super().__init__(f"{key}: got {shown}; allowed: {allowed}." + (f" {remedy}" if remedy else ""))
+
+    def __reduce__(self):  # exceptions pickle by args alone, which would lose the four fields between processes
+        return (InputError, (self.key, self.got, self.allowed, self.remedy))
+
+
+def check_number(
+    key: str,
+    value: object,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    integer: bool = False,
+) -> None:
+    """Raises InputError unless ``value`` is a finite number within the bounds (low/high inclusive, above/below not)."""
+    kind = "an integer" if integer else "a finite number"
+    bounds = [
+        f"{sign} {bound:g}"
+        for sign, bound in ((">=", low), (">", above), ("<=", high), ("<", below))
+        if bound is not None
+    ]
+    allowed = " ".join([kind, " and ".join(bounds)]).strip()
+    wrong_type = isinstance(value, bool) or not isinstance(value, int if integer else (int, float))
+    if wrong_type or not math.isfinite(value):  # type: ignore[arg-type]
+        raise InputError(key, value, allowed)
+    assert isinstance(value, (int, float))
+    inside = (
+        (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+    if not inside:
+        raise InputError(key, value, allowed)
+
+
+def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
+    """Raises InputError unless ``value`` is one of ``choices``."""
+    choices = list(choices)
+    if value not in choices:
+        raise InputError(key, value, "one of " + ", ".join(str(choice) for choice in choices))
