@@ -1,0 +1,139 @@
+"""The file in which a run writes what it found: ``records.jsonl``, one JSON object per line, append only.
+
+Written by the trainer, read by ``dit.scaling.records``. Standard library only, so that every layer may use
+it. Rows hold no time of day and no absolute path: the file of a run that was killed and resumed equals, byte
+for byte, the file of the same run undisturbed.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+KINDS = ("run", "train", "validation", "samples")
+
+
+class RecordWriter:
+    """An open ``records.jsonl``: each row is on disk when ``append`` returns.
+
+    Opening creates the file, or, where it exists, drops a last line without its newline (what a kill in the
+    middle of a write leaves behind), so that the next row starts on a line of its own.
+
+    JSON has no NaN or infinity. A number that is not finite is written as null, and the row gains
+    ``"non_finite": {"<field>": "nan" | "inf" | "-inf"}`` (``"loss_bins.3"`` for the fourth entry of a list),
+    so that a diverged run is told from a number never measured.
+
+    Args:
+        path: the file; its folder is made where missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        created = not self.path.exists()
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        if created:
+            _sync_directory(self.path.parent)
+        self.offset = os.fstat(self._fd).st_size
+        complete = _end_of_last_line(self._fd, self.offset)
+        if complete != self.offset:
+            self.truncate_to(complete)
+
+    def append(self, row: Mapping[str, Any]) -> int:
+        """Writes one row, with ``schema`` added; returns the offset behind it, to be kept in a checkpoint.
+
+        Args:
+            row: ``kind`` (one of KINDS), ``run`` and the fields of that kind; numbers of numpy or torch are
+                taken by their ``item()``, tuples become lists.
+
+        Raises:
+            ValueError: unknown ``kind``, or no ``run``.
+            TypeError: a value that JSON cannot hold.
+        """
+        line = encode(row)
+        written = os.write(self._fd, line)
+        if written != len(line):  # a full disk writes part of a line: take it back rather than leave it torn
+            os.ftruncate(self._fd, self.offset)
+            raise OSError(f"{self.path}: wrote {written} of {len(line)} bytes of a row")
+        os.fsync(self._fd)
+        self.offset += written
+        return self.offset
+
+    def truncate_to(self, offset: int) -> None:
+        """Drops every row behind ``offset`` bytes: what an interrupted run wrote after the checkpoint it
+        resumes from.
+
+        Raises:
+            ValueError: ``offset`` lies behind the end of the file or inside a row.
+        """
+        size = os.fstat(self._fd).st_size
+        if not 0 <= offset <= size:
+            raise ValueError(f"{self.path}: cannot truncate to byte {offset} of a file of {size} bytes")
+        if offset and os.pread(self._fd, 1, offset - 1) != b"\n":
+            raise ValueError(f"{self.path}: byte {offset} lies inside a row")
+        os.ftruncate(self._fd, offset)
+        os.fsync(self._fd)
+        self.offset = offset
+
+    def close(self) -> None:
+        """Closes the file; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> "RecordWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def encode(row: Mapping[str, Any]) -> bytes:
+    """One row as the bytes of its line: keys sorted, no spaces; equal rows give equal bytes."""
+    if row.get("kind") not in KINDS:
+        raise ValueError(f"kind: got {row.get('kind')!r}; allowed: one of {', '.join(KINDS)}")
+    if not isinstance(row.get("run"), str) or not row["run"]:
+        raise ValueError(f"run: got {row.get('run')!r}; allowed: the name of the run")
+    non_finite: dict[str, str] = {}
+    clean = _clean({**row, "schema": SCHEMA}, "", non_finite)
+    if non_finite:
+        clean["non_finite"] = non_finite
+    return (json.dumps(clean, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n").encode()
+
+
+def _clean(value: Any, where: str, non_finite: dict[str, str]) -> Any:
+    """``value`` in the types of JSON, with each number that is not finite replaced by None and named."""
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item, f"{where}{key}.", non_finite) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, f"{where}{index}.", non_finite) for index, item in enumerate(value)]
+    if not isinstance(value, (bool, int, float, str, type(None))) and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        non_finite[where[:-1]] = str(value)
+        return None
+    return value
+
+
+def _end_of_last_line(fd: int, size: int) -> int:
+    """Offset just behind the last newline in the first ``size`` bytes; 0 where there is none."""
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        found = os.pread(fd, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes the directory entry of a new file durable (a file's own fsync does not)."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
