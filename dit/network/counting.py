@@ -1,0 +1,187 @@
+"""Parameters and multiply-adds of a network in closed form, without building it; imports no torch.
+
+One multiply-add (MAC) is two floating point operations. Only matrix products are counted, as in the papers' "Gflops"
+(which are MACs) and in ``torch.utils.flop_counter``; norms, activations and rotations are not.
+Legend: N tokens, D width, P patch, C latent channels.
+"""
+
+from dataclasses import dataclass
+
+from dit.network.config import N_CONDITION_TOKENS, N_TIME_FEATURES, DiTConfig, check_fits
+
+# The first part of a parameter's name, or of its name within a block -> the group it is counted in.
+GROUPS = {
+    "x_embedder": "patch_embedding",
+    "pos_embed": "positions",
+    "t_embedder": "time_embedding",
+    "y_embedder": "label_embedding",
+    "attn": "attention",
+    "cross_attn": "cross_attention",
+    "mlp": "mlp",
+    "modulation": "modulation",
+    "norm1": "norms",
+    "norm2": "norms",
+    "norm_cross": "norms",
+    "skip": "skips",
+    "final_layer": "output",
+}
+
+
+def group_of(parameter_name: str) -> str:
+    """The group in which a parameter of ``DiT`` (by its state_dict name) is counted."""
+    parts = parameter_name.split(".")
+    return GROUPS[parts[2] if parts[0] == "blocks" else parts[0]]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one network costs for one input shape.
+
+    Args:
+        n_params_by_group: trainable parameters.
+        n_position_table: entries of the fixed position table; not trained and not in ``n_params_total``, though DiT's
+            checkpoints store them as a parameter (675,129,632 for XL/2 with them, 674,834,720 without).
+        macs_by_part: forward multiply-adds of one image.
+        tokens: N, of the image alone; condition tokens are not counted.
+    """
+
+    n_params_by_group: dict[str, int]
+    n_position_table: int
+    macs_by_part: dict[str, int]
+    tokens: int
+
+    @property
+    def n_params_total(self) -> int:
+        """Trainable parameters."""
+        return sum(self.n_params_by_group.values())
+
+    @property
+    def n_params_with_position_table(self) -> int:
+        """Parameters as DiT's checkpoints count them: the fixed position table included."""
+        return self.n_params_total + self.n_position_table
+
+    @property
+    def macs_per_image(self) -> int:
+        """Forward multiply-adds of one image: the papers' "Gflops"."""
+        return sum(self.macs_by_part.values())
+
+    @property
+    def macs_per_token(self) -> float:
+        """N_flop: the size of the network as compute sees it, in place of the number of parameters."""
+        return self.macs_per_image / self.tokens
+
+    @property
+    def train_flops_per_image(self) -> int:
+        """Forward and backward of one image: 2 operations per MAC, backward twice the forward."""
+        return 6 * self.macs_per_image
+
+    def as_dict(self) -> dict[str, int | float | dict[str, int]]:
+        """Every count by name, ready for json."""
+        return {
+            "n_params_total": self.n_params_total,
+            "n_params_with_position_table": self.n_params_with_position_table,
+            "n_params_by_group": dict(self.n_params_by_group),
+            "tokens": self.tokens,
+            "macs_per_image": self.macs_per_image,
+            "macs_by_part": dict(self.macs_by_part),
+            "macs_per_token": self.macs_per_token,
+            "train_flops_per_image": self.train_flops_per_image,
+        }
+
+
+def count(
+    config: DiTConfig, input_shape: tuple[int, int, int], num_classes: int, out_channels: int | None = None
+) -> Counts:
+    """The counts of a network for latents of ``input_shape``.
+
+    Args:
+        config: the network.
+        input_shape: (C, H, W) of one latent.
+        num_classes: classes without the null class.
+        out_channels: channels of the output; None means C (2C with a learned variance).
+
+    Raises:
+        InputError: the network does not fit the data.
+    """
+    (channels, height, width), out_channels = check_fits(config, input_shape, num_classes, out_channels)
+    tokens = (height // config.patch_size) * (width // config.patch_size)
+    patch_in, patch_out = config.patch_size**2 * channels, config.patch_size**2 * out_channels
+    parameters = {
+        "patch_embedding": (patch_in + 1) * config.width,
+        "positions": tokens * config.width if config.positions == "learned" else 0,
+        "time_embedding": (N_TIME_FEATURES + 1) * config.width + (config.width + 1) * config.width,
+        "label_embedding": (num_classes + 1) * config.width,
+        **_block_parameters(config),
+        "output": _output_parameters(config, patch_out),
+    }
+    return Counts(
+        n_params_by_group={group: n for group, n in parameters.items() if n},
+        n_position_table=tokens * config.width if config.positions == "sincos" else 0,
+        macs_by_part={part: n for part, n in _macs(config, tokens, patch_in, patch_out).items() if n},
+        tokens=tokens,
+    )
+
+
+def _block_parameters(config: DiTConfig) -> dict[str, int]:
+    d, hidden, depth = config.width, config.mlp_width, config.depth
+    crosses = config.conditioning == "cross_attention"
+    attention = 4 * d * d + 4 * d
+    qk_norm = 2 * _norm_parameters(config, config.head_dim, affine=True) if config.qk_norm else 0
+    mlp_in = 2 * hidden if config.mlp == "swiglu" else hidden
+    n_norms = 3 if crosses else 2
+    return {
+        "attention": depth * (attention + qk_norm),
+        "cross_attention": depth * (attention + qk_norm) if crosses else 0,
+        "mlp": depth * (d * mlp_in + mlp_in + hidden * d + d),
+        "modulation": depth * config.n_modulations * (d * d + d),
+        "norms": depth * n_norms * _norm_parameters(config, d, affine=not config.is_modulated),
+        "skips": config.n_skips * (2 * d * d + d),
+    }
+
+
+def _output_parameters(config: DiTConfig, patch_out: int) -> int:
+    d = config.width
+    modulation = 2 * (d * d + d) if config.is_modulated else 0
+    return _norm_parameters(config, d, affine=not config.is_modulated) + modulation + (d + 1) * patch_out
+
+
+def _norm_parameters(config: DiTConfig, channels: int, *, affine: bool) -> int:
+    if config.norm == "rms":
+        return channels
+    return 2 * channels if affine else 0
+
+
+def _macs(config: DiTConfig, tokens: int, patch_in: int, patch_out: int) -> dict[str, int]:
+    d, depth, hidden = config.width, config.depth, config.mlp_width
+    n = tokens + config.n_extra_tokens
+    mlp_matrices = 3 if config.mlp == "swiglu" else 2
+    cross = 0
+    if (
+        config.conditioning == "cross_attention"
+    ):  # queries and output on N tokens, keys and values on the condition's
+        cross = depth * 2 * d * (d * n + d * N_CONDITION_TOKENS + n * N_CONDITION_TOKENS)
+    return {
+        "patch_embedding": tokens * patch_in * d,
+        "time_embedding": N_TIME_FEATURES * d + d * d,
+        "attention_projections": depth * 4 * d * d * n,
+        "attention_scores": depth * 2 * n * n * d,
+        "cross_attention": cross,
+        "mlp": depth * mlp_matrices * d * hidden * n,
+        "modulation": depth * config.n_modulations * d * d,
+        "skips": config.n_skips * 2 * d * d * n,
+        "output": tokens * patch_out * d + (2 * d * d if config.is_modulated else 0),
+    }
+
+
+def count_dict(
+    config: DiTConfig, input_shape: tuple[int, int, int], num_classes: int, out_channels: int | None = None
+) -> dict[str, object]:
+    """The network, its input and all its counts as one value ready for json."""
+    counts = count(config, input_shape, num_classes, out_channels)
+    return {
+        "network": config.as_dict(),
+        "input_shape": list(input_shape),
+        "num_classes": num_classes,
+        "out_channels": input_shape[0] if out_channels is None else out_channels,
+        **counts.as_dict(),
+    }

@@ -1,0 +1,200 @@
+"""The diffusion transformer: patches in, the output F out, time and label as the condition.
+
+Legend: B batch, C H W latent, P patch, N = (H/P)(W/P) tokens, D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from dit.errors import InputError
+from dit.network.blocks import Block, make_norm, modulate
+from dit.network.config import N_TIME_FEATURES, DiTConfig, check_fits
+from dit.network.embeddings import Grid, resize_positions, rope_table, sincos_table, time_features
+from dit.network.parametrization import init_parameter
+
+
+class PatchEmbedder(nn.Module):
+    """Each PxP patch of (B, C, H, W) to one token (B, N, D); the convolution of the papers as one matrix product."""
+
+    def __init__(self, patch_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Linear(channels * patch_size**2, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = self.patch_size
+        return self.proj(rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p))
+
+
+class TimeEmbedder(nn.Module):
+    """Time as shown to the network (B,) to a vector (B, D)."""
+
+    def __init__(self, width: int, frequencies: str) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(nn.Linear(N_TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.mlp(time_features(t, self.frequencies).to(self.mlp[0].weight.dtype))
+
+
+class FinalLayer(nn.Module):
+    """Tokens (B, N, D) to patches of the output (B, N, P P C_out), modulated where the blocks are."""
+
+    def __init__(self, config: DiTConfig, out_channels: int) -> None:
+        super().__init__()
+        self.norm = make_norm(config, config.width, affine=not config.is_modulated)
+        self.modulation = nn.Linear(config.width, 2 * config.width) if config.is_modulated else None
+        self.linear = nn.Linear(config.width, config.patch_size**2 * out_channels)
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        if self.modulation is not None:
+            x = modulate(x, *self.modulation(condition).unsqueeze(1).chunk(2, dim=-1))
+        return self.linear(x)
+
+
+class DiT(nn.Module):
+    """The network F(x, t, y) of a configuration, for latents of one shape and a number of classes.
+
+    Args:
+        config: shape and options.
+        input_shape: (C, H, W) of the latents it is built for; other H and W work too, see ``forward``.
+        num_classes: K; label K is the null class.
+        out_channels: channels of the output; None means C.
+        seed: of the initial weights, which do not depend on torch's global random state.
+
+    Raises:
+        InputError: the network does not fit the data; raised before anything is built.
+
+    Source: 2212.09748, figure 3; options from 2209.12152 and 2501.01423.
+    """
+
+    def __init__(
+        self,
+        config: DiTConfig,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        out_channels: int | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.input_shape, self.out_channels = check_fits(config, input_shape, num_classes, out_channels)
+        self.config, self.num_classes = config, num_classes
+        channels, height, width = self.input_shape
+        self.grid: Grid = (height // config.patch_size, width // config.patch_size)
+        n_tokens = self.grid[0] * self.grid[1]
+        device = torch.get_default_device()
+        with torch.device(
+            "meta"
+        ):  # torch's own initialisers would cost time and draw from the global random state
+            self.x_embedder = PatchEmbedder(config.patch_size, channels, config.width)
+            self.t_embedder = TimeEmbedder(config.width, config.time_frequencies)
+            self.y_embedder = nn.Embedding(num_classes + 1, config.width)
+            first_join = config.depth - config.n_skips
+            self.blocks = nn.ModuleList(
+                Block(config, joins_skip=i >= first_join) for i in range(config.depth)
+            )
+            self.final_layer = FinalLayer(config, self.out_channels)
+            if config.positions == "learned":
+                self.pos_embed = nn.Parameter(torch.empty(n_tokens, config.width))
+            else:
+                self.register_buffer("position_table", torch.empty(n_tokens, config.width), persistent=False)
+            rope = (
+                torch.empty(2, n_tokens + config.n_extra_tokens, config.head_dim // 2)
+                if config.rope
+                else None
+            )
+            self.register_buffer("rope", rope, persistent=False)
+        if device.type != "meta":
+            self.to_empty(device=device)
+            self.init_weights(torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Sets every parameter and table; the values depend on the generator (on CPU) and the configuration alone.
+
+        | parameter | initial value (standard) | with muP, m = 288/D |
+        |---|---|---|
+        | ``x_embedder.proj`` weight | Xavier uniform | fan-out taken as 288 |
+        | ``t_embedder.mlp.0`` weight, ``y_embedder``, learned ``pos_embed`` | N(0, 0.02^2) | the same |
+        | ``t_embedder.mlp.2`` weight | N(0, 0.02^2) | N(0, m 0.02^2) |
+        | ``attn``, ``cross_attn``, ``mlp`` weights | Xavier uniform, qkv as one matrix | the same: it falls as 1/sqrt(D) |
+        | ``modulation``, ``final_layer.linear`` weights | 0: blocks (adaLN-Zero) and output start silent | the same |
+        | ``skip`` weight | identity on the stream, 0 on the skip: the network starts as without it | the same |
+        | gains of norms | 1 | the same |
+        | all biases | 0 | the same |
+
+        Learning rates per parameter: ``dit.network.parametrization.lr_multiplier``.
+        Source: DiT 2212.09748 section 3.2 and its published initialisation; U-ViT draws its skips at random instead.
+        """
+        self.fill_tables()
+        for name, parameter in self.named_parameters():
+            init_parameter(name, parameter, self.config, generator)
+
+    @torch.no_grad()
+    def fill_tables(self) -> None:
+        """Recomputes the tables that no checkpoint stores; needed after ``to_empty`` on a network built on meta."""
+        if self.config.positions == "sincos":
+            self.position_table.copy_(sincos_table(self.config.width, self.grid))
+        if self.config.rope:
+            self.rope.copy_(rope_table(self.config.head_dim, self.grid, n_extra=self.config.n_extra_tokens))
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """The output F.
+
+        The residual stream has the dtype of the weights: float32 under autocast, bfloat16 with bfloat16 weights.
+
+        Args:
+            x: (B, C, H, W) noised latents; H and W any multiple of P: positions are stretched over the new grid.
+            t: (B,) time as shown to the network (0 to 1000 or so), float32: bfloat16 would round it away.
+            y: (B,) int64 labels; ``num_classes`` is the null class.
+
+        Returns:
+            F (B, C_out, H, W) in the dtype of x.
+        """
+        p, weight = self.config.patch_size, self.x_embedder.proj.weight
+        if x.shape[2] % p or x.shape[3] % p:
+            raise InputError(
+                "network.patch_size", p, f"a divisor of both sides of the {tuple(x.shape[2:])} input"
+            )
+        grid = (x.shape[2] // p, x.shape[3] // p)
+        tokens = self.x_embedder(x.to(weight.dtype)) + self._positions(grid).to(weight.dtype)  # (B, N, D)
+        time, label = self.t_embedder(t), self.y_embedder(y)  # (B, D) each
+        condition = None
+        if self.config.is_modulated:
+            condition = F.silu(time + label)  # (B, D); once here instead of once per block
+        elif self.config.conditioning == "cross_attention":
+            condition = torch.stack([time, label], dim=1)  # (B, 2, D)
+        else:
+            tokens = torch.cat(
+                [torch.stack([time, label], dim=1).to(tokens.dtype), tokens], dim=1
+            )  # (B, 2 + N, D)
+        tokens = self._through_blocks(tokens, condition, self._rotations(grid))
+        patches = self.final_layer(tokens[:, self.config.n_extra_tokens :], condition)  # (B, N, P P C_out)
+        out = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=grid[0], p=p, q=p)
+        return out.to(x.dtype)
+
+    def _through_blocks(self, tokens: Tensor, condition: Tensor | None, rope: Tensor | None) -> Tensor:
+        skips: list[Tensor] = []
+        n_skips = self.config.n_skips
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, condition, rope, skips.pop() if i >= len(self.blocks) - n_skips else None)
+            if i < n_skips:
+                skips.append(tokens)
+        return tokens
+
+    def _positions(self, grid: Grid) -> Tensor:
+        if self.config.positions == "learned":
+            return self.pos_embed if grid == self.grid else resize_positions(self.pos_embed, self.grid, grid)
+        if grid == self.grid:
+            return self.position_table
+        return sincos_table(self.config.width, grid, self.grid, self.position_table.device)
+
+    def _rotations(self, grid: Grid) -> Tensor | None:
+        if self.rope is None or grid == self.grid:
+            return self.rope
+        return rope_table(self.config.head_dim, grid, self.grid, self.config.n_extra_tokens, self.rope.device)

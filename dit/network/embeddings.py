@@ -1,0 +1,87 @@
+"""Where a token stands and what time it is: tables of sines and cosines.
+
+Legend: B batch, N tokens, D width. Tokens are in row-major order. Positions follow the grid: on a grid other than the one
+a network was built for, coordinates are scaled so that they span the same interval, per axis.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dit.network.config import N_TIME_FEATURES
+
+Grid = tuple[int, int]  # rows, columns
+
+
+def _coordinates(grid: Grid, base: Grid, device: torch.device | None) -> tuple[Tensor, Tensor]:
+    """Row and column of each token (N,), float64, in units of the base grid's tokens."""
+    rows = torch.arange(grid[0], dtype=torch.float64, device=device) * (base[0] / grid[0])
+    columns = torch.arange(grid[1], dtype=torch.float64, device=device) * (base[1] / grid[1])
+    return rows.repeat_interleave(grid[1]), columns.repeat(grid[0])
+
+
+def sincos_table(
+    width: int, grid: Grid, base: Grid | None = None, device: torch.device | None = None
+) -> Tensor:
+    """The fixed position table (N, D), float32: quarters sin(column), cos(column), sin(row), cos(row).
+
+    Frequency j of the D/4 is 10000^(-4j/D). Computed in float64, as the published tables are.
+
+    Source: Vaswani et al. 1706.03762 section 3.5, per axis as in MAE 2111.06377; DiT 2212.09748.
+    """
+    rows, columns = _coordinates(grid, base or grid, device)
+    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device=device) / (width // 4))
+    by_column, by_row = torch.outer(columns, frequencies), torch.outer(rows, frequencies)
+    return torch.cat([by_column.sin(), by_column.cos(), by_row.sin(), by_row.cos()], dim=1).float()
+
+
+def rope_table(
+    head_dim: int, grid: Grid, base: Grid | None = None, n_extra: int = 0, device: torch.device | None = None
+) -> Tensor:
+    """Cosines and sines (2, n_extra + N, head_dim/2), float32, of the angle by which each pair of channels turns.
+
+    The first half of the pairs turns with the row, the second with the column; frequency j of the head_dim/4 is
+    10000^(-4j/head_dim). The first ``n_extra`` tokens stand nowhere and do not turn.
+
+    Source: RoFormer 2104.09864 eq. 15, two axes as in EVA-02 2303.11331 and LightningDiT 2501.01423.
+    """
+    rows, columns = _coordinates(grid, base or grid, device)
+    frequencies = 10_000.0 ** (
+        -torch.arange(head_dim // 4, dtype=torch.float64, device=device) / (head_dim // 4)
+    )
+    angles = torch.cat([torch.outer(rows, frequencies), torch.outer(columns, frequencies)], dim=1)
+    angles = F.pad(angles, (0, 0, n_extra, 0))  # angle 0 is no rotation
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turns neighbouring pairs of channels of ``x`` (B, heads, N, head_dim) by the angles of ``rope_table``."""
+    cos, sin = table[0], table[1]  # (N, head_dim/2)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+def resize_positions(learned: Tensor, base: Grid, grid: Grid) -> Tensor:
+    """Learned positions (N_base, D) bicubically resized to another grid (N, D)."""
+    image = learned.float().unflatten(0, base).permute(2, 0, 1).unsqueeze(0)
+    image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+    return image.squeeze(0).flatten(1).T.to(learned.dtype)
+
+
+def time_features(t: Tensor, convention: str = "dit") -> Tensor:
+    """Cosines, then sines of t (B,) at 128 frequencies from 1 down to 1e-4: (B, 256) float32.
+
+    Frequency i is 10000^(-i/128); ``convention="diffusers"`` divides by 127 instead, which is what its
+    ``DiTTransformer2DModel`` computes although the weights it is published with were trained with 128.
+
+    Source: DiT 2212.09748 (frequencies of 1706.03762).
+    """
+    half = N_TIME_FEATURES // 2
+    octaves = half if convention == "dit" else half - 1
+    frequencies = torch.exp(
+        torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10_000.0) / octaves)
+    )
+    angles = t.float()[:, None] * frequencies  # (B, 128)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)

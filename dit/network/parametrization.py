@@ -1,0 +1,96 @@
+"""How large each parameter starts and how fast it learns, as a function of width.
+
+``standard`` is DiT's initialisation with one learning rate. ``mup`` keeps activations and their updates of the same size
+at every width, so that the best learning rate found at the base width holds for all (Tensor Programs V, 2203.03466 table 3,
+Adam; for DiT 2505.15270, base width 288): at the base width both are the same network. The ladder keeps the head's width
+constant, so attention keeps its 1/sqrt(head_dim).
+"""
+
+import math
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from dit.network.config import MUP_BASE_WIDTH, DiTConfig
+
+EMBEDDING_STD = 0.02
+
+
+class ParameterGroup(TypedDict):
+    """One group as torch's optimizers take it; ``name`` and ``lr_multiplier`` are kept for records and schedules."""
+
+    params: list[nn.Parameter]
+    lr: float
+    weight_decay: float
+    name: str
+    lr_multiplier: float
+
+
+def init_parameter(name: str, parameter: Tensor, config: DiTConfig, generator: torch.Generator) -> None:
+    """Fills one parameter in place with its initial value; the table is in ``DiT.init_weights``."""
+    zero = parameter.ndim == 1 or name.startswith("final_layer.linear") or "modulation" in name
+    if name.endswith("norm.weight") or ".norm" in name and name.endswith("weight"):
+        parameter.fill_(1.0)
+    elif zero:
+        parameter.zero_()
+    elif ".skip." in name:
+        width = parameter.shape[0]
+        parameter.copy_(torch.eye(width, 2 * width))
+    elif name.startswith(("t_embedder", "y_embedder", "pos_embed")):
+        std = EMBEDDING_STD
+        if (
+            config.parametrization == "mup" and name == "t_embedder.mlp.2.weight"
+        ):  # its inputs grow with the width
+            std *= math.sqrt(MUP_BASE_WIDTH / config.width)
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+    else:
+        fan_out, fan_in = parameter.shape
+        if config.parametrization == "mup" and name.startswith(
+            "x_embedder"
+        ):  # its inputs do not grow with the width
+            fan_out = MUP_BASE_WIDTH
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
+
+
+def lr_multiplier(name: str, parameter: Tensor, config: DiTConfig) -> float:
+    """Learning rate of one parameter over that at the base width; 1 for all in the standard parametrization.
+
+    Under muP with Adam a matrix whose inputs grow with the width learns at base width / width; what reads a fixed number of
+    inputs (patches, time features, labels, positions) and every vector (biases, gains) learns at the base rate.
+    """
+    reads_fixed = name.startswith(("x_embedder", "t_embedder.mlp.0", "y_embedder", "pos_embed"))
+    if config.parametrization == "standard" or parameter.ndim == 1 or reads_fixed:
+        return 1.0
+    return MUP_BASE_WIDTH / config.width
+
+
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> list[ParameterGroup]:
+    """The groups to hand to an optimizer of the Adam family.
+
+    Args:
+        model: a ``DiT``.
+        lr: learning rate at the base width.
+        weight_decay: of matrices; vectors, embeddings and positions have none. The decay per step, lr * weight_decay, is
+            kept the same for every matrix, whatever its learning rate.
+    """
+    config = model.config
+    assert isinstance(config, DiTConfig), "parameter_groups reads the network's own configuration"
+    groups: dict[tuple[float, bool], ParameterGroup] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        multiplier = lr_multiplier(name, parameter, config)
+        decays = parameter.ndim > 1 and not name.startswith(("y_embedder", "pos_embed"))
+        key = (multiplier, decays)
+        if key not in groups:
+            groups[key] = ParameterGroup(
+                params=[],
+                lr=lr * multiplier,
+                weight_decay=weight_decay / multiplier if decays else 0.0,
+                name=("matrices" if multiplier != 1 else "inputs") if decays else "vectors",
+                lr_multiplier=multiplier,
+            )
+        groups[key]["params"].append(parameter)
+    return list(groups.values())
