@@ -1,0 +1,1 @@
+"""Scaling laws fitted to (N, D, C, loss) points: laws, exact optima, intervals, hold-out; numpy alone."""

@@ -1,0 +1,242 @@
+"""The points of a fit: what was trained (N, D, C), what came out (loss), and its run and budget."""
+
+import csv
+import operator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dit.errors import InputError, check_choice, check_number
+
+Array = np.ndarray
+NUMBERS = ("n", "d", "c", "loss", "budget", "unique")
+DEFAULT_K = 6.0  # C = 6 N D, N parameters and D tokens: the convention of the language-model tables
+BUDGET_GAP = 0.10  # points whose compute differs by less than 10 % from the next belong to one budget
+COMPARE = {
+    "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "==": operator.eq,
+    "=": operator.eq, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Measured points of a scaling study, one entry per reading of a run.
+
+    Args:
+        loss: (n,) the measured quantity, positive (a loss, or a Fréchet distance).
+        n: (n,) size N: parameters, or multiply-adds per token.
+        d: (n,) data D: tokens or images seen.
+        c: (n,) training compute C in FLOPs.
+        run: (n,) names of runs; readings of one run are resampled together.
+        budget: (n,) the compute budget a point was read at, FLOPs; near-equal C make one where it is absent.
+        unique: (n,) unique tokens or images in the training data, for the law of repeated data.
+
+    Raises:
+        InputError: unequal lengths, values that are not positive and finite, the same reading twice.
+    """
+
+    loss: Array
+    n: Array | None = None
+    d: Array | None = None
+    c: Array | None = None
+    run: Array | None = None
+    budget: Array | None = None
+    unique: Array | None = None
+
+    def __post_init__(self) -> None:
+        for name in NUMBERS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _positive(f"columns.{name}", getattr(self, name)))
+        if self.run is not None:
+            object.__setattr__(self, "run", np.asarray(self.run).astype(str))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None and value.shape != self.loss.shape:
+                raise InputError(
+                    f"columns.{item.name}", value.shape, f"as many values as losses {self.loss.shape}"
+                )
+        _refuse_duplicates(self)
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def __getitem__(self, index: Any) -> "Points":
+        """The points at ``index`` (a mask or positions)."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        taken: dict[str, Any] = {name: None if v is None else v[index] for name, v in values.items()}
+        return Points(**taken)
+
+    def get(self, name: str) -> Array:
+        """The column of that name.
+
+        Raises:
+            InputError: it was not given and cannot be derived.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise InputError(f"columns.{name}", None, "the name of a column", "This law needs it.")
+        return value
+
+    def completed(self, k: float | None = None) -> "Points":
+        """The same points with the missing one of N, D, C filled in from C = k N D (k = 6 unless given)."""
+        if k is not None:
+            check_number("flops_per_nd", k, above=0.0)
+        k = k or DEFAULT_K
+        if self.n is not None and self.d is not None and self.c is None:
+            return replace(self, c=k * self.n * self.d)
+        if self.n is not None and self.c is not None and self.d is None:
+            return replace(self, d=self.c / (k * self.n))
+        if self.d is not None and self.c is not None and self.n is None:
+            return replace(self, n=self.c / (k * self.d))
+        return self
+
+    @cached_property
+    def k(self) -> float:
+        """FLOPs per unit of N times D: the geometric mean of C/(N D)."""
+        return float(np.exp(np.mean(np.log(self.get("c") / (self.get("n") * self.get("d"))))))
+
+    @cached_property
+    def k_spread(self) -> float:
+        """Largest |ln| by which a point's C/(N D) is off ``k``: 0 where C = k N D holds exactly."""
+        ratio = self.get("c") / (self.get("n") * self.get("d"))
+        return float(np.max(np.abs(np.log(ratio / self.k))))
+
+    @cached_property
+    def budgets(self) -> Array:
+        """(n,) index of each point's budget, in order of compute."""
+        if self.budget is not None:
+            return np.unique(self.budget, return_inverse=True)[1]
+        order = np.argsort(self.get("c"), kind="stable")
+        jumps = np.diff(np.log(self.get("c")[order])) > np.log1p(BUDGET_GAP)
+        index = np.empty(len(self), int)
+        index[order] = np.concatenate([[0], np.cumsum(jumps)])
+        return index
+
+    @cached_property
+    def budget_flops(self) -> Array:
+        """(budgets,) compute of each budget, FLOPs: the given one, or the geometric mean of its points."""
+        if self.budget is not None:
+            return np.unique(self.budget)
+        log_c, index = np.log(self.get("c")), self.budgets
+        return np.exp(np.bincount(index, log_c) / np.bincount(index))
+
+    @cached_property
+    def runs(self) -> Array:
+        """(n,) index of each point's run; every point is a run of its own where no run column is given."""
+        if self.run is None:
+            return np.arange(len(self))
+        return np.unique(self.run, return_inverse=True)[1]
+
+
+def read_points(
+    path: str | Path,
+    columns: Mapping[str, str | None],
+    where: Iterable[str] = (),
+    drop_highest: int = 0,
+    k: float | None = None,
+) -> Points:
+    """Points of a CSV file.
+
+    Args:
+        path: the file, with a header line.
+        columns: name in Points -> name of the column; null ones are left out.
+        where: conditions ``column < value`` (also <= > >= = !=) that kept rows meet.
+        drop_highest: how many of the highest losses to drop as outliers, after ``where``.
+        k: FLOPs per N D, to fill in whichever of N, D and C has no column; 6 unless given.
+
+    Raises:
+        InputError: no such file or column, a value that is no number, nothing left.
+    """
+    rows, header = _csv_rows(path)
+    for condition in where:
+        rows = _kept(rows, header, condition)
+    values: dict[str, Any] = {}
+    for name, column in columns.items():
+        if column is None:
+            continue
+        check_choice("columns", name, [f.name for f in fields(Points)])
+        if column not in header:
+            raise InputError(f"columns.{name}", column, "a column of the file: " + ", ".join(header))
+        cells = [row[column] for row in rows]
+        values[name] = cells if name == "run" else _numbers(f"columns.{name}", column, cells)
+    if "loss" not in values:
+        raise InputError("columns.loss", None, "a column of the file: " + ", ".join(header))
+    if not rows:
+        raise InputError("where", list(where), "conditions that some rows meet", f"{path} has none left.")
+    return drop_outliers(Points(**values).completed(k), drop_highest)
+
+
+def drop_outliers(points: Points, highest: int) -> Points:
+    """The points without the ``highest`` highest losses."""
+    check_number("drop_highest", highest, low=0, high=len(points) - 1, integer=True)
+    keep = np.sort(np.argsort(points.loss, kind="stable")[: len(points) - highest])
+    return points[keep] if highest else points
+
+
+def _csv_rows(path: str | Path) -> tuple[list[dict[str, str]], list[str]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            return list(reader), list(reader.fieldnames or [])
+    except OSError as error:
+        raise InputError("data", str(path), "a CSV file or a study directory", str(error)) from None
+
+
+def _kept(rows: Sequence[dict[str, str]], header: Sequence[str], condition: str) -> list[dict[str, str]]:
+    match = re.fullmatch(r"\s*(.+?)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*", condition)
+    if match is None or match[1] not in header:
+        raise InputError("where", condition, "'column < value' with a column of " + ", ".join(header))
+    column, compare, wanted = match[1], COMPARE[match[2]], match[3]
+    number = _number(wanted)
+    if number is None:
+        return [row for row in rows if compare(row[column], wanted)]
+    cells = [(row, _number(row[column])) for row in rows]
+    return [row for row, cell in cells if cell is not None and compare(cell, number)]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _numbers(key: str, column: str, cells: Sequence[str]) -> Array:
+    values = [_number(cell) for cell in cells]
+    wrong = [i for i, value in enumerate(values) if value is None]
+    if wrong:
+        line = f"({column!r} is {cells[wrong[0]]!r} in data row {wrong[0] + 1})"
+        raise InputError(key, line, "a number in every row", "Select rows with where=[...].")
+    return np.array(values, float)
+
+
+def _positive(key: str, values: Any) -> Array:
+    array = np.array(values, float)
+    wrong = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if array.ndim != 1 or len(wrong):
+        got = (
+            f"({array.flat[wrong[0]]:g} at point {wrong[0] + 1}, {len(wrong)} such)"
+            if len(wrong)
+            else array.shape
+        )
+        raise InputError(key, got, "positive finite numbers", "Laws are fitted to logarithms.")
+    array.flags.writeable = False
+    return array
+
+
+def _refuse_duplicates(points: Points) -> None:
+    if points.run is None:
+        return
+    seen: dict[Any, int] = {}
+    columns = [value for value in (points.d, points.c) if value is not None]
+    for i, name in enumerate(points.run):
+        key = (name, *(column[i] for column in columns))
+        if key in seen:
+            got = f"(run {name!r} is read twice at the same point, rows {seen[key] + 1} and {i + 1})"
+            raise InputError("columns.run", got, "each reading of a run once", "Remove the copy.")
+        seen[key] = i
