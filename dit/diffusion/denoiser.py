@@ -1,0 +1,69 @@
+"""The denoiser: a network with the path and the target it was trained for.
+
+Shapes: B batch, C H W latent.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from dit.diffusion.paths import Path, at_least_float32
+from dit.diffusion.targets import Target, per_sample
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of x_t.
+
+    Attributes:
+        x0: the data (B, C, H, W).
+        eps: the noise (B, C, H, W); alpha x0 + sigma eps = x_t.
+        output: the network's F (B, C, H, W), at least float32.
+        variance_fraction: where between the two bounds the log-variance of a reverse step lies, (B, C, H, W):
+        0 at the
+            posterior variance, 1 at beta; None unless the network has the channels for it.
+    """
+
+    x0: Tensor
+    eps: Tensor
+    output: Tensor
+    variance_fraction: Tensor | None = None
+
+
+class Denoiser(nn.Module):
+    """(x_t, t, y) -> Prediction: what is trained, what a checkpoint stores and what a sampler consumes.
+
+    Args:
+        network: network(x (B, C, H, W), t_shown (B,), y (B,) int64) -> (B, C, H, W), or (B, 2C, H, W) with
+            ``learned_variance``.
+        path: the path on which x_t lies.
+        target: what the network's output means.
+        learned_variance: whether the second half of the output's channels is the variance of a reverse step.
+    """
+
+    def __init__(
+        self, network: nn.Module, path: Path, target: Target, learned_variance: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.path = path
+        self.target = target
+        self.learned_variance = learned_variance
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+        """The prediction for x_t (B, C, H, W) at times t (B,) with labels y (B,) int64.
+
+        Everything but the network runs in at least float32, whatever the autocast.
+        """
+        x_t, t = at_least_float32(x_t), at_least_float32(t)
+        scale = per_sample(self.target.input_scale(self.path, t), x_t)
+        output = at_least_float32(self.network(scale * x_t, self.path.time_shown(t), y))
+        variance_fraction = None
+        if self.learned_variance:
+            output, variance = output.chunk(2, dim=1)
+            variance_fraction = (variance + 1) / 2
+        assert output.shape == x_t.shape, (
+            f"the network returned {tuple(output.shape)} for an input of {tuple(x_t.shape)} "
+            f"(learned_variance={self.learned_variance})"
+        )
+        x0, eps = self.target.decode(self.path, t, x_t, output)
+        return Prediction(x0, eps, output, variance_fraction)
