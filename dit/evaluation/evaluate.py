@@ -34,7 +34,6 @@ def evaluate_samples(
     reference: Statistics,
     *,
     n: int,
-    num_classes: int,
     solver: Any,
     grid: Any,
     guidance: object = None,
@@ -54,7 +53,6 @@ def evaluate_samples(
         extractor: features, and logits for the accuracy where it has classes.
         reference: statistics of the real images on the same extractor.
         n: images generated.
-        num_classes: classes of the data.
         solver: a solver (function or partial), named in the protocol.
         grid: path -> decreasing times, named in the protocol.
         guidance: how guidance was wrapped, for the protocol: a text or the value that made it.
@@ -66,7 +64,7 @@ def evaluate_samples(
         preview: how many of the first images to hand back.
         device: where it runs.
     """
-    classes = sample_labels(labels, seed, n, num_classes)
+    classes = sample_labels(labels, seed, n, denoiser.network.num_classes)
     stats = Statistics(extractor.dim, describe_extractor(extractor))
     shown: list[torch.Tensor] = []
     right, judged, nfe = 0, 0, 0
@@ -104,7 +102,7 @@ def evaluate_samples(
         guidance=describe(guidance),
         weights=weights,
         precision=precision,
-        decoder=describe(getattr(codec, "name", None)),
+        decoder=codec.autoencoder.kind,
     )
     metrics: dict[str, float | int | None] = {
         "frechet_distance": frechet_distance(stats, reference),

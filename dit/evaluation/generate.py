@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from dit.diffusion.sampling import sample
 from dit.errors import InputError, check_choice, check_number
 
 SEED_BLOCK = 1_000_000  # sample seeds of one sampling seed; torch's CPU generator keeps 32 bits of a seed
@@ -34,28 +35,29 @@ def generate_batches(
     grid: Any,
     batch_size: int,
     device: str | torch.device = "cpu",
+    shape: Sequence[int] | None = None,
 ) -> Iterator[Generated]:
     """Batches of images with their labels, seeds and cost; ``generate`` gives the images alone.
 
     Args:
         denoiser: what is sampled, guidance already wrapped around it.
-        codec: decodes unit-variance latents to uint8 (``dit.data``); its ``shape`` is the latents' (C, H, W).
+        codec: decodes unit-variance latents to uint8: ``dit.data.codec.Codec``.
         labels: (N,) int64 class of each image.
         seeds: N sample seeds; the noise of image i depends on ``seeds[i]`` alone.
         solver: a solver of ``dit.diffusion.solvers``.
         grid: path -> decreasing times (K+1,); one of ``dit.diffusion.grids`` with its steps bound.
         batch_size: images per network call.
         device: where it runs.
+        shape: (C, H, W) of the latents; the network's own by default.
     """
-    from dit.diffusion.sampling import sample
-
+    shape = _shape(denoiser) if shape is None else shape
     check_number("evaluation.batch_size", batch_size, low=1, integer=True)
     if len(labels) != len(seeds):
         raise InputError("labels", len(labels), f"{len(seeds)}, one per seed")
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
         with torch.no_grad():  # not inference_mode: classifier guidance differentiates inside
-            drawn = sample(denoiser, solver, grid, codec.shape, seeds[part], labels[part].to(device), device)
+            drawn = sample(denoiser, solver, grid, shape, seeds[part], labels[part].to(device), device)
             images = codec.decode(drawn.x0)
         yield Generated(images, labels[part], seeds[part], drawn.nfe)
 
@@ -70,12 +72,30 @@ def generate(
     grid: Any,
     batch_size: int,
     device: str | torch.device = "cpu",
+    shape: Sequence[int] | None = None,
 ) -> Iterator[torch.Tensor]:
     """Batches of uint8 images (b, 3, H, W), in the order of ``seeds``; arguments as ``generate_batches``."""
     for batch in generate_batches(
-        denoiser, codec, labels, seeds, solver=solver, grid=grid, batch_size=batch_size, device=device
+        denoiser,
+        codec,
+        labels,
+        seeds,
+        solver=solver,
+        grid=grid,
+        batch_size=batch_size,
+        device=device,
+        shape=shape,
     ):
         yield batch.images
+
+
+def _shape(denoiser: Any) -> tuple[int, int, int]:
+    shape = getattr(denoiser.network, "input_shape", None)
+    if shape is None:
+        raise InputError(
+            "shape", None, "(C, H, W) of the latents", "The network does not say what it was built for."
+        )
+    return shape
 
 
 def sample_seeds(seed: int, n: int) -> range:
