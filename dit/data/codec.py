@@ -1,0 +1,118 @@
+"""Between images and latents: the working autoencoder, and the codec that adds the normalisation of a
+latent directory.
+
+B batch, C H W latent. Raw latents are the autoencoder's own; *normalised* ones have unit variance per
+channel over the training split. No `scaling_factor` of diffusers is applied anywhere else: the manifest's
+mean and std are the only scaling there is.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dit.data.manifest import read_manifest
+from dit.errors import InputError
+
+KINDS = ("AutoencoderKL",)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to uint8 by ``clamp(127.5 x + 128, 0, 255)``, truncated: the rounding of every
+    number we report.
+    """
+    return (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8)
+
+
+class Autoencoder:
+    """A working autoencoder.
+
+    Args:
+        kind: ``identity`` or the name of a diffusers class.
+        module: the diffusers module; None for the identity.
+    """
+
+    def __init__(self, kind: str, module: nn.Module | None) -> None:
+        self.kind, self.module = kind, module
+        if module is not None:
+            module.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, kind: str, folder: str | Path) -> "Autoencoder":
+        """Reads a diffusers directory; ``folder`` is not used for the identity."""
+        if kind == "identity":
+            return cls(kind, None)
+        if not (Path(folder) / "config.json").is_file():
+            raise InputError("autoencoder", str(folder), "a diffusers directory (config.json and weights)")
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        return cls(
+            kind, AutoencoderKL.from_pretrained(str(folder), low_cpu_mem_usage=False, local_files_only=True)
+        )
+
+    def to(self, device: torch.device | str) -> "Autoencoder":
+        """Moves the weights; returns itself."""
+        if self.module is not None:
+            self.module.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images uint8 (B, 3, H, W) to the posterior's (mean, log-variance), raw; no log-variance where it
+        is a point.
+        """
+        x = images.float() / 127.5 - 1
+        if self.module is None:
+            return x, None
+        posterior = self.module.encode(x).latent_dist  # type: ignore[operator]
+        return posterior.mean, posterior.logvar
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Raw latents (B, C, H, W) to float images (B, 3, H, W), about [-1, 1]."""
+        if self.module is None:
+            return latents
+        return self.module.decode(latents).sample  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """An autoencoder with the per-channel statistics of one latent directory.
+
+    Args:
+        autoencoder: the working autoencoder.
+        channel_mean: (C,) mean of the raw latents over the training split.
+        channel_std: (C,) their standard deviation.
+    """
+
+    autoencoder: Autoencoder
+    channel_mean: Tensor
+    channel_std: Tensor
+
+    @classmethod
+    def open(cls, directory: str | Path, device: torch.device | str = "cpu") -> "Codec":
+        """The codec of a finished latent directory."""
+        manifest: dict[str, Any] = read_manifest(directory)
+        autoencoder = Autoencoder.load(manifest["autoencoder"]["kind"], Path(directory) / "autoencoder").to(
+            device
+        )
+        mean, std = (torch.tensor(manifest[key], device=device) for key in ("channel_mean", "channel_std"))
+        return cls(autoencoder, mean, std)
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Raw latents (B, C, H, W) to unit variance per channel."""
+        return (latents - self.channel_mean[:, None, None]) / self.channel_std[:, None, None]
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """Unit-variance latents (B, C, H, W) to the autoencoder's own scale."""
+        return latents * self.channel_std[:, None, None] + self.channel_mean[:, None, None]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 (B, 3, H, W) to the posterior mean at unit variance (B, C, H, W)."""
+        return self.normalise(self.autoencoder.encode(images)[0])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents at unit variance (B, C, H, W) to uint8 images (B, 3, H, W)."""
+        return to_uint8(self.autoencoder.decode(self.denormalise(latents)))

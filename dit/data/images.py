@@ -1,0 +1,105 @@
+"""Image sources: where labelled images come from, before any of them is decoded.
+
+A source is an indexed list of labelled images in a fixed order. It hands out *content* (the bytes that
+identify an image: the encoded file, or the raw scan) and turns content into pixels separately, so that
+hashing never pays for decoding. Imports nothing heavy: a plan reads the shape and classes of its data
+without torch.
+"""
+
+import gzip
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dit.errors import InputError, check_number
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Source(Protocol):
+    """Labelled images in a fixed order."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class; its length is the number of classes."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these images from others in a manifest: kind and hash, never a path."""
+        ...
+
+    def label(self, index: int) -> int:
+        """The class of image ``index``, in [0, number of classes)."""
+        ...
+
+    def content(self, index: int) -> bytes:
+        """The bytes that identify image ``index``: its encoded file or raw pixels."""
+        ...
+
+    def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
+        """Decodes and resizes one image: (image_size, image_size, 3) uint8, RGB."""
+        ...
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 1,797 handwritten digits that scikit-learn ships: 8x8 scans with values 0..16.
+
+    Pixels: ``round(value * 255 / 16)`` as uint8, enlarged with Pillow's bicubic filter (clipped to 0..255),
+        the one grey
+    channel repeated three times so that everything downstream sees RGB.
+
+    Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+        Repository (1998).
+    """
+
+    class_names = tuple(str(digit) for digit in range(10))
+
+    @cached_property
+    def _file(self) -> bytes:
+        # Read from the package's folder: importing scikit-learn costs a second or two and is not needed for
+        # one CSV file.
+        spec = importlib.util.find_spec("sklearn")
+        folder = Path(next(iter(spec.submodule_search_locations or ()))) if spec else Path("sklearn")
+        path = folder / "datasets" / "data" / "digits.csv.gz"
+        if not path.is_file():
+            raise InputError(
+                "data.source", str(path), "scikit-learn's bundled digits", "Install scikit-learn."
+            )
+        return gzip.decompress(path.read_bytes())
+
+    @cached_property
+    def _table(self) -> "np.ndarray":
+        import numpy as np
+
+        return (
+            np.array([line.split(b",") for line in self._file.split()]).astype(float).astype(np.uint8)
+        )  # (n, 65)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "digits", "sha256": hashlib.sha256(self._file).hexdigest()}
+
+    def label(self, index: int) -> int:
+        return int(self._table[index, 64])
+
+    def content(self, index: int) -> bytes:
+        return self._table[index, :64].tobytes()
+
+    def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
+        import numpy as np
+        from PIL import Image
+
+        check_number("data.image_size", image_size, low=8, integer=True)
+        scan = np.frombuffer(content, np.uint8).reshape(8, 8)
+        grey = Image.fromarray(np.rint(scan * (255 / 16)).astype(np.uint8))
+        enlarged = np.asarray(grey.resize((image_size, image_size), Image.Resampling.BICUBIC))
+        return np.repeat(enlarged[:, :, None], 3, axis=2)

@@ -1,0 +1,174 @@
+"""Latents on disk: reading the shards of a finished latent directory.
+
+A shard is a safetensors file with the tensors
+    moments          (n, K, H, W)   posterior mean and log-variance, K = 2C; or the latent itself, K = C,
+    where it is a point moments_flipped  (n, K, H, W)   the same of the mirrored image, where asked for: an
+    entry of its own, since no autoencoder
+                                    commutes with mirroring
+    label            (n,) int64
+    index            (n,) int64     position in the source
+Numbers are float32, bfloat16, or uint8 (pixels, for the identity). Rows are read with `pread` at their
+offsets: nothing is held in memory but labels, and forked or spawned workers may share a set.
+
+B batch, C H W latent.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dit.data.manifest import all_files, check_file, manifest_hash, read_manifest
+from dit.errors import InputError, check_choice
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
+_SAFETENSORS_DTYPES = {"F32": "float32", "BF16": "bfloat16", "U8": "uint8", "I64": "int64"}
+
+
+class Shard:
+    """One safetensors file: the place of every tensor in it.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        self.start = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
+        self.size = {
+            name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items()
+        }
+        self.shape = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        self._file = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": -1}  # a descriptor means nothing in another process
+
+    @property
+    def descriptor(self) -> int:
+        """The file, opened when first asked for; `pread` needs no position, so forks may share it."""
+        if self._file < 0:
+            self._file = os.open(self.path, os.O_RDONLY)
+        return self._file
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            os.close(self._file)
+
+    def integers(self, name: str) -> np.ndarray:
+        """The whole of a small int64 tensor."""
+        data = os.pread(self.descriptor, self.size[name], self.start[name])
+        return np.frombuffer(data, np.int64)
+
+    def rows(self, name: str, first: int, count: int, dtype: torch.dtype) -> Tensor:
+        """Consecutive rows of a tensor, as stored."""
+        row = self.size[name] // max(1, self.shape[name][0])
+        data = bytearray(os.pread(self.descriptor, count * row, self.start[name] + first * row))
+        return torch.frombuffer(data, dtype=dtype).view(count, *self.shape[name][1:])
+
+
+class LatentSet:
+    """One split of a latent directory.
+
+    Args:
+        directory: written by `encode_dataset`.
+        split: ``train`` or ``validation``.
+        verify: check the hash of every file of the directory first (about 1 s per GB). Without it only
+            sizes are checked.
+
+    Raises:
+        InputError: no such directory or split; a file is missing, truncated or corrupted.
+    """
+
+    def __init__(self, directory: str | Path, split: str, verify: bool = True) -> None:
+        self.directory, self.split = Path(directory), split
+        self.manifest: dict[str, Any] = read_manifest(directory)
+        self.manifest_hash: str = manifest_hash(directory)
+        check_choice("split", split, self.manifest["splits"])
+        for entry in all_files(self.manifest):
+            check_file(self.directory, entry, hashed=verify)
+        self._shards = [Shard(self.directory / entry["file"]) for entry in self._entries]
+        self._ends = np.cumsum([entry["count"] for entry in self._entries])
+        self.labels: Tensor = self._column("label")
+        self.source_index: Tensor = self._column("index")
+        self._dtype = DTYPES[self.manifest["dtype"]]
+        channels, height, width = self.shape
+        self._stored = (channels * (2 if self.manifest["posterior"] else 1), height, width)
+        self._row_bytes = int(np.prod(self._stored)) * self._dtype.itemsize
+        self._mean = torch.tensor(self.manifest["channel_mean"], dtype=torch.float32)[:, None, None]
+        self._std = torch.tensor(self.manifest["channel_std"], dtype=torch.float32)[:, None, None]
+
+    @property
+    def _entries(self) -> list[dict[str, Any]]:
+        return self.manifest["splits"][self.split]["shards"]
+
+    def _column(self, name: str) -> Tensor:
+        parts = [shard.integers(name) for shard in self._shards]
+        return torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return self.manifest["splits"][self.split]["count"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a latent."""
+        channels, height, width = self.manifest["shape"]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; labels are in [0, num_classes)."""
+        return self.manifest["num_classes"]
+
+    @property
+    def has_flips(self) -> bool:
+        """Whether the mirrored images' moments are stored too."""
+        return self.manifest["flip"]
+
+    def moments(self, index: Tensor, flip: Tensor | None = None) -> Tensor:
+        """The stored numbers as float32, raw scale: (B, K, H, W), K = 2C (mean, log-variance) or C.
+
+        Args:
+            index: (B,) int64 in [0, len).
+            flip: (B,) bool, which ones are read from the mirrored entries; None is none.
+        """
+        if flip is not None and bool(flip.any()) and not self.has_flips:
+            raise InputError(
+                "flip", True, "false: this directory holds no mirrored images", "Encode with data.flip=true."
+            )
+        positions = index.numpy()
+        if len(positions) and (positions.min() < 0 or positions.max() >= len(self)):
+            raise IndexError(f"index outside [0, {len(self)})")
+        stored = np.empty((len(positions), self._row_bytes), np.uint8)
+        which = np.searchsorted(self._ends, positions, side="right")
+        flips = flip.tolist() if flip is not None else [False] * len(positions)
+        for row, position, shard_index, flipped in zip(stored, positions.tolist(), which.tolist(), flips):
+            shard = self._shards[shard_index]
+            offset = position - (int(self._ends[shard_index - 1]) if shard_index else 0)
+            name = "moments_flipped" if flipped else "moments"
+            os.preadv(shard.descriptor, [memoryview(row)], shard.start[name] + offset * self._row_bytes)
+        numbers = torch.from_numpy(stored).view(self._dtype).view(-1, *self._stored)
+        return numbers.float() / 127.5 - 1 if self._dtype == torch.uint8 else numbers.float()
+
+    def draw(self, index: Tensor, eps: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
+        """Latents at unit variance per channel: (B, C, H, W) float32.
+
+        Args:
+            index: (B,) int64 in [0, len).
+            eps: (B, C, H, W) standard normal, the posterior draw; None gives the posterior mean.
+            flip: (B,) bool, which ones are mirrored images; None is none.
+        """
+        moments = self.moments(index, flip)
+        if not self.manifest["posterior"]:
+            return (moments - self._mean) / self._std
+        mean, logvar = moments.chunk(2, dim=1)
+        latents = mean if eps is None else torch.addcmul(mean, (0.5 * logvar).exp_(), eps)
+        return (latents - self._mean) / self._std

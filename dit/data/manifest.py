@@ -1,0 +1,103 @@
+"""The manifest of a latent directory: what is in it, how it was made, and the hash of every file.
+
+A finished directory holds ``manifest.json``, ``manifest.sha256`` (its hash, so that the manifest is
+protected too), the shards and, unless the latents are pixels, ``autoencoder/`` (a diffusers directory). It
+appears by one rename: it is complete or absent. Imports no torch: a plan reads the shape and the classes of
+its data from here.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dit.errors import InputError
+
+FORMAT = 1
+REENCODE = "Remove the directory and run `dit encode` again."
+
+
+def canonical(value: object) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Writes manifest and hash into a directory that is still being built."""
+    text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+    (directory / "manifest.json").write_bytes(text)
+    (directory / "manifest.sha256").write_text(hashlib.sha256(text).hexdigest() + "\n")
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any]:
+    """The manifest of a finished latent directory, checked against its hash.
+
+    Raises:
+        InputError: there is none, it was changed after it was written, or it is of another format.
+    """
+    return _read(Path(directory))[0]
+
+
+def manifest_hash(directory: str | Path) -> str:
+    """SHA-256 of the manifest: names the data of a run, since the manifest holds the hash of every shard."""
+    return _read(Path(directory))[1]
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], str]:
+    path = directory / "manifest.json"
+    try:
+        text, expected = path.read_bytes(), (directory / "manifest.sha256").read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        found = "no such directory" if not directory.exists() else f"no readable manifest ({error})"
+        raise InputError(
+            "data.directory",
+            f"{directory}: {found}",
+            "a directory written by `dit encode`",
+            "Run `dit encode` first.",
+        ) from error
+    actual = hashlib.sha256(text).hexdigest()
+    if actual != expected:
+        raise InputError(str(path), f"sha256 {actual[:12]}", f"sha256 {expected[:12]} as written", REENCODE)
+    manifest = json.loads(text)
+    if manifest["format"] != FORMAT:
+        raise InputError(str(path), manifest["format"], f"format {FORMAT}", REENCODE)
+    return manifest, actual
+
+
+def all_files(manifest: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """Every file the manifest names: {file, bytes, sha256}."""
+    for split in manifest["splits"].values():
+        yield from split["shards"]
+    yield from manifest["autoencoder"]["files"]
+
+
+def check_file(directory: Path, entry: dict[str, Any], hashed: bool = True) -> None:
+    """Raises InputError unless the file has the size and, if ``hashed``, the hash of the manifest."""
+    path = directory / entry["file"]
+    if not path.is_file():
+        raise InputError(str(path), "no such file", "the file listed in manifest.json", REENCODE)
+    if (size := path.stat().st_size) != entry["bytes"]:
+        raise InputError(str(path), f"{size} bytes", f"{entry['bytes']} bytes as written", REENCODE)
+    if hashed and (actual := file_sha256(path)) != entry["sha256"]:
+        raise InputError(
+            str(path), f"sha256 {actual[:12]}", f"sha256 {entry['sha256'][:12]} as written", REENCODE
+        )
+
+
+def verify(directory: str | Path) -> int:
+    """Checks the manifest and every file of a latent directory; returns the number of files checked.
+
+    Raises:
+        InputError: naming the first file that is missing, truncated or changed.
+    """
+    files = list(all_files(read_manifest(directory)))
+    for entry in files:
+        check_file(Path(directory), entry)
+    return len(files)
