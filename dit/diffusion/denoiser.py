@@ -18,9 +18,8 @@ class Prediction(NamedTuple):
         x0: the data (B, C, H, W).
         eps: the noise (B, C, H, W); alpha x0 + sigma eps = x_t.
         output: the network's F (B, C, H, W), at least float32.
-        variance_fraction: where between the two bounds the log-variance of a reverse step lies, (B, C, H, W):
-        0 at the
-            posterior variance, 1 at beta; None unless the network has the channels for it.
+        variance_fraction: where the log-variance of a reverse step lies between its two bounds, (B, C, H, W):
+            0 at the posterior's variance, 1 at beta; None unless the network has the channels for it.
     """
 
     x0: Tensor

@@ -13,6 +13,7 @@ from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Discrete, Path, at_least_float32
 from dit.diffusion.targets import Karras, Target, per_sample
 from dit.diffusion.times import Times
+from dit.diffusion.vlb import reverse_log_variance, step_bits
 from dit.diffusion.weights import EDM, Weight
 from dit.errors import InputError
 
@@ -25,12 +26,14 @@ class Loss(NamedTuple):
         t: times, (B,).
         log_snr: ln(alpha^2/sigma^2) there, (B,).
         mse: the unweighted mean squared error of the output F, (B,).
+        bound: the term of the variational bound in bits per dimension, (B,); None without a learned variance.
     """
 
     loss: Tensor
     t: Tensor
     log_snr: Tensor
     mse: Tensor
+    bound: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,8 @@ class Objective:
         target: what the network is asked for.
         times: how t is drawn.
         weight: how much an error counts.
-        learned_variance: adds channels for the variance of a reverse step, and the variational bound to the
-        loss; needs
-            a discrete path.
+        learned_variance: iDDPM's hybrid loss (arXiv 2102.09672, eq. 16), which is DiT's: adds channels for
+            the variance of a reverse step, and the variational bound to the loss; needs a discrete path.
     """
 
     path: Path
@@ -67,8 +69,7 @@ class Objective:
                 "A variance of reverse steps needs a discrete path, such as path@objective.path=ddpm_linear.",
             )
         target, weight = self.target, self.weight
-        both = isinstance(target, Karras) and isinstance(weight, EDM)
-        if both and target.sigma_data != weight.sigma_data:
+        if isinstance(target, Karras) and isinstance(weight, EDM) and target.sigma_data != weight.sigma_data:
             raise InputError(
                 "objective.weight.sigma_data",
                 weight.sigma_data,
@@ -108,4 +109,11 @@ class Objective:
         error = prediction.output - self.target.encode(self.path, t, x0, eps)
         mse = torch.square(error).flatten(1).mean(1)
         loss = self.weight(self.path, self.target, t) * mse
-        return Loss(loss, t, self.path.log_snr(t), mse)
+        bound = None
+        if self.learned_variance:
+            assert isinstance(self.path, Discrete)
+            # The mean learns from the squared error alone: the bound reaches the variance only.
+            log_variance = reverse_log_variance(self.path, t, prediction.variance_fraction)
+            bound = step_bits(self.path, t, x0, x_t, prediction.x0.detach(), log_variance)
+            loss = loss + bound * (self.path.steps / 1000)
+        return Loss(loss, t, self.path.log_snr(t), mse, bound)

@@ -11,6 +11,7 @@ precision is raised to float32; float64 stays float64.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -227,10 +228,26 @@ class VE(Path):
         return torch.log(at_least_float32(t)) / 4
 
 
-# Defaults of (beta_min, beta_max) at 1000 steps: DDPM; latent diffusion (2112.10752); DDPM's ends for the
-# sigmoid of GeoDiff.
+# Defaults of (beta_min, beta_max) at 1000 steps: DDPM (2006.11239); latent diffusion (2112.10752);
+# DDPM's ends for the sigmoid, which GeoDiff (2203.02923) proposed with its own.
 _BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "sigmoid": (1e-4, 0.02), "cosine": None}
 _COSINE_OFFSET, _COSINE_LARGEST_BETA = 0.008, 0.999
+
+
+class Posterior(NamedTuple):
+    """The reverse step q(x_{k-1} | x_k, x0) of a discrete path, each (B,).
+
+    Attributes:
+        of_x0: factor of x0 in its mean.
+        of_x_t: factor of x_k in its mean.
+        log_variance: ln of its variance. That of k = 0 is zero; the variance of k = 1 stands in, as in iDDPM.
+        log_beta: ln beta_k, the variance where x0 is standard normal instead of known.
+    """
+
+    of_x0: Tensor
+    of_x_t: Tensor
+    log_variance: Tensor
+    log_beta: Tensor
 
 
 @dataclass(frozen=True)
@@ -263,9 +280,23 @@ class Discrete(Path):
     def __post_init__(self) -> None:
         check_choice("path.schedule", self.schedule, _BETAS)
         check_number("path.steps", self.steps, low=2, integer=True)
-        abar = torch.cumprod(1 - self._make_betas(), 0)
-        object.__setattr__(self, "_table", torch.log(abar) - torch.log1p(-abar))
+        object.__setattr__(self, "_table", self._make_table())
         object.__setattr__(self, "_tables", {})
+
+    def _make_table(self) -> Tensor:
+        """Rows log_snr and those of Posterior, (5, steps) float64."""
+        betas = self._make_betas()
+        abar = torch.cumprod(1 - betas, 0)
+        before = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+        variance = betas * (1 - before) / (1 - abar)
+        rows = (
+            torch.log(abar) - torch.log1p(-abar),
+            betas * torch.sqrt(before) / (1 - abar),
+            torch.sqrt(1 - betas) * (1 - before) / (1 - abar),
+            torch.log(torch.cat([variance[1:2], variance[1:]])),
+            torch.log(betas),
+        )
+        return torch.stack(rows)
 
     def _make_betas(self) -> Tensor:
         ends = _BETAS[self.schedule]
@@ -312,31 +343,36 @@ class Discrete(Path):
         # k/T*T misses k by an ulp or two; an entry of the table must be met exactly.
         return torch.where((k - whole).abs() <= 4 * torch.finfo(k.dtype).eps * self.steps, whole, k)
 
-    def _log_snr_table(self, like: Tensor) -> Tensor:
+    def _table_like(self, like: Tensor) -> Tensor:
         key = (like.device, like.dtype)
         if key not in self._tables:
             self._tables[key] = self._table.to(like.dtype).to(like.device)
         return self._tables[key]
 
     def _cell(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(fraction within its cell, log_snr at the cell's two ends) of each time."""
+        """(fraction within its cell (B,), the table's rows at the cell's two ends (5, B)) of each time."""
         k = self.time_shown(t)
-        table = self._log_snr_table(k)
+        table = self._table_like(k)
         below = torch.floor(k).clamp(max=self.steps - 2)
         index = below.long()
-        return k - below, table[index], table[index + 1]
+        return k - below, table[:, index], table[:, index + 1]
 
     def log_snr(self, t: Tensor) -> Tensor:
         fraction, low, high = self._cell(t)
-        return torch.lerp(low, high, fraction)
+        return torch.lerp(low[0], high[0], fraction)
+
+    def posterior(self, t: Tensor) -> Posterior:
+        """The reverse step from t to t - 1/steps; between steps interpolated like log_snr."""
+        fraction, low, high = self._cell(t)
+        return Posterior(*torch.lerp(low[1:], high[1:], fraction).unbind())
 
     def log_snr_dot(self, t: Tensor) -> Tensor:
         _, low, high = self._cell(t)
-        return (high - low) * self.steps
+        return (high[0] - low[0]) * self.steps
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         log_snr = at_least_float32(log_snr)
-        table = self._log_snr_table(log_snr)
+        table = self._table_like(log_snr)[0]
         log_snr = log_snr.clamp(table[-1], table[0])
         index = (torch.searchsorted(-table, -log_snr) - 1).clamp(0, self.steps - 2)
         fraction = (table[index] - log_snr) / (table[index] - table[index + 1])

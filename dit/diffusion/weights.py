@@ -60,7 +60,7 @@ class Uniform(Weight):
 
 @dataclass(frozen=True)
 class MinSNR(Weight):
-    """min(SNR, gamma) on the error in x0. Source: arXiv 2303.09556, section 3.4 (gamma 5)."""
+    """min(SNR, gamma) on the error in x0. Source: arXiv 2303.09556 (gamma 5)."""
 
     gamma: float = 5.0
     space = "data"
@@ -74,7 +74,7 @@ class MinSNR(Weight):
 
 @dataclass(frozen=True)
 class SoftMinSNR(Weight):
-    """SNR gamma/(SNR + gamma) on the error in x0, a smooth min. Source: arXiv 2401.11605, eq. 7 (gamma 4)."""
+    """SNR gamma/(SNR + gamma) on the error in x0, a smooth min. Source: HDiT, arXiv 2401.11605 (gamma 4)."""
 
     gamma: float = 4.0
     space = "data"
