@@ -1,0 +1,283 @@
+"""Guidance: one denoiser made out of two, or of one and a classifier. The result behaves as a Denoiser.
+
+At fixed x_t the pair (x0, eps) is linear in the network's output, so extrapolating both by one scale is the
+same as extrapolating the output, whatever the target: guided = strong + (scale - 1) (strong - weak). Scale 1
+is the strong denoiser alone.
+
+Where guidance is off (scale 1, or log-SNR outside the interval for the whole batch) the second evaluation is
+not made.
+
+Intervals are in **log-SNR** ln(alpha^2 / sigma^2), both ends included, so that one setting means the same on
+every path; on VE (EDM) sigma = exp(-log_snr / 2), on Linear t = 1 / (1 + exp(log_snr / 2)). An open end is an
+infinity.
+
+Legend: B batch, C H W latent.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Union
+
+import torch
+from torch import Tensor, nn
+
+from dit.diffusion.denoiser import Denoiser, Prediction
+from dit.diffusion.paths import Path
+from dit.diffusion.targets import Target
+from dit.errors import InputError, check_number
+
+Interval = Sequence[float]
+AnyDenoiser = Union[Denoiser, "Guided"]
+
+
+def _check_interval(interval: Interval | None) -> tuple[float, float]:
+    if interval is None:
+        return -math.inf, math.inf
+    ends = list(interval)
+    numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends)
+    if len(ends) != 2 or not numbers or not ends[0] < ends[1]:
+        raise InputError(
+            "guidance.interval", ends, "[low, high] in log-SNR with low < high, infinities for open ends"
+        )
+    return float(ends[0]), float(ends[1])
+
+
+class Guided(nn.Module):
+    """A denoiser that wraps another: same path, target, network and call.
+
+    Args:
+        denoiser: the (strong) denoiser, itself guided or not.
+        interval: [low, high] in log-SNR where guidance is on; None is everywhere.
+    """
+
+    def __init__(self, denoiser: AnyDenoiser, interval: Interval | None = None) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.interval = _check_interval(interval)
+
+    @property
+    def path(self) -> Path:
+        """The path of the strong denoiser."""
+        return self.denoiser.path
+
+    @property
+    def target(self) -> Target:
+        """The target of the strong denoiser."""
+        return self.denoiser.target
+
+    @property
+    def network(self) -> nn.Module:
+        """The network of the strong denoiser."""
+        return self.denoiser.network
+
+    def is_on(self, t: Tensor) -> Tensor:
+        """(B,) bool: log-SNR at ``t`` lies in the interval."""
+        if self.interval == (-math.inf, math.inf):
+            return torch.ones_like(t, dtype=torch.bool)
+        log_snr = self.path.log_snr(t)
+        return (log_snr >= self.interval[0]) & (log_snr <= self.interval[1])
+
+    def rewritten(self, strong: Prediction, t: Tensor, x0: Tensor, eps: Tensor) -> Prediction:
+        """``strong`` with other data and noise; a learned variance stays as it was."""
+        return strong._replace(x0=x0, eps=eps, output=self.target.encode(self.path, t, x0, eps))
+
+    def extrapolated(self, strong: Prediction, weak: Prediction, t: Tensor, gain: Tensor) -> Prediction:
+        """Strong + gain (strong - weak); gain (B, C or 1, 1, 1) is scale - 1 where guidance is on, else 0."""
+        x0, eps = (good + gain * (good - bad) for good, bad in ((strong.x0, weak.x0), (strong.eps, weak.eps)))
+        return self.rewritten(strong, t, x0, eps)
+
+
+class _TwoClasses(Guided):
+    """Guidance away from what one and the same network says of another class."""
+
+    def __init__(
+        self,
+        denoiser: AnyDenoiser,
+        scale: float,
+        other_class: int,
+        channels: int | None,
+        interval: Interval | None,
+    ) -> None:
+        super().__init__(denoiser, interval)
+        check_number("guidance.scale", scale, low=0)
+        if channels is not None:
+            check_number("guidance.channels", channels, low=1, integer=True)
+        self.scale, self.other_class, self.channels = scale, other_class, channels
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The guided prediction: one pass over 2 B samples where guidance is on, over B where it is off."""
+        if y is None:
+            raise InputError("y", None, "(B,) classes", "Guidance away from a class needs a class.")
+        on = self.is_on(t)
+        if self.scale == 1 or not bool(on.any()):
+            return self.denoiser(x_t, t, y)
+        other = torch.full_like(y, self.other_class)
+        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y, other]))
+        strong, weak = _halves(both)
+        return self.extrapolated(strong, weak, t, self._gain(on, strong.x0))
+
+    def _gain(self, on: Tensor, like: Tensor) -> Tensor:
+        """Scale - 1 in the guided channels of samples inside the interval, else 0; (B, C, 1, 1)."""
+        gain = ((self.scale - 1) * on.to(like.dtype))[:, None, None, None].repeat(1, like.shape[1], 1, 1)
+        if self.channels is not None:
+            if self.channels > like.shape[1]:
+                raise InputError(
+                    "guidance.channels", self.channels, f"at most {like.shape[1]}, the latent's channels"
+                )
+            gain[:, self.channels :] = 0
+        return gain
+
+
+def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
+    fraction = (None, None) if both.variance_fraction is None else both.variance_fraction.chunk(2)
+    pairs = zip(both.x0.chunk(2), both.eps.chunk(2), both.output.chunk(2), fraction)
+    strong, weak = (Prediction(*values) for values in pairs)
+    return strong, weak
+
+
+class ClassifierFree(_TwoClasses):
+    """Classifier-free guidance: away from the unconditional prediction of the same network.
+
+    Args:
+        denoiser: trained with label dropout.
+        scale: guidance scale, 1 is off (DiT's and SiT's ``cfg_scale``; 1 + w of the paper).
+        null_class: the class that stands for no class; None takes the network's ``num_classes``.
+        channels: guide the first k channels only, the others staying conditional; None guides all. DiT's
+            released numbers guide 3 of 4: its 1.5 on 3 channels is about 1.375 on 4.
+        interval: [low, high] in log-SNR where guidance is on; None is everywhere.
+
+    Raises:
+        InputError: a value is out of range, or no null class is known.
+
+    Source: 2207.12598, equation 6; the interval 2404.07724, equation 4.
+    """
+
+    def __init__(
+        self,
+        denoiser: AnyDenoiser,
+        scale: float = 1.5,
+        null_class: int | None = None,
+        channels: int | None = None,
+        interval: Interval | None = None,
+    ) -> None:
+        if null_class is None:
+            null_class = getattr(denoiser.network, "num_classes", None)
+        if null_class is None:
+            raise InputError(
+                "guidance.null_class", None, "the class that stands for no class", "The network names none."
+            )
+        check_number("guidance.null_class", null_class, low=0, integer=True)
+        super().__init__(denoiser, scale, null_class, channels, interval)
+
+
+class NegativeClass(_TwoClasses):
+    """Guidance away from a named class instead of away from no class.
+
+    Args:
+        denoiser: any class-conditional denoiser.
+        scale: guidance scale, 1 is off.
+        negative_class: the class to keep away from.
+        channels: guide the first k channels only; None guides all.
+        interval: [low, high] in log-SNR where guidance is on; None is everywhere.
+
+    Raises:
+        InputError: a value is out of range.
+
+    Source: negative conditioning, 2206.01714 (section 3.2, concept negation), in the form of 2207.12598.
+    """
+
+    def __init__(
+        self,
+        denoiser: AnyDenoiser,
+        scale: float = 1.5,
+        negative_class: int = 0,
+        channels: int | None = None,
+        interval: Interval | None = None,
+    ) -> None:
+        check_number("guidance.negative_class", negative_class, low=0, integer=True)
+        super().__init__(denoiser, scale, negative_class, channels, interval)
+
+
+class Autoguidance(Guided):
+    """Guidance away from a weaker denoiser (smaller, less trained) of the same path.
+
+    Args:
+        denoiser: the strong one.
+        weak: the weak one; called with the same x_t, t and y.
+        scale: guidance scale, 1 is off.
+        interval: [low, high] in log-SNR where guidance is on; None is everywhere.
+
+    Raises:
+        InputError: a value is out of range, or the two denoisers have different paths.
+
+    Source: 2406.02507, equation 4.
+    """
+
+    def __init__(
+        self, denoiser: AnyDenoiser, weak: AnyDenoiser, scale: float = 1.5, interval: Interval | None = None
+    ) -> None:
+        super().__init__(denoiser, interval)
+        check_number("guidance.scale", scale, low=0)
+        if weak.path != denoiser.path:
+            raise InputError("guidance.weak", weak.path, f"a denoiser on the path {denoiser.path}")
+        self.weak, self.scale = weak, scale
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The guided prediction; the weak denoiser is called only where guidance is on."""
+        strong = self.denoiser(x_t, t, y)
+        on = self.is_on(t)
+        if self.scale == 1 or not bool(on.any()):
+            return strong
+        gain = ((self.scale - 1) * on.to(strong.x0.dtype))[:, None, None, None]
+        return self.extrapolated(strong, self.weak(x_t, t, y), t, gain)
+
+
+class Classifier(Guided):
+    """Classifier guidance: the gradient of a noisy classifier's log p(y | x_t, t) added to the score.
+
+    eps - scale sigma grad and x0 + scale sigma^2 / alpha grad: x_t = alpha x0 + sigma eps still holds. Unlike
+    the other guidances **scale 0 is off**, since the classifier is a factor of its own: 1 samples p(x) p(y |
+    x). It is also off where alpha < 1e-3: there x_t holds nothing to classify.
+
+    Args:
+        denoiser: conditional or not; called with y.
+        classifier: (x_t (B, C, H, W), t (B,)) -> logits (B, classes), differentiable in x_t.
+        scale: strength, 0 is off.
+        interval: [low, high] in log-SNR where guidance is on; None is everywhere.
+
+    Raises:
+        InputError: a value is out of range.
+
+    Source: 2105.05233, equation 14 (algorithm 2).
+    """
+
+    def __init__(
+        self,
+        denoiser: AnyDenoiser,
+        classifier: Callable[[Tensor, Tensor], Tensor],
+        scale: float = 1.0,
+        interval: Interval | None = None,
+    ) -> None:
+        super().__init__(denoiser, interval)
+        check_number("guidance.scale", scale, low=0)
+        self.classifier, self.scale = classifier, scale
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+        """The guided prediction; the classifier is called only where guidance is on."""
+        if y is None:
+            raise InputError("y", None, "(B,) classes", "Classifier guidance needs a class.")
+        prediction = self.denoiser(x_t, t, y)
+        alpha = self.path.alpha(t).to(x_t.dtype)[:, None, None, None]  # (B, 1, 1, 1)
+        sigma = self.path.sigma(t).to(x_t.dtype)[:, None, None, None]
+        on = self.is_on(t)[:, None, None, None] & (alpha >= 1e-3)
+        if self.scale == 0 or not bool(on.any()):
+            return prediction
+        push = torch.where(on, self.scale * self._gradient(x_t, t, y), 0)
+        x0 = prediction.x0 + sigma**2 / alpha.clamp(min=1e-3) * push
+        return self.rewritten(prediction, t, x0, prediction.eps - sigma * push)
+
+    def _gradient(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_()
+            log_probability = self.classifier(x, t).log_softmax(-1).gather(-1, y[:, None]).sum()
+            return torch.autograd.grad(log_probability, x)[0]

@@ -1,0 +1,163 @@
+"""Sampling: seeds -> noise -> data, with one random generator per sample and the network's evaluations
+counted.
+
+Legend: B batch, C H W latent, K steps.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.grids import LOG_SNR_LIMIT
+from dit.diffusion.guidance import AnyDenoiser
+from dit.diffusion.paths import Path
+from dit.diffusion.targets import Noise, Score
+from dit.errors import InputError, check_number
+
+Solver = Callable[..., Tensor]
+Grid = Callable[[Path], Tensor]
+
+
+class NoiseStream:
+    """Standard normal draws with one generator per sample: each call gives every sample's next (C, H, W).
+
+    Draws are made on the CPU in float32 and then moved, so that a seed means the same noise at any batch
+    size, on any device and in any dtype.
+
+    Args:
+        seeds: one integer in [0, 2**32) per sample (the CPU generator keeps 32 bits of a seed).
+        shape: (C, H, W).
+        device, dtype: of the draws returned.
+
+    Raises:
+        InputError: a seed is no integer in range, or there is none.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        shape: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not len(seeds):
+            raise InputError("seeds", list(seeds), "at least one seed")
+        for seed in seeds:
+            check_number("seeds", seed, low=0, high=2**32 - 1, integer=True)
+        self.shape, self.device, self.dtype = tuple(shape), device, dtype
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self) -> Tensor:
+        """The next draw of every sample, (B, C, H, W)."""
+        draws = [torch.randn(self.shape, generator=generator) for generator in self._generators]
+        return torch.stack(draws).to(self.device, self.dtype)
+
+
+def seeded_noise(
+    seeds: Sequence[int],
+    shape: Sequence[int],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise (B, C, H, W) keyed by sample: the first draw of a `NoiseStream`."""
+    return NoiseStream(seeds, shape, device, dtype)()
+
+
+class Evaluations:
+    """Counts samples that passed through networks; ``per_sample(B)`` is the NFE of a batch of B."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def per_sample(self, batch: int) -> int:
+        assert self.total % batch == 0, f"{self.total} evaluations do not divide over {batch} samples"
+        return self.total // batch
+
+
+@contextmanager
+def counted(denoiser: AnyDenoiser) -> Iterator[Evaluations]:
+    """Counts network evaluations inside: one per sample and call of every Denoiser within ``denoiser``.
+
+    A guided call counts 2, whether it is made of two passes or of one pass over conditional and unconditional
+    together.
+    """
+    evaluations = Evaluations()
+
+    def count(_module: nn.Module, args: tuple) -> None:
+        evaluations.total += args[0].shape[0]
+
+    leaves = [module for module in denoiser.modules() if isinstance(module, Denoiser)]
+    hooks = [leaf.register_forward_pre_hook(count) for leaf in leaves]
+    try:
+        yield evaluations
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a solver made: ``x0`` (B, C, H, W) and ``nfe``, the network evaluations per sample."""
+
+    x0: Tensor
+    nfe: int
+
+
+def first_time(denoiser: AnyDenoiser, ts: Tensor) -> Tensor:
+    """``ts`` with its first time moved to sigma / alpha 1000 where the target cannot be solved for the data
+    at pure noise.
+
+    Noise and Score divide by alpha: an error of the network at t = 1 - 1e-5 would count 1e5 times in x0. SiT
+    leaves out the same 1e-3 of its paths for these targets (2401.08740, appendix A). Other targets, and grids
+    that start lower, stay as they are.
+    """
+    path = denoiser.path
+    limit = path.t_of_log_snr(torch.tensor(-LOG_SNR_LIMIT, dtype=torch.float64))
+    if not isinstance(denoiser.target, (Noise, Score)) or ts[0] <= limit:
+        return ts
+    if ts[1] >= limit:
+        raise InputError(
+            "grid", float(ts[1]), f"a second time below {float(limit):.6g} for a target of noise or score"
+        )
+    return torch.cat([limit[None], ts[1:]])
+
+
+@torch.no_grad()
+def sample(
+    denoiser: AnyDenoiser,
+    solver: Solver,
+    grid: Grid,
+    shape: Sequence[int],
+    seeds: Sequence[int],
+    y: Tensor | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Sample:
+    """Samples, one per seed: noise at the grid's first time, carried to its last by the solver.
+
+    The start is sigma(ts[0]) times the first draw of each sample's stream; a stochastic solver draws on from
+    there. What alpha leaves of the data at ts[0] is neglected, as everywhere in the field.
+
+    Args:
+        denoiser: a `Denoiser` or a guided one, on ``device``.
+        solver: one of `dit.diffusion.solvers`, its options bound.
+        grid: path -> ts (K + 1,) decreasing, one of `dit.diffusion.grids` with its number of steps bound.
+        shape: (C, H, W).
+        seeds: one per sample, see `NoiseStream`.
+        y: (B,) int64 classes, or None for a network without.
+        device: where to sample.
+        dtype: of the state; float32 or float64.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError("dtype", dtype, "torch.float32 or torch.float64")
+    stream = NoiseStream(seeds, shape, device, dtype)
+    ts = first_time(denoiser, grid(denoiser.path))
+    sigma = float(denoiser.path.sigma(ts[0]))
+    y = None if y is None else y.to(device)
+    with counted(denoiser) as evaluations:
+        x0 = solver(denoiser, sigma * stream(), ts, y, noise=stream)
+    return Sample(x0, evaluations.per_sample(len(seeds)))
