@@ -1,7 +1,7 @@
 """The transformer block and its parts.
 
-Legend: B batch, N tokens, M condition tokens, D width. The condition is one vector (B, D), already through its SiLU, where
-it modulates (adaLN, adaLN-Zero), or M tokens (B, M, D) where it is attended to.
+Legend: B batch, N tokens, M condition tokens, D width. The condition is one vector (B, D), already through
+its SiLU, where it modulates (adaLN, adaLN-Zero), or M tokens (B, M, D) where it is attended to.
 """
 
 import torch
@@ -16,7 +16,7 @@ NORM_EPS = 1e-6
 
 
 def make_norm(config: DiTConfig, channels: int, *, affine: bool) -> nn.Module:
-    """The normalisation of the configuration; RMSNorm keeps its gain even where LayerNorm is not ``affine``."""
+    """The configured normalisation; RMSNorm keeps its gain even where LayerNorm is not ``affine``."""
     if config.norm == "rms":
         return nn.RMSNorm(channels, eps=NORM_EPS)
     return nn.LayerNorm(channels, eps=NORM_EPS, elementwise_affine=affine)
@@ -125,7 +125,7 @@ class Block(nn.Module):
 
         Args:
             x: (B, N, D).
-            condition: (B, D) or (B, M, D), see the module's legend; None for in-context, where it is among the tokens.
+            condition: (B, D) or (B, M, D), see the legend; None for in-context, where it is among the tokens.
             rope: (2, N, head_dim/2) rotations, or None.
             skip: (B, N, D) output of the early block joined here, or None.
         """

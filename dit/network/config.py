@@ -13,13 +13,11 @@ NORMS = ("layer", "rms")
 MLPS = ("gelu", "swiglu")
 POSITIONS = ("sincos", "learned")
 PARAMETRIZATIONS = ("standard", "mup")
-TIME_FREQUENCIES = ("dit", "diffusers")
+TIME_CONVENTIONS = ("dit", "diffusers", "sit")
 
 N_TIME_FEATURES = 256  # sines and cosines of t before the time MLP, in every published DiT
 N_CONDITION_TOKENS = 2  # in-context and cross-attention show time and label as one token each
-MUP_BASE_WIDTH = (
-    288  # the width at which muP and the standard parametrization are the same network (2505.15270)
-)
+MUP_BASE_WIDTH = 288  # here muP and the standard parametrization are the same network (2505.15270)
 
 
 @dataclass(frozen=True)
@@ -32,17 +30,18 @@ class DiTConfig:
         heads: attention heads; D must be a multiple of it.
         patch_size: P, latent pixels per token and side.
         mlp_ratio: hidden width of the GELU MLP over D; SwiGLU takes two thirds of it, which costs the same.
-        conditioning: how time and label enter (DiT section 3.2): ``adaln_zero`` | ``adaln`` | ``cross_attention`` |
-            ``in_context``.
-        norm: ``layer`` | ``rms``. RMSNorm has a learned gain always, LayerNorm only where nothing modulates it.
+        conditioning: how time and label enter (DiT section 3.2): ``adaln_zero`` | ``adaln`` |
+            ``cross_attention`` | ``in_context``.
+        norm: ``layer`` | ``rms``. RMSNorm always has a learned gain, LayerNorm where nothing modulates it.
         mlp: ``gelu`` (tanh form) | ``swiglu``.
         positions: added to the tokens: ``sincos`` (a fixed table) | ``learned``.
         rope: rotate queries and keys by row and column as well (2-D RoPE).
         qk_norm: normalise queries and keys per head.
         long_skips: join block i to block depth-1-i as U-ViT does.
         parametrization: ``standard`` | ``mup`` (base width 288): initial scales and learning rates per width.
-        time_frequencies: ``dit`` divides the octaves by 128, ``diffusers`` by 127; only weights that were trained with
-            the latter want it.
+        time_convention: what time means to the weights; new ones use ``dit``. ``diffusers`` has slightly
+            other frequencies. ``sit`` has time in [0, 1] from noise to data (SiT, LightningDiT), so that its
+            velocity has the other sign. The caller shows t in [0, 1000], rising with noise, to all of them.
 
     Raises:
         InputError: an impossible value; the key is the one a user writes, ``network.<field>``.
@@ -63,7 +62,7 @@ class DiTConfig:
     qk_norm: bool = False
     long_skips: bool = False
     parametrization: str = "standard"
-    time_frequencies: str = "dit"
+    time_convention: str = "dit"
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "patch_size"):
@@ -74,7 +73,7 @@ class DiTConfig:
         check_choice("network.mlp", self.mlp, MLPS)
         check_choice("network.positions", self.positions, POSITIONS)
         check_choice("network.parametrization", self.parametrization, PARAMETRIZATIONS)
-        check_choice("network.time_frequencies", self.time_frequencies, TIME_FREQUENCIES)
+        check_choice("network.time_convention", self.time_convention, TIME_CONVENTIONS)
         for name in ("rope", "qk_norm", "long_skips"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"network.{name}", getattr(self, name), "true or false")
@@ -87,7 +86,7 @@ class DiTConfig:
             raise InputError(
                 "network.width",
                 self.width,
-                "a multiple of 4: sine and cosine of row and column each take a quarter",
+                "a multiple of 4: sine and cosine of row and column",
             )
         if self.rope and self.head_dim % 4:
             raise InputError(
@@ -113,7 +112,7 @@ class DiTConfig:
 
     @property
     def is_modulated(self) -> bool:
-        """Whether the condition enters by scaling and shifting normalised activations (adaLN and adaLN-Zero)."""
+        """Whether the condition scales and shifts normalised activations (adaLN and adaLN-Zero)."""
         return self.conditioning in ("adaln_zero", "adaln")
 
     @property
@@ -139,7 +138,7 @@ class DiTConfig:
 def check_fits(
     config: DiTConfig, input_shape: tuple[int, int, int], num_classes: int, out_channels: int | None = None
 ) -> tuple[tuple[int, int, int], int]:
-    """Raises InputError unless a network of ``config`` can be built for this data; counting and building both ask.
+    """Raises InputError unless a network of ``config`` fits this data; counting and building both ask.
 
     Args:
         config: the network.

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of a network in closed form, without building it; imports no torch.
 
-One multiply-add (MAC) is two floating point operations. Only matrix products are counted, as in the papers' "Gflops"
-(which are MACs) and in ``torch.utils.flop_counter``; norms, activations and rotations are not.
+One multiply-add (MAC) is two floating point operations. Only matrix products are counted, as in the papers'
+"Gflops" (which are MACs) and in ``torch.utils.flop_counter``; norms, activations and rotations are not.
 Legend: N tokens, D width, P patch, C latent channels.
 """
 
@@ -39,8 +39,8 @@ class Counts:
 
     Args:
         n_params_by_group: trainable parameters.
-        n_position_table: entries of the fixed position table; not trained and not in ``n_params_total``, though DiT's
-            checkpoints store them as a parameter (675,129,632 for XL/2 with them, 674,834,720 without).
+        n_position_table: entries of the fixed position table; not trained, not in ``n_params_total``, though
+            DiT's checkpoints store them (XL/2: 675,129,632 parameters with them, 674,834,720 without).
         macs_by_part: forward multiply-adds of one image.
         tokens: N, of the image alone; condition tokens are not counted.
     """

@@ -16,7 +16,7 @@ from dit.network.parametrization import init_parameter
 
 
 class PatchEmbedder(nn.Module):
-    """Each PxP patch of (B, C, H, W) to one token (B, N, D); the convolution of the papers as one matrix product."""
+    """Each PxP patch of (B, C, H, W) to a token (B, N, D); the papers' convolution as a matrix product."""
 
     def __init__(self, patch_size: int, channels: int, width: int) -> None:
         super().__init__()
@@ -31,13 +31,13 @@ class PatchEmbedder(nn.Module):
 class TimeEmbedder(nn.Module):
     """Time as shown to the network (B,) to a vector (B, D)."""
 
-    def __init__(self, width: int, frequencies: str) -> None:
+    def __init__(self, width: int, convention: str) -> None:
         super().__init__()
-        self.frequencies = frequencies
+        self.convention = convention
         self.mlp = nn.Sequential(nn.Linear(N_TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(time_features(t, self.frequencies).to(self.mlp[0].weight.dtype))
+    def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.mlp(time_features(t, self.convention).to(dtype))
 
 
 class FinalLayer(nn.Module):
@@ -72,6 +72,9 @@ class DiT(nn.Module):
     Source: 2212.09748, figure 3; options from 2209.12152 and 2501.01423.
     """
 
+    position_table: Tensor
+    rope: Tensor | None
+
     def __init__(
         self,
         config: DiTConfig,
@@ -88,11 +91,9 @@ class DiT(nn.Module):
         self.grid: Grid = (height // config.patch_size, width // config.patch_size)
         n_tokens = self.grid[0] * self.grid[1]
         device = torch.get_default_device()
-        with torch.device(
-            "meta"
-        ):  # torch's own initialisers would cost time and draw from the global random state
+        with torch.device("meta"):  # torch's own initialisers cost time and draw from the global random state
             self.x_embedder = PatchEmbedder(config.patch_size, channels, config.width)
-            self.t_embedder = TimeEmbedder(config.width, config.time_frequencies)
+            self.t_embedder = TimeEmbedder(config.width, config.time_convention)
             self.y_embedder = nn.Embedding(num_classes + 1, config.width)
             first_join = config.depth - config.n_skips
             self.blocks = nn.ModuleList(
@@ -103,11 +104,8 @@ class DiT(nn.Module):
                 self.pos_embed = nn.Parameter(torch.empty(n_tokens, config.width))
             else:
                 self.register_buffer("position_table", torch.empty(n_tokens, config.width), persistent=False)
-            rope = (
-                torch.empty(2, n_tokens + config.n_extra_tokens, config.head_dim // 2)
-                if config.rope
-                else None
-            )
+            n_rotated = n_tokens + config.n_extra_tokens
+            rope = torch.empty(2, n_rotated, config.head_dim // 2) if config.rope else None
             self.register_buffer("rope", rope, persistent=False)
         if device.type != "meta":
             self.to_empty(device=device)
@@ -115,21 +113,21 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Sets every parameter and table; the values depend on the generator (on CPU) and the configuration alone.
+        """Sets every parameter and table from the generator (on CPU) and the configuration alone.
 
         | parameter | initial value (standard) | with muP, m = 288/D |
         |---|---|---|
         | ``x_embedder.proj`` weight | Xavier uniform | fan-out taken as 288 |
         | ``t_embedder.mlp.0`` weight, ``y_embedder``, learned ``pos_embed`` | N(0, 0.02^2) | the same |
         | ``t_embedder.mlp.2`` weight | N(0, 0.02^2) | N(0, m 0.02^2) |
-        | ``attn``, ``cross_attn``, ``mlp`` weights | Xavier uniform, qkv as one matrix | the same: it falls as 1/sqrt(D) |
-        | ``modulation``, ``final_layer.linear`` weights | 0: blocks (adaLN-Zero) and output start silent | the same |
-        | ``skip`` weight | identity on the stream, 0 on the skip: the network starts as without it | the same |
+        | ``attn``, ``cross_attn``, ``mlp`` weights | Xavier uniform, qkv as one matrix | the same |
+        | ``modulation``, ``final_layer.linear`` weights | 0: silent blocks and output | the same |
+        | ``skip`` weight | identity on the stream, 0 on the skip | the same |
         | gains of norms | 1 | the same |
         | all biases | 0 | the same |
 
-        Learning rates per parameter: ``dit.network.parametrization.lr_multiplier``.
-        Source: DiT 2212.09748 section 3.2 and its published initialisation; U-ViT draws its skips at random instead.
+        (Xavier's scale already falls as 1/sqrt(D).) Learning rates: ``parametrization.lr_multiplier``.
+        Source: DiT 2212.09748 section 3.2 and its published initialisation; U-ViT draws its skips at random.
         """
         self.fill_tables()
         for name, parameter in self.named_parameters():
@@ -137,21 +135,21 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def fill_tables(self) -> None:
-        """Recomputes the tables that no checkpoint stores; needed after ``to_empty`` on a network built on meta."""
+        """Recomputes the tables no checkpoint stores; needed after ``to_empty`` of a network on meta."""
         if self.config.positions == "sincos":
             self.position_table.copy_(sincos_table(self.config.width, self.grid))
-        if self.config.rope:
+        if self.rope is not None:
             self.rope.copy_(rope_table(self.config.head_dim, self.grid, n_extra=self.config.n_extra_tokens))
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """The output F.
 
-        The residual stream has the dtype of the weights: float32 under autocast, bfloat16 with bfloat16 weights.
+        The residual stream has the weights' dtype: float32 under autocast, bfloat16 where weights are so.
 
         Args:
-            x: (B, C, H, W) noised latents; H and W any multiple of P: positions are stretched over the new grid.
-            t: (B,) time as shown to the network (0 to 1000 or so), float32: bfloat16 would round it away.
-            y: (B,) int64 labels; ``num_classes`` is the null class.
+            x: (B, C, H, W) noised latents; H and W any multiple of P: positions stretch with the grid.
+            t: (B,) time as shown to the network (0 to 1000 or so), float32: bfloat16 rounds it away.
+            y: (B,) int64 labels; ``num_classes``, or None for all, is the null class.
 
         Returns:
             F (B, C_out, H, W) in the dtype of x.
@@ -163,19 +161,22 @@ class DiT(nn.Module):
             )
         grid = (x.shape[2] // p, x.shape[3] // p)
         tokens = self.x_embedder(x.to(weight.dtype)) + self._positions(grid).to(weight.dtype)  # (B, N, D)
-        time, label = self.t_embedder(t), self.y_embedder(y)  # (B, D) each
+        if y is None:
+            y = torch.full((len(x),), self.num_classes, device=x.device)
+        time, label = self.t_embedder(t, weight.dtype), self.y_embedder(y)  # (B, D) each
         condition = None
         if self.config.is_modulated:
             condition = F.silu(time + label)  # (B, D); once here instead of once per block
         elif self.config.conditioning == "cross_attention":
             condition = torch.stack([time, label], dim=1)  # (B, 2, D)
         else:
-            tokens = torch.cat(
-                [torch.stack([time, label], dim=1).to(tokens.dtype), tokens], dim=1
-            )  # (B, 2 + N, D)
+            extra = torch.stack([time, label], dim=1).to(tokens.dtype)
+            tokens = torch.cat([extra, tokens], dim=1)  # (B, 2 + N, D)
         tokens = self._through_blocks(tokens, condition, self._rotations(grid))
         patches = self.final_layer(tokens[:, self.config.n_extra_tokens :], condition)  # (B, N, P P C_out)
         out = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=grid[0], p=p, q=p)
+        if self.config.time_convention == "sit":  # its velocity is d x / d (1 - t)
+            out = -out
         return out.to(x.dtype)
 
     def _through_blocks(self, tokens: Tensor, condition: Tensor | None, rope: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Where a token stands and what time it is: tables of sines and cosines.
 
-Legend: B batch, N tokens, D width. Tokens are in row-major order. Positions follow the grid: on a grid other than the one
-a network was built for, coordinates are scaled so that they span the same interval, per axis.
+Legend: B batch, N tokens, D width. Tokens are in row-major order. Positions follow the grid: on a grid other
+than the one a network was built for, coordinates are scaled so that they span the same interval, per axis.
 """
 
 import math
@@ -40,10 +40,10 @@ def sincos_table(
 def rope_table(
     head_dim: int, grid: Grid, base: Grid | None = None, n_extra: int = 0, device: torch.device | None = None
 ) -> Tensor:
-    """Cosines and sines (2, n_extra + N, head_dim/2), float32, of the angle by which each pair of channels turns.
+    """Cosines and sines (2, n_extra + N, head_dim/2), float32, of the angle by which each pair turns.
 
-    The first half of the pairs turns with the row, the second with the column; frequency j of the head_dim/4 is
-    10000^(-4j/head_dim). The first ``n_extra`` tokens stand nowhere and do not turn.
+    The first half of the pairs turns with the row, the second with the column; frequency j of the head_dim/4
+    is 10000^(-4j/head_dim). The first ``n_extra`` tokens stand nowhere and do not turn.
 
     Source: RoFormer 2104.09864 eq. 15, two axes as in EVA-02 2303.11331 and LightningDiT 2501.01423.
     """
@@ -57,7 +57,7 @@ def rope_table(
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turns neighbouring pairs of channels of ``x`` (B, heads, N, head_dim) by the angles of ``rope_table``."""
+    """Turns neighbouring pairs of channels of x (B, heads, N, head_dim) by the angles of ``rope_table``."""
     cos, sin = table[0], table[1]  # (N, head_dim/2)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
@@ -71,17 +71,20 @@ def resize_positions(learned: Tensor, base: Grid, grid: Grid) -> Tensor:
 
 
 def time_features(t: Tensor, convention: str = "dit") -> Tensor:
-    """Cosines, then sines of t (B,) at 128 frequencies from 1 down to 1e-4: (B, 256) float32.
+    """Cosines, then sines of t (B,) at 128 frequencies from 1 down to about 1e-4: (B, 256) float32.
 
-    Frequency i is 10000^(-i/128); ``convention="diffusers"`` divides by 127 instead, which is what its
-    ``DiTTransformer2DModel`` computes although the weights it is published with were trained with 128.
+    Frequency i is 10000^(-i/128). With ``convention="diffusers"`` it is 10000^(-i/127), which is what its
+    ``DiTTransformer2DModel`` computes, though the weights published in its format were trained with 128. With
+    ``convention="sit"`` the features are those of 1 - t/1000: time in [0, 1] from noise to data.
 
-    Source: DiT 2212.09748 (frequencies of 1706.03762).
+    Source: DiT 2212.09748 (frequencies of 1706.03762); SiT 2401.08740.
     """
     half = N_TIME_FEATURES // 2
-    octaves = half if convention == "dit" else half - 1
-    frequencies = torch.exp(
-        torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10_000.0) / octaves)
-    )
-    angles = t.float()[:, None] * frequencies  # (B, 128)
+    octaves = half - 1 if convention == "diffusers" else half
+    steps = torch.arange(half, dtype=torch.float32, device=t.device)
+    frequencies = torch.exp(steps * (-math.log(10_000.0) / octaves))
+    t = t.float()
+    if convention == "sit":
+        t = 1 - t / 1000
+    angles = t[:, None] * frequencies  # (B, 128)
     return torch.cat([angles.cos(), angles.sin()], dim=1)

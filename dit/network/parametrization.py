@@ -1,9 +1,9 @@
 """How large each parameter starts and how fast it learns, as a function of width.
 
-``standard`` is DiT's initialisation with one learning rate. ``mup`` keeps activations and their updates of the same size
-at every width, so that the best learning rate found at the base width holds for all (Tensor Programs V, 2203.03466 table 3,
-Adam; for DiT 2505.15270, base width 288): at the base width both are the same network. The ladder keeps the head's width
-constant, so attention keeps its 1/sqrt(head_dim).
+``standard`` is DiT's initialisation with one learning rate. ``mup`` keeps activations and their updates of
+the same size at every width, so that the best learning rate found at the base width holds for all (Tensor
+Programs V, 2203.03466 table 3, Adam; for DiT 2505.15270, base width 288); at the base width both are the same
+network. The ladder keeps the head's width constant, so attention keeps its 1/sqrt(head_dim).
 """
 
 import math
@@ -18,7 +18,7 @@ EMBEDDING_STD = 0.02
 
 
 class ParameterGroup(TypedDict):
-    """One group as torch's optimizers take it; ``name`` and ``lr_multiplier`` are kept for records and schedules."""
+    """One group as torch's optimizers take it; ``name`` and ``lr_multiplier`` are for records."""
 
     params: list[nn.Parameter]
     lr: float
@@ -30,7 +30,7 @@ class ParameterGroup(TypedDict):
 def init_parameter(name: str, parameter: Tensor, config: DiTConfig, generator: torch.Generator) -> None:
     """Fills one parameter in place with its initial value; the table is in ``DiT.init_weights``."""
     zero = parameter.ndim == 1 or name.startswith("final_layer.linear") or "modulation" in name
-    if name.endswith("norm.weight") or ".norm" in name and name.endswith("weight"):
+    if "norm" in name and name.endswith("weight"):
         parameter.fill_(1.0)
     elif zero:
         parameter.zero_()
@@ -57,8 +57,8 @@ def init_parameter(name: str, parameter: Tensor, config: DiTConfig, generator: t
 def lr_multiplier(name: str, parameter: Tensor, config: DiTConfig) -> float:
     """Learning rate of one parameter over that at the base width; 1 for all in the standard parametrization.
 
-    Under muP with Adam a matrix whose inputs grow with the width learns at base width / width; what reads a fixed number of
-    inputs (patches, time features, labels, positions) and every vector (biases, gains) learns at the base rate.
+    Under muP with Adam a matrix whose inputs grow with the width learns at base width / width; what reads a
+    fixed number of inputs (patches, time features, labels, positions) and every vector at the base rate.
     """
     reads_fixed = name.startswith(("x_embedder", "t_embedder.mlp.0", "y_embedder", "pos_embed"))
     if config.parametrization == "standard" or parameter.ndim == 1 or reads_fixed:
@@ -72,8 +72,8 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
     Args:
         model: a ``DiT``.
         lr: learning rate at the base width.
-        weight_decay: of matrices; vectors, embeddings and positions have none. The decay per step, lr * weight_decay, is
-            kept the same for every matrix, whatever its learning rate.
+        weight_decay: of matrices; vectors, embeddings and positions have none. The decay per step,
+            lr * weight_decay, is kept the same for every matrix, whatever its learning rate.
     """
     config = model.config
     assert isinstance(config, DiTConfig), "parameter_groups reads the network's own configuration"
