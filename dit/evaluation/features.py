@@ -9,12 +9,14 @@ from typing import Protocol as Interface
 from typing import runtime_checkable
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from dit.errors import InputError
 
 ASSETS = Path(__file__).parent / "assets"
 DIGITS_CLASSIFIER = ASSETS / "digits_classifier.safetensors"
+DIGITS_SHA256 = "90fe4eff1118ae7c6416ae956aceb6a9d680184d30b05d43bff8f3bd5b5b3ada"
 
 
 @runtime_checkable
@@ -73,7 +75,6 @@ class DigitsExtractor:
     """The digits classifier as an extractor: penultimate features (B, 64) and logits (B, 10).
 
     Args:
-        path: the safetensors file; the one shipped with the package by default.
         device: where it computes.
     """
 
@@ -81,12 +82,10 @@ class DigitsExtractor:
     preprocessing = "mean of channels, x/127.5 - 1, no resize: 32x32"
     dim = DigitsClassifier.dim
 
-    def __init__(self, path: str | Path = DIGITS_CLASSIFIER, device: str | torch.device = "cpu") -> None:
-        from safetensors.torch import load_file
-
-        self.sha256 = file_sha256(path)
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.sha256 = check_sha256(DIGITS_CLASSIFIER, DIGITS_SHA256)
         self.network = DigitsClassifier()
-        self.network.load_state_dict(load_file(path))
+        self.network.load_state_dict(load_file(DIGITS_CLASSIFIER))
         self.network.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
 
@@ -118,6 +117,16 @@ def check_images(images: torch.Tensor, size: tuple[int, int] | None = None) -> N
     if not fits or (size is not None and tuple(images.shape[2:]) != size):
         shape = "(B, 3, H, W)" if size is None else f"(B, 3, {size[0]}, {size[1]})"
         raise InputError("images", f"({images.dtype} {tuple(images.shape)})", f"torch.uint8 {shape}")
+
+
+def check_sha256(path: str | Path, expected: str) -> str:
+    """The sha256 of a weights file; raises InputError where it is not the one the numbers were made with."""
+    digest = file_sha256(path)
+    if digest != expected:
+        raise InputError(
+            str(path), f"sha256 {digest}", f"sha256 {expected}", "Replace the file with the original."
+        )
+    return digest
 
 
 def file_sha256(path: str | Path) -> str:

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from dit.data.autoencoder import Identity
+from dit.data.encode import encode_dataset
+from dit.data.images import Digits
+from dit.data.latents import LatentSet
+from dit.data.split import Stratified
+from dit.evaluation.features import load_extractor
+from dit.evaluation.reference import latents_reference, reference_statistics, source_images
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> LatentSet:
+    directory = tmp_path_factory.mktemp("latents") / "digits"
+    encode_dataset(directory, Digits(), Identity(), Stratified(count=297), name="digits", image_size=32)
+    return LatentSet(directory, "train")
+
+
+def test_the_reference_is_the_training_split_before_the_autoencoder(digits, tmp_path) -> None:
+    extractor = load_extractor("digits")
+    stats = latents_reference(digits, Digits(), extractor, cache=tmp_path)
+    pixels = digits.moments(torch.arange(len(digits)))  # the identity's latents are the pixels, in [-1, 1]
+    images = (pixels * 127.5 + 127.5).round().to(torch.uint8)
+    expected = extractor.features(images).double().numpy()
+    assert stats.n == len(digits) == 1500
+    np.testing.assert_allclose(stats.mean, expected.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(stats.cov, np.cov(expected, rowvar=False), rtol=1e-4, atol=1e-6)
+
+
+def test_the_cache_needs_no_decoding_and_is_the_extractors_own(digits, tmp_path, monkeypatch) -> None:
+    extractor = load_extractor("digits")
+    first = latents_reference(digits, Digits(), extractor, cache=tmp_path)
+    monkeypatch.setattr(Digits, "pixels", lambda *_: pytest.fail("decoded although cached"))
+    again = latents_reference(digits, Digits(), extractor, cache=tmp_path)
+    assert again.metadata == first.metadata and again.mean.tolist() == first.mean.tolist()
+    extractor.sha256 = "another"
+    with pytest.raises(pytest.fail.Exception):
+        latents_reference(digits, Digits(), extractor, cache=tmp_path)
+
+
+def test_the_images_hash_moves_with_a_pixel_and_not_with_the_batches(images) -> None:
+    extractor = load_extractor("digits")
+    whole = reference_statistics([images], extractor)
+    parts = reference_statistics(images.split(64), extractor)
+    assert whole.metadata["images"] == parts.metadata["images"]
+    changed = images.clone()
+    changed[5, 0, 0, 0] ^= 1
+    assert reference_statistics([changed], extractor).metadata["images"] != whole.metadata["images"]
+
+
+def test_source_images_are_the_sources_pixels_in_order() -> None:
+    source = Digits()
+    batches = list(source_images(source, [5, 3, 8], 32, batch_size=2))
+    assert [len(batch) for batch in batches] == [2, 1]
+    expected = source.pixels(source.content(8), 32).transpose(2, 0, 1)
+    np.testing.assert_array_equal(batches[1][0].numpy(), expected)
