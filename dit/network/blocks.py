@@ -27,6 +27,15 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, x, 1 + scale)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of q (B, N, heads, head_dim) to k and v (B, M, heads, head_dim), heads joined: (B, N, D).
+
+    Heads stay behind tokens in memory, so that joining them again is no copy.
+    """
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+
+
 class Attention(nn.Module):
     """Multi-head attention of tokens among themselves, by torch's SDPA."""
 
@@ -39,14 +48,13 @@ class Attention(nn.Module):
         self.proj = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads).unbind(0)
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b n h d", three=3, h=self.heads).unbind(0)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             rope = rope.to(q.dtype)
             q, k = rotate(q, rope), rotate(k, rope)
-        x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(x, "b h n d -> b n (h d)"))
+        return self.proj(attend(q, k, v))
 
 
 class CrossAttention(nn.Module):
@@ -62,12 +70,11 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.heads)
-        k, v = rearrange(self.kv(condition), "b m (two h d) -> two b h m d", two=2, h=self.heads).unbind(0)
+        q = rearrange(self.q(x), "b n (h d) -> b n h d", h=self.heads)
+        k, v = rearrange(self.kv(condition), "b m (two h d) -> two b m h d", two=2, h=self.heads).unbind(0)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(x, "b h n d -> b n (h d)"))
+        return self.proj(attend(q, k, v))
 
 
 class GeluMLP(nn.Module):

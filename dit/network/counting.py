@@ -7,6 +7,7 @@ Legend: N tokens, D width, P patch, C latent channels.
 
 from dataclasses import dataclass
 
+from dit.errors import check_number
 from dit.network.config import N_CONDITION_TOKENS, N_TIME_FEATURES, DiTConfig, check_fits
 
 # The first part of a parameter's name, or of its name within a block -> the group it is counted in.
@@ -173,10 +174,47 @@ def _macs(config: DiTConfig, tokens: int, patch_in: int, patch_out: int) -> dict
     }
 
 
+def activation_bytes(
+    config: DiTConfig, input_shape: tuple[int, int, int], batch_size: int, bytes_per_element: int = 4
+) -> int:
+    """Bytes that one training step keeps for the backward pass: eager, no checkpointing, fused attention.
+
+    Per image token and block, in units of D and with h the MLP's hidden width over D: 2 per norm (3 for RMSNorm,
+    which torch does not fuse on CPU) and 1 more where it is modulated; 3 for q, k, v and 2 more where they are
+    normed or rotated; 1 for the attention's result; 2h (GELU) or 4h (SwiGLU); with adaLN-Zero 2 for what the gates
+    multiply; 2 and a norm for cross-attention; 2 for a long skip. DiT: 6 + 3 + 1 + 8 + 2 = 20. Vectors per image
+    and head are left out; so are weights, gradients and the optimizer's state.
+
+    Args:
+        config: the network.
+        input_shape: (C, H, W) of one latent.
+        batch_size: images of one step on one device.
+        bytes_per_element: 4 for float32, 2 for bfloat16 weights; autocast lies between.
+    """
+    check_number("batch_size", batch_size, low=1, integer=True)
+    (_, height, width), _ = check_fits(config, input_shape, num_classes=0)
+    tokens = (height // config.patch_size) * (width // config.patch_size)
+    d, hidden = config.width, config.mlp_width
+    norm = d * (2 + (config.norm == "rms") + config.is_modulated)
+    per_query = d * (config.qk_norm * (1 + (config.norm == "rms")))
+    queries_and_keys = 2 * max(per_query, config.rope * d)
+    mlp = 4 * hidden if config.mlp == "swiglu" else 2 * hidden
+    block = 2 * norm + 3 * d + queries_and_keys + d + mlp
+    block += 2 * d if config.conditioning == "adaln_zero" else 0
+    if config.conditioning == "cross_attention":
+        block += norm + 2 * d + per_query
+    in_blocks = (tokens + config.n_extra_tokens) * (config.depth * block + config.n_skips * 2 * d)
+    return batch_size * bytes_per_element * (in_blocks + tokens * norm)
+
+
 def count_dict(
-    config: DiTConfig, input_shape: tuple[int, int, int], num_classes: int, out_channels: int | None = None
+    config: DiTConfig,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    out_channels: int | None = None,
+    batch_size: int = 1,
 ) -> dict[str, object]:
-    """The network, its input and all its counts as one value ready for json."""
+    """The network, its input, all its counts and the activations of a batch as one value ready for json."""
     counts = count(config, input_shape, num_classes, out_channels)
     return {
         "network": config.as_dict(),
@@ -184,4 +222,7 @@ def count_dict(
         "num_classes": num_classes,
         "out_channels": input_shape[0] if out_channels is None else out_channels,
         **counts.as_dict(),
+        "batch_size": batch_size,
+        "activation_bytes_float32": activation_bytes(config, input_shape, batch_size, 4),
+        "activation_bytes_bfloat16": activation_bytes(config, input_shape, batch_size, 2),
     }

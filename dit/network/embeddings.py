@@ -57,8 +57,8 @@ def rope_table(
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turns neighbouring pairs of channels of x (B, heads, N, head_dim) by the angles of ``rope_table``."""
-    cos, sin = table[0], table[1]  # (N, head_dim/2)
+    """Turns neighbouring pairs of channels of x (B, N, heads, head_dim) by the angles of ``rope_table``."""
+    cos, sin = table[0].unsqueeze(1), table[1].unsqueeze(1)  # (N, 1, head_dim/2)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
 
