@@ -87,6 +87,11 @@ class Guided(nn.Module):
         return self.rewritten(strong, t, x0, eps)
 
 
+def unguided(denoiser: AnyDenoiser) -> AnyDenoiser:
+    """The denoiser as it is."""
+    return denoiser
+
+
 class _TwoClasses(Guided):
     """Guidance away from what one and the same network says of another class."""
 
@@ -104,7 +109,7 @@ class _TwoClasses(Guided):
             check_number("guidance.channels", channels, low=1, integer=True)
         self.scale, self.other_class, self.channels = scale, other_class, channels
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
         """The guided prediction: one pass over 2 B samples where guidance is on, over B where it is off."""
         if y is None:
             raise InputError("y", None, "(B,) classes", "Guidance away from a class needs a class.")
@@ -222,7 +227,7 @@ class Autoguidance(Guided):
             raise InputError("guidance.weak", weak.path, f"a denoiser on the path {denoiser.path}")
         self.weak, self.scale = weak, scale
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
         """The guided prediction; the weak denoiser is called only where guidance is on."""
         strong = self.denoiser(x_t, t, y)
         on = self.is_on(t)
@@ -262,7 +267,7 @@ class Classifier(Guided):
         check_number("guidance.scale", scale, low=0)
         self.classifier, self.scale = classifier, scale
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
         """The guided prediction; the classifier is called only where guidance is on."""
         if y is None:
             raise InputError("y", None, "(B,) classes", "Classifier guidance needs a class.")

@@ -19,6 +19,7 @@ from dit.diffusion.targets import Noise, Score
 from dit.errors import InputError, check_number
 
 Solver = Callable[..., Tensor]
+NoiseSource = Callable[[], Tensor]
 Grid = Callable[[Path], Tensor]
 
 
@@ -108,8 +109,7 @@ class Sample:
 
 
 def first_time(denoiser: AnyDenoiser, ts: Tensor) -> Tensor:
-    """``ts`` with its first time moved to sigma / alpha 1000 where the target cannot be solved for the data
-    at pure noise.
+    """``ts``, its first time moved to sigma / alpha 1000 where the target says nothing of data at pure noise.
 
     Noise and Score divide by alpha: an error of the network at t = 1 - 1e-5 would count 1e5 times in x0. SiT
     leaves out the same 1e-3 of its paths for these targets (2401.08740, appendix A). Other targets, and grids
@@ -124,6 +124,19 @@ def first_time(denoiser: AnyDenoiser, ts: Tensor) -> Tensor:
             "grid", float(ts[1]), f"a second time below {float(limit):.6g} for a target of noise or score"
         )
     return torch.cat([limit[None], ts[1:]])
+
+
+def run(
+    denoiser: AnyDenoiser, solver: Solver, ts: Tensor, x: Tensor, y: Tensor | None, noise: NoiseSource
+) -> Sample:
+    """Carries x (B, C, H, W) along ts and counts; keeps gradients if the caller does."""
+    if y is not None:
+        if y.shape != x.shape[:1]:
+            raise InputError("y", f"({tuple(y.shape)})", f"one class for each of the {len(x)} samples")
+        y = y.to(x.device)
+    with counted(denoiser) as evaluations:
+        x0 = solver(denoiser, x, ts, y, noise=noise)
+    return Sample(x0, evaluations.per_sample(len(x)))
 
 
 @torch.no_grad()
@@ -156,8 +169,4 @@ def sample(
         raise InputError("dtype", dtype, "torch.float32 or torch.float64")
     stream = NoiseStream(seeds, shape, device, dtype)
     ts = first_time(denoiser, grid(denoiser.path))
-    sigma = float(denoiser.path.sigma(ts[0]))
-    y = None if y is None else y.to(device)
-    with counted(denoiser) as evaluations:
-        x0 = solver(denoiser, sigma * stream(), ts, y, noise=stream)
-    return Sample(x0, evaluations.per_sample(len(seeds)))
+    return run(denoiser, solver, ts, float(denoiser.path.sigma(ts[0])) * stream(), y, stream)

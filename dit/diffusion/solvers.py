@@ -83,7 +83,8 @@ def _at_lam(path: Path, lam: float) -> Level:
 
 
 def _predict(denoiser: DenoiserLike, x: Tensor, t: float, y: Tensor | None) -> Prediction:
-    return denoiser(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device), y)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return denoiser(x, torch.full((x.shape[0],), t, dtype=dtype, device=x.device), y)
 
 
 def velocity(path: Path, prediction: Prediction, t: float) -> Tensor:
@@ -465,9 +466,12 @@ def dopri5(
         times = torch.tensor([start.t, stop.t], dtype=torch.float64, device=x.device)
 
         def slope(t: Tensor, state: Tensor) -> Tensor:
-            return velocity(denoiser.path, _predict(denoiser, state, float(t), y), float(t))
+            at = min(max(float(t), stop.t), start.t)  # the probe for the first step may look past the end
+            return velocity(denoiser.path, _predict(denoiser, state, at, y), at)
 
-        trajectory = odeint(slope, x, times, rtol=rtol, atol=atol, method="dopri5")
+        # Without step_t torchdiffeq 0.2 steps past the last time, where a path may have none, and interpolates.
+        options = {"step_t": times[1:]}
+        trajectory = odeint(slope, x, times, rtol=rtol, atol=atol, method="dopri5", options=options)
         assert isinstance(trajectory, Tensor)
         x = trajectory[-1]
     return _predict(denoiser, x, stop.t, y).x0 if end.sigma == 0 else x
