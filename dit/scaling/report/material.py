@@ -1,0 +1,55 @@
+"""What figures and tables are made from, and the two things they return: something drawn, or why it is
+missing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dit.scaling.records import Study
+from dit.scaling.report.points import Points, Samples
+
+LOSS = "validation loss"
+COMPUTE = "training compute C (FLOPs)"
+SIZE = "network size N (multiply-adds per token)"
+IMAGES = "images seen D"
+
+
+@dataclass(frozen=True)
+class Material:
+    """A study, measured and fitted.
+
+    Args:
+        study: the records.
+        points: validation losses at the budgets.
+        samples: sample metrics by protocol; empty where none were measured.
+        analysis: the fits as they are written to fits.json (see analysis.py for its keys).
+        draws: bootstrap draws by parameter name, (R,) each; empty where no bootstrap could be made.
+    """
+
+    study: Study
+    points: Points
+    samples: list[Samples]
+    analysis: dict[str, Any]
+    draws: dict[str, np.ndarray]
+
+    @property
+    def loss_label(self) -> str:
+        """Axis label of the loss with the weights it was measured on."""
+        return f"{LOSS} ({'EMA' if self.points.weights == 'ema' else self.points.weights} weights)"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished figure: file name without ending, title, caption (plain text)."""
+
+    name: str
+    title: str
+    figure: Figure
+    caption: str
+
+
+class Missing(Exception):
+    """What the records do not allow to be drawn; the message says why and appears in the page."""

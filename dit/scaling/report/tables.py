@@ -1,0 +1,265 @@
+"""The tables of a report: columns of plain values, written in full to CSV and rounded for the page."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dit.scaling.report.anchors import allocation_anchors
+from dit.scaling.report.material import Material
+
+SHOWN_ROWS = 60
+PARAMETERS = ("E", "A", "alpha", "B", "beta")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: file name without ending, title, column names, rows, and what the reader must know."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+    note: str = ""
+
+    def csv(self) -> str:
+        """All rows, numbers in full."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
+        return out.getvalue()
+
+    def shown(self) -> list[list[str]]:
+        """The rows as the page shows them, at most SHOWN_ROWS."""
+        return [[cell_text(cell) for cell in row] for row in self.rows[:SHOWN_ROWS]]
+
+
+def cell_text(value: Any) -> str:
+    """A cell for a person: whole numbers in full with thin spaces, others to 4 digits, None as a dash."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, (bool, str)):
+        return str(value)
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e9):
+        return f"{int(value):,}".replace(",", " ") if abs(value) < 1e12 else f"{value:.4g}"
+    return f"{value:.4g}"
+
+
+def all_tables(m: Material) -> list[Table]:
+    """Every table that the records allow, in the order of the page."""
+    tables = [
+        shapes(m),
+        runs(m),
+        minima(m),
+        fits(m),
+        allocation(m),
+        holdout(m),
+        published(m),
+        excluded(m),
+        points(m),
+    ]
+    return [table for table in tables if table.rows or table.name == "excluded"]
+
+
+def shapes(m: Material) -> Table:
+    """The networks."""
+    found: dict[tuple[Any, ...], int] = {}
+    for run in m.study.runs:
+        net = run["network"]
+        key = (
+            run["macs_per_token"], run["n_params_total"], *(net.get(k) for k in ("width", "depth", "heads",
+            "patch_size")), run["tokens_per_image"], run["macs_per_image"], run["train_flops_per_image"],
+        )  # fmt: skip
+        found[key] = found.get(key, 0) + 1
+    columns = ["N_flop (MACs/token)", "N_total (parameters)", "width", "depth", "heads", "patch", "tokens",
+               "MACs/image", "train FLOPs/image", "runs"]  # fmt: skip
+    rows = [[*key, count] for key, count in sorted(found.items(), key=lambda item: item[0][:2])]
+    return Table(
+        "shapes",
+        "Networks",
+        columns,
+        rows,
+        "One multiply-add (MAC) is 2 FLOPs; training is 3 forward passes.",
+    )
+
+
+def runs(m: Material) -> Table:
+    """One line per run: how it was trained and its last reading."""
+    last: dict[str, dict[str, Any]] = {}
+    for row in m.study.validation:
+        of = last.setdefault(row["run"], {})
+        if row["images_seen"] >= of.get(row["weights"], {"images_seen": -1})["images_seen"]:
+            of[row["weights"]] = row
+    columns = ["run", "N_flop", "N_total", "batch", "learning rate", "seed", "images seen", "epochs", "train "
+    "FLOPs",
+               "loss (EMA)", "loss (raw)", "state"]  # fmt: skip
+    rows = []
+    for run in sorted(m.study.runs, key=lambda r: (r["macs_per_token"], r["run"])):
+        of = last.get(run["run"], {})
+        end = max(of.values(), key=lambda row: row["images_seen"], default=None)
+        images = end["images_seen"] if end else 0
+        n_train = run["data"].get("n_train")
+        rows.append([
+            run["run"], run["macs_per_token"], run["n_params_total"], run["batch_size"], run["lr"],
+            run["seed"], images, images / n_train if n_train else None, end["train_flops"] if end else 0,
+            of.get("ema", {}).get("loss"), of.get("raw", {}).get("loss"), _state(m, run["run"]),
+        ])  # fmt: skip
+    return Table("runs", "Runs", columns, rows, "Losses are those of the last reading.")
+
+
+def _state(m: Material, run: str) -> str | None:
+    status = m.study.statuses.get(run, {})
+    return status.get("state", status.get("status"))
+
+
+def minima(m: Material) -> Table:
+    """IsoFLOP minima by budget."""
+    columns = ["budget (FLOPs)", "points", "best size measured", "N*", "N* 95 % low", "N* 95 % high", "D* "
+    "(images)",
+               "loss at the minimum", "verdict"]  # fmt: skip
+    rows = []
+    for row in m.analysis["isoflop"]["n_flop"]["budgets"]:
+        low, high = row["interval_95"] or (None, None)
+        verdict = "accepted" if row["edge"] is None else f"rejected: {row['edge']}"
+        rows.append([row["budget_flops"], row["points"], row["best_size"], row["n_opt"], low, high,
+        row["d_opt"],
+                     row["loss"], verdict])  # fmt: skip
+    note = (
+        "N in multiply-adds per token. A budget whose best size is the first or last of its row is rejected."
+    )
+    return Table("isoflop", "IsoFLOP minima", columns, rows, note)
+
+
+def fits(m: Material) -> Table:
+    """Parameters of every law with intervals and how they were found."""
+    columns = [
+        "law",
+        "size",
+        "loss function",
+        "parameter",
+        "value",
+        "80 % low",
+        "80 % high",
+        "95 % low",
+        "95 % high",
+        "objective",
+        "n",
+        "starts",
+        "starts that converged",
+        "draws",
+        "draws that converged",
+    ]
+    rows = []
+    for fit in m.analysis["fits"]:
+        for name, value in fit["parameters"].items():
+            intervals = fit["intervals"].get(name, {})
+            low80, high80 = intervals.get("80") or (None, None)
+            low95, high95 = intervals.get("95") or (None, None)
+            rows.append([
+                fit["law"], fit["size"], fit["loss"], name, value, low80, high80, low95, high95,
+                fit["objective"], fit["n"], fit["starts"], fit["converged"], fit["draws"],
+                fit["draws_converged"],
+            ])  # fmt: skip
+    note = (
+        "Intervals are percentiles over bootstrap draws that resample whole runs (all readings of a run "
+        "together). "
+        "A value without an interval could not be bootstrapped: too few runs."
+    )
+    return Table("fits", "Fitted laws", columns, rows, note)
+
+
+def allocation(m: Material) -> Table:
+    """What to train at three target budgets, and what it costs to miss the best size by a factor of two."""
+    columns = ["budget (FLOPs)", "law", "N*", "N* 95 % low", "N* 95 % high", "D* (images)", "epochs", "loss",
+               "loss at N*/2", "loss at 2 N*", "compute lost at N*/2", "compute lost at 2 N*"]  # fmt: skip
+    rows = [
+        [
+            row.get(key)
+            for key in (
+                "budget_flops",
+                "law",
+                "n",
+                "n_low",
+                "n_high",
+                "d",
+                "epochs",
+                "loss",
+                "loss_half",
+                "loss_double",
+                "waste_half",
+                "waste_double",
+            )
+        ]
+        for row in m.analysis["targets"]
+    ]
+    note = (
+        "Targets: the largest budget, ten and a hundred times it. Compute lost: the share of the budget with "
+        "which the best size would have reached the same loss. Beyond a few epochs of repeated data the "
+        "additive law promises too much."
+    )
+    return Table("allocation", "Allocation at target budgets", columns, rows, note)
+
+
+def holdout(m: Material) -> Table:
+    """The held-out budget, point by point."""
+    columns = ["run", "N_flop", "images seen", "measured", "predicted", "95 % low", "95 % high", "error"]
+    held = m.analysis["holdout"]
+    rows = []
+    for row in held["rows"] if held else []:
+        low, high = row["interval_95"] or (None, None)
+        rows.append([row["run"], row["n"], row["d"], row["measured"], row["predicted"], low, high,
+                     row["predicted"] / row["measured"] - 1])  # fmt: skip
+    note = (
+        ""
+        if held is None
+        else f"Fitted to budgets below {held['budget_flops']:.4g} FLOPs; error: predicted / measured - 1."
+    )
+    return Table("holdout", "Hold-out of the largest budget", columns, rows, note)
+
+
+def published(m: Material) -> Table:
+    """This study's exponents beside published ones."""
+    columns = ["study", "setting", "N* exponent", "sd", "D* exponent", "Fréchet exponent", "size counted in",
+               "N* exponent minus ours", "in our sd", "source"]  # fmt: skip
+    law, additive = m.analysis["isoflop"]["n_flop"]["law"], m.analysis["additive"].get("primary")
+    ours = law or (additive and additive["allocation"])
+    rows: list[list[Any]] = []
+    sd = None
+    if ours:
+        sd = ours["n"].get("sd")
+        frechet = m.analysis["frechet"]["fit"]
+        rows.append(["this study", m.study.name, ours["n"]["exponent"], sd, ours["d"]["exponent"],
+                     frechet["exponent"] if frechet else None, "multiply-adds per token", None, None,
+                     "records"])  # fmt: skip
+    for anchor in allocation_anchors():
+        gap = anchor["n_exponent"] - ours["n"]["exponent"] if ours else None
+        rows.append([
+            anchor["name"], anchor["setting"], anchor["n_exponent"], anchor["n_exponent_sd"],
+            anchor["d_exponent"], anchor["frechet_exponent"], anchor["size_measure"], gap, gap / sd if gap is
+            not None and sd else None, anchor["source"],
+        ])  # fmt: skip
+    note = "Only exponents are comparable; how the size is counted alone moves them by about .1."
+    return Table("published", "Published exponents", columns, rows, note)
+
+
+def excluded(m: Material) -> Table:
+    """Measurements that are no points of the law, and why."""
+    rows = [[e["run"], e["budget_flops"], e["what"], e["reason"]] for e in m.points.excluded]
+    for file in m.study.torn:
+        rows.append([file, None, "last line", "cut short by a kill; left out"])
+    note = "" if rows else "None."
+    return Table("excluded", "Excluded points", ["run", "budget (FLOPs)", "what", "reason"], rows, note)
+
+
+def points(m: Material) -> Table:
+    """Every point of the law."""
+    p = m.points
+    columns = ["run", "budget_flops", "train_flops", "n_flop", "n_params_total", "images_seen", "loss"]
+    columns += [f"loss_bin_{k}" for k in range(p.bins.shape[1])]
+    numbers = np.column_stack([p.budget, p.flops, p.n, p.n_total, p.images, p.loss, p.bins])
+    rows = [[run, *(float(x) for x in line)] for run, line in zip(p.run, numbers)]
+    return Table("points", f"Points of the law ({p.weights} weights)", columns, rows)
