@@ -11,13 +11,15 @@ precision is raised to float32; float64 stays float64.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from dit.errors import InputError, check_choice, check_number
+
+_Real = TypeVar("_Real", Tensor, float)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class VP(Path):
     """The variance-preserving SDE with a rate rising linearly from beta_min to beta_max over t in [0, 1].
 
     alpha = exp(-t^2 (beta_max - beta_min)/4 - t beta_min/2), sigma = sqrt(1 - alpha^2). Source: arXiv
-    2011.13456, eq. 33 and appendix C (its epsilon 1e-5 is t_min).
+    2011.13456, appendix C (its epsilon of 1e-5 is t_min).
     """
 
     beta_min: float = 0.1
@@ -165,7 +167,7 @@ class VP(Path):
         check_number("path.beta_max", self.beta_max, low=self.beta_min)
         _check_ends(self.t_min, self.t_max, above=0, below=math.inf)
 
-    def _log_alpha2(self, t: Tensor) -> Tensor:
+    def _log_alpha2(self, t: _Real) -> _Real:
         return -t * (t * (self.beta_max - self.beta_min) / 2 + self.beta_min)
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -187,7 +189,7 @@ class VP(Path):
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         # -ln alpha^2 = c = t beta_min + t^2 (beta_max - beta_min)/2, solved in the form that does not cancel.
-        c = functional.softplus(-at_least_float32(log_snr))
+        c = functional.softplus(-at_least_float32(log_snr)).clamp(max=-self._log_alpha2(self.t_max))
         root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * c)
         return (2 * c / (self.beta_min + root)).clamp(self.t_min, self.t_max)
 

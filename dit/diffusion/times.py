@@ -22,8 +22,8 @@ def stratified(u: Tensor) -> Tensor:
 
     Each alone is still uniform over the batch; together they cover [0, 1) evenly, which lowers the variance
     of the loss.
-    Source: variational diffusion models, arXiv 2107.00630, appendix I.1 (one shared offset there, one per
-    stratum here).
+    Source: variational diffusion models, arXiv 2107.00630, whose strata share one offset where these have
+    one each.
     """
     u = at_least_float32(u)
     return (torch.arange(len(u), device=u.device, dtype=u.dtype) + u) / len(u)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dit.diffusion.paths import Path
+from dit.diffusion.paths import Path, at_least_float32
 from dit.diffusion.targets import Data, Noise, Target, Velocity, VPrediction
 from dit.errors import check_choice, check_number
 
@@ -55,7 +55,7 @@ class Uniform(Weight):
         check_choice("weight.space", self.space, SPACES)
 
     def in_space(self, path: Path, t: Tensor) -> Tensor:
-        return torch.ones_like(path.log_snr(t))
+        return torch.ones_like(at_least_float32(t))
 
 
 @dataclass(frozen=True)
