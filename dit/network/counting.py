@@ -179,11 +179,11 @@ def activation_bytes(
 ) -> int:
     """Bytes that one training step keeps for the backward pass: eager, no checkpointing, fused attention.
 
-    Per image token and block, in units of D and with h the MLP's hidden width over D: 2 per norm (3 for RMSNorm,
-    which torch does not fuse on CPU) and 1 more where it is modulated; 3 for q, k, v and 2 more where they are
-    normed or rotated; 1 for the attention's result; 2h (GELU) or 4h (SwiGLU); with adaLN-Zero 2 for what the gates
-    multiply; 2 and a norm for cross-attention; 2 for a long skip. DiT: 6 + 3 + 1 + 8 + 2 = 20. Vectors per image
-    and head are left out; so are weights, gradients and the optimizer's state.
+    Per image token and block, in units of D and with h the MLP's hidden width over D: 2 per norm (3 for
+    RMSNorm, which torch does not fuse on CPU) and 1 more where it is modulated; 3 for q, k, v and 2 more
+    where they are normed or rotated; 1 for the attention's result; 2h (GELU) or 4h (SwiGLU); with adaLN-Zero
+    2 for what the gates multiply; 2 and a norm for cross-attention; 2 for a long skip. DiT: 6 + 3 + 1 + 8 + 2
+    = 20. Vectors per image and head are left out; so are weights, gradients and the optimizer's state.
 
     Args:
         config: the network.

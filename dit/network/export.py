@@ -1,0 +1,205 @@
+"""Writing a ``DiT`` for others: DiT's layout, safetensors with its configuration, a diffusers pipeline."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dit.errors import InputError
+from dit.network.config import DiTConfig
+from dit.network.dit import DiT
+from dit.network.layouts import Weights, check_expressible, to_diffusers, to_dit
+
+_FORMAT = "dit-network-1"
+# DiT's own training noise and the 250-step sampler it is published with.
+DDPM_SCHEDULER: dict[str, Any] = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "clip_sample": False,
+    "prediction_type": "epsilon",
+}
+
+
+def save_dit(model: DiT, path: str | Path) -> None:
+    """Writes the weights in the layout of facebookresearch/DiT, or of LightningDiT for its options.
+
+    Raises:
+        InputError: the layout has no such network (its conditioning is not adaLN-Zero, or it has long skips).
+    """
+    check_expressible(model.config, "dit")
+    torch.save(to_dit(_weights(model), model.config, model.input_shape[0], model.grid), path)
+
+
+def save_safetensors(model: DiT, path: str | Path) -> None:
+    """Writes the weights under our names, with all that ``load_safetensors`` needs to build the network again."""
+    built = {
+        "format": _FORMAT,
+        "config": json.dumps(model.config.as_dict()),
+        "input_shape": json.dumps(model.input_shape),
+        "num_classes": str(model.num_classes),
+        "out_channels": str(model.out_channels),
+    }
+    save_file(_weights(model), path, metadata=built)
+
+
+def load_safetensors(path: str | Path) -> DiT:
+    """The network written by ``save_safetensors``, on the CPU and bit for bit.
+
+    Raises:
+        InputError: the file is not one of those.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            built = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError("path", str(path), "a readable .safetensors file", str(error)) from error
+    if built.get("format") != _FORMAT:
+        raise InputError(
+            "path", str(path), f"a .safetensors file of format {_FORMAT}", "Others: load_published."
+        )
+    channels, height, width = json.loads(built["input_shape"])
+    config = DiTConfig(**json.loads(built["config"]))
+    model = DiT(config, (channels, height, width), int(built["num_classes"]), int(built["out_channels"]))
+    weights = load_file(path)
+    dtype = next(iter(weights.values())).dtype
+    model.to(dtype).load_state_dict(weights)
+    return model
+
+
+def save_diffusers(
+    model: DiT,
+    directory: str | Path,
+    autoencoder: str | Path,
+    *,
+    scheduler: Mapping[str, Any] = DDPM_SCHEDULER,
+    latent_mean: Sequence[float] | None = None,
+    latent_std: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Writes a directory that ``diffusers.DiTPipeline.from_pretrained`` loads; needs no diffusers itself.
+
+    diffusers' DiT has slightly other time features (``time_convention``): a network of DiT's convention is
+    written all the same, as the published ones are, with a warning. Its pipeline can guide by the null class
+    only where there are 1,000 classes, whose number it has built in.
+
+    Args:
+        model: the network.
+        directory: created; must not exist yet.
+        autoencoder: a diffusers ``AutoencoderKL`` directory, copied.
+        scheduler: the contents of ``scheduler_config.json``.
+        latent_mean: (C,) mean of the autoencoder's latents that training took away; with ``latent_std`` it is
+            folded into the copy's 1x1 convolutions, so that the pipeline's own scaling factor becomes 1.
+        latent_std: (C,) standard deviation by which training divided.
+        class_names: one per class, for the pipeline's label search.
+
+    Raises:
+        InputError: diffusers has no such network, the autoencoder cannot be read, or the directory exists.
+    """
+    check_expressible(model.config, "diffusers")
+    directory, autoencoder = Path(directory), Path(autoencoder)
+    channels, height, width = model.input_shape
+    if height != width:
+        raise InputError("input_shape", model.input_shape, "a square in the layout of diffusers")
+    if directory.exists():
+        raise InputError("directory", str(directory), "a directory that does not exist yet")
+    if not (autoencoder / "config.json").is_file():
+        raise InputError("autoencoder", str(autoencoder), "a diffusers directory with config.json")
+    if (latent_mean is None) != (latent_std is None):
+        raise InputError("latent_std", latent_std, "given together with latent_mean, or neither")
+    folded = _folded(autoencoder, latent_mean, latent_std) if latent_mean and latent_std else None
+    if model.config.time_convention == "dit":
+        warnings.warn(
+            "diffusers' DiT spaces its time frequencies by 1/127, this network by 1/128 as DiT does: "
+            "its samples will differ slightly from the network's own.",
+            stacklevel=2,
+        )
+    shutil.copytree(autoencoder, directory / "vae")
+    if folded is not None:
+        _replace_autoencoder(directory / "vae", folded)
+    (directory / "transformer").mkdir()
+    save_file(
+        {name: t.clone() for name, t in to_diffusers(_weights(model), model.config, channels).items()},
+        directory / "transformer" / "diffusion_pytorch_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    _write_json(directory / "transformer" / "config.json", _transformer_settings(model))
+    (directory / "scheduler").mkdir()
+    _write_json(directory / "scheduler" / "scheduler_config.json", dict(scheduler))
+    index: dict[str, Any] = {
+        "_class_name": "DiTPipeline",
+        "_diffusers_version": "0.35.0",
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "transformer": ["diffusers", "DiTTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    if class_names is not None:
+        index["id2label"] = {str(i): name for i, name in enumerate(class_names)}
+    _write_json(directory / "model_index.json", index)
+
+
+def _weights(model: DiT) -> Weights:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _transformer_settings(model: DiT) -> dict[str, Any]:
+    return {
+        "_class_name": "DiTTransformer2DModel",
+        "_diffusers_version": "0.35.0",
+        "num_attention_heads": model.config.heads,
+        "attention_head_dim": model.config.head_dim,
+        "in_channels": model.input_shape[0],
+        "out_channels": model.out_channels,
+        "num_layers": model.config.depth,
+        "sample_size": model.input_shape[1],
+        "patch_size": model.config.patch_size,
+        "num_embeds_ada_norm": model.num_classes,
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "norm_type": "ada_norm_zero",
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-6,
+    }
+
+
+def _folded(autoencoder: Path, mean: Sequence[float], std: Sequence[float]) -> Weights:
+    """The autoencoder's weights with unit latents, by changing its two 1x1 convolutions."""
+    file = autoencoder / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file) if file.is_file() else {}
+    names = ("quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight", "post_quant_conv.bias")
+    if any(name not in weights for name in names):
+        raise InputError("autoencoder", str(autoencoder), f"safetensors weights with {', '.join(names)}")
+    channels = weights["post_quant_conv.weight"].shape[1]
+    if len(mean) != channels or len(std) != channels:
+        raise InputError("latent_mean", list(mean), f"{channels} values, and as many of latent_std")
+    m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+    encode_w, encode_b, decode_w, decode_b = (weights[name].double() for name in names)
+    decode_b = decode_b + decode_w.flatten(1) @ m
+    decode_w = decode_w * s[None, :, None, None]
+    encode_w[:channels] /= s[:, None, None, None]  # the first half is the mean, the second the log-variance
+    encode_b[:channels] = (encode_b[:channels] - m) / s
+    encode_b[channels:] -= 2 * s.log()
+    for name, value in zip(names, (encode_w, encode_b, decode_w, decode_b), strict=True):
+        weights[name] = value.to(weights[name].dtype)
+    return weights
+
+
+def _replace_autoencoder(directory: Path, weights: dict[str, Tensor]) -> None:
+    save_file(weights, directory / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((directory / "config.json").read_text())
+    settings["scaling_factor"] = 1.0
+    settings.pop("shift_factor", None)
+    _write_json(directory / "config.json", settings)
