@@ -130,6 +130,10 @@ def run(
     denoiser: AnyDenoiser, solver: Solver, ts: Tensor, x: Tensor, y: Tensor | None, noise: NoiseSource
 ) -> Sample:
     """Carries x (B, C, H, W) along ts and counts; keeps gradients if the caller does."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            "dtype", x.dtype, "float32 or float64", "Only the network may run in half precision."
+        )
     if y is not None:
         if y.shape != x.shape[:1]:
             raise InputError("y", f"({tuple(y.shape)})", f"one class for each of the {len(x)} samples")
@@ -165,8 +169,6 @@ def sample(
         device: where to sample.
         dtype: of the state; float32 or float64.
     """
-    if dtype not in (torch.float32, torch.float64):
-        raise InputError("dtype", dtype, "torch.float32 or torch.float64")
     stream = NoiseStream(seeds, shape, device, dtype)
     ts = first_time(denoiser, grid(denoiser.path))
     return run(denoiser, solver, ts, float(denoiser.path.sigma(ts[0])) * stream(), y, stream)

@@ -13,11 +13,12 @@ Euler step, as in EDM, where Heun and DPM-Solver fall back to first order at sig
 would leave some noise behind. The denoiser is thus never called where eps is undefined. A grid may also end
 at a noisy time; then the sample at that time is returned.
 
-**The noise end.** Where alpha is 0 at ``ts[0]`` (Linear and Cosine at ``t_max``) log-SNR is minus infinity:
-DPM-Solver's first step is then of first order, the one that is finite there.
+**The noise end.** Grids start at ``t_max``, where log-SNR is finite. A grid of your own may start at pure
+noise (t = 1 on Linear, alpha 0) if the target says what the data is there; DPM-Solver's first step is then of
+first order, the one that is finite.
 
 **Precision.** Times and every coefficient of a step are float64 (Python floats); the state has the dtype of
-``x``, which is at least float32.
+``x``, float32 or float64.
 
 Legend: B batch, C H W latent, K steps; a ``Level`` is one time of the grid with alpha, sigma and lam =
 ln(alpha / sigma).
@@ -83,8 +84,7 @@ def _at_lam(path: Path, lam: float) -> Level:
 
 
 def _predict(denoiser: DenoiserLike, x: Tensor, t: float, y: Tensor | None) -> Prediction:
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return denoiser(x, torch.full((x.shape[0],), t, dtype=dtype, device=x.device), y)
+    return denoiser(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device), y)
 
 
 def velocity(path: Path, prediction: Prediction, t: float) -> Tensor:
@@ -469,7 +469,7 @@ def dopri5(
             at = min(max(float(t), stop.t), start.t)  # the probe for the first step may look past the end
             return velocity(denoiser.path, _predict(denoiser, state, at, y), at)
 
-        # Without step_t torchdiffeq 0.2 steps past the last time, where a path may have none, and interpolates.
+        # Without step_t torchdiffeq 0.2 steps past the last time, where the path may end, and interpolates.
         options = {"step_t": times[1:]}
         trajectory = odeint(slope, x, times, rtol=rtol, atol=atol, method="dopri5", options=options)
         assert isinstance(trajectory, Tensor)

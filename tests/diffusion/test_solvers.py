@@ -1,0 +1,402 @@
+import sys
+from functools import partial
+from itertools import pairwise
+
+import diffusers
+import pytest
+import torch
+
+from dit.diffusion import solvers
+from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
+from dit.diffusion.targets import Karras, Noise, Velocity
+from dit.errors import InputError
+from tests.diffusion.gaussian import Gaussian, Plausible, between, measured_order
+from tests.diffusion.values import PATHS, TARGETS, Stub, draw
+
+CONTINUOUS = {"linear": Linear(), "cosine": Cosine(), "vp": VP(), "ve": VE()}
+SHAPE = (3, 2, 4, 4)
+LABELS = torch.tensor([0, 4, 7])
+DETERMINISTIC = {
+    "euler": (solvers.euler, 1),
+    "heun": (solvers.heun, 2),
+    "ddim": (solvers.ddim, 1),
+    "dpm_solver_1": (partial(solvers.dpm_solver, order=1), 1),
+    "dpm_solver_2": (partial(solvers.dpm_solver, order=2), 2),
+    "dpm_solver_3": (partial(solvers.dpm_solver, order=3), 3),
+    "dpmpp_2s": (solvers.dpmpp_2s, 2),
+    "dpmpp_2m": (solvers.dpmpp_2m, 2),
+}
+STOCHASTIC = {
+    "ddpm": solvers.ddpm,
+    "ddpm_beta": partial(solvers.ddpm, variance="beta"),
+    "ddim_eta_1": partial(solvers.ddim, eta=1.0),
+    "ddim_eta_half": partial(solvers.ddim, eta=0.5),
+    "euler_maruyama": solvers.euler_maruyama,
+    "edm_stochastic": partial(solvers.edm_stochastic, churn=10.0, s_min=0.0, s_max=100.0, s_noise=1.0),
+}
+ALL = {name: solver for name, (solver, _) in DETERMINISTIC.items()} | STOCHASTIC
+
+
+class Noises:
+    """The same draws for us and for the reference."""
+
+    def __init__(self, shape: tuple[int, ...], count: int = 200) -> None:
+        self.values = [draw(shape, 1000 + i) for i in range(count)]
+        self.used = 0
+
+    def __call__(self, *_args, **_kwargs) -> torch.Tensor:
+        self.used += 1
+        return self.values[self.used - 1]
+
+
+def silence() -> torch.Tensor:
+    return torch.zeros(SHAPE, dtype=torch.float64)
+
+
+# Against the schedulers of diffusers, with one network, in float64.
+
+
+def beta_scheduler(kind: type, path: Discrete, **options):
+    """A scheduler of diffusers, its float32 table replaced by the path's (tested in test_paths)."""
+    name = {"cosine": "squaredcos_cap_v2"}.get(path.schedule, path.schedule)
+    scheduler = kind(num_train_timesteps=path.steps, beta_schedule=name, **options)
+    k = torch.arange(path.steps, dtype=torch.float64)
+    scheduler.alphas_cumprod = path.alpha(k / path.steps) ** 2
+    scheduler.betas = path.betas
+    scheduler.alphas = 1 - path.betas
+    for name in ("one", "final_alpha_cumprod"):
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, torch.tensor(1.0, dtype=torch.float64))
+    return scheduler
+
+
+def run_beta_scheduler(scheduler, network, x, **options):
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t.double().expand(len(x)), LABELS), t, x, **options).prev_sample
+    return x
+
+
+def grid_of(scheduler) -> torch.Tensor:
+    return torch.cat([scheduler.timesteps.double(), torch.tensor([-1.0], dtype=torch.float64)]) / 1000
+
+
+DDPM_PATHS = {name: PATHS[f"ddpm_{name}"] for name in ("linear", "scaled_linear", "cosine")}
+
+
+@pytest.mark.parametrize("path", DDPM_PATHS.values(), ids=DDPM_PATHS.keys())
+@pytest.mark.parametrize(("ours", "theirs"), [("posterior", "fixed_small"), ("beta", "fixed_large")])
+@pytest.mark.parametrize("steps", [50, 200])
+def test_ddpm_equals_diffusers(path, ours, theirs, steps, monkeypatch):
+    reference = Noises(SHAPE, steps)
+    monkeypatch.setattr(diffusers.schedulers.scheduling_ddpm, "randn_tensor", reference)
+    scheduler = beta_scheduler(diffusers.DDPMScheduler, path, variance_type=theirs, clip_sample=False)
+    scheduler.set_timesteps(steps)
+    network, x = Stub(), draw(SHAPE, 1)
+    with torch.no_grad():
+        expected = run_beta_scheduler(scheduler, network, x)
+        denoiser = Denoiser(network, path, Noise())
+        noise = Noises(SHAPE, steps)
+        got = solvers.ddpm(denoiser, x, grid_of(scheduler), LABELS, noise=noise, variance=ours)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert noise.used == reference.used == steps - 1
+
+
+def test_ddpm_with_a_learned_variance_equals_diffusers(monkeypatch):
+    path = DDPM_PATHS["linear"]
+    monkeypatch.setattr(diffusers.schedulers.scheduling_ddpm, "randn_tensor", Noises(SHAPE))
+    scheduler = beta_scheduler(
+        diffusers.DDPMScheduler,
+        path,
+        variance_type="learned_range",
+        clip_sample=False,
+        timestep_spacing="leading",
+    )
+    scheduler.set_timesteps(100)
+    network, x = Stub(channels_factor=2), draw(SHAPE, 1)
+    with torch.no_grad():
+        expected = run_beta_scheduler(scheduler, network, x)
+        denoiser = Denoiser(network, path, Noise(), learned_variance=True)
+        got = solvers.ddpm(denoiser, x, grid_of(scheduler), LABELS, noise=Noises(SHAPE))
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", DDPM_PATHS.values(), ids=DDPM_PATHS.keys())
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_ddim_equals_diffusers(path, eta, spacing):
+    scheduler = beta_scheduler(
+        diffusers.DDIMScheduler, path, clip_sample=False, set_alpha_to_one=True, timestep_spacing=spacing
+    )
+    scheduler.set_timesteps(50)
+    network, x, noise = Stub(), draw(SHAPE, 1), Noises(SHAPE)
+    with torch.no_grad():
+        expected = x
+        for t in scheduler.timesteps:
+            output = network(expected, t.double().expand(3), LABELS)
+            expected = scheduler.step(output, t, expected, eta=eta, variance_noise=noise()).prev_sample
+        denoiser = Denoiser(network, path, Noise())
+        got = solvers.ddim(denoiser, x, grid_of(scheduler), LABELS, noise=Noises(SHAPE), eta=eta)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", DDPM_PATHS.values(), ids=DDPM_PATHS.keys())
+@pytest.mark.parametrize("steps", [10, 25])
+def test_dpmpp_2m_equals_diffusers(path, steps):
+    scheduler = beta_scheduler(
+        diffusers.DPMSolverMultistepScheduler,
+        path,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        timestep_spacing="leading",
+        final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(steps)
+    network, x = Stub(), draw(SHAPE, 1)
+    with torch.no_grad():
+        expected = run_beta_scheduler(scheduler, network, x)
+        got = solvers.dpmpp_2m(Denoiser(network, path, Noise()), x, grid_of(scheduler), LABELS)
+    # the scheduler keeps its sigmas in float32
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("kind", "solver"),
+    [
+        (diffusers.FlowMatchEulerDiscreteScheduler, solvers.euler),
+        (diffusers.FlowMatchHeunDiscreteScheduler, solvers.heun),
+    ],
+)
+def test_flow_matching_equals_diffusers(kind, solver, shift):
+    scheduler = kind(shift=shift)
+    scheduler.set_timesteps(25)
+    network, x = Stub(), draw(SHAPE, 1)
+    with torch.no_grad():
+        expected = x
+        for t in scheduler.timesteps:
+            expected = scheduler.step(
+                network(expected, t.double().expand(3), LABELS), t, expected
+            ).prev_sample
+        ts = torch.unique_consecutive(scheduler.sigmas.double())
+        got = solver(Denoiser(network, Linear(), Velocity()), x, ts, LABELS)
+    assert len(ts) == 26 and float(ts[0]) == 1.0  # from pure noise, above t_max of the path
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_edm_euler_equals_diffusers():
+    scheduler = diffusers.EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, rho=7.0)
+    scheduler.set_timesteps(18)
+    network, x = Stub(), 80 * draw(SHAPE, 1)
+    with torch.no_grad():
+        expected = x
+        for t in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(expected, t)
+            expected = scheduler.step(network(scaled, t.double().expand(3), LABELS), t, expected).prev_sample
+        got = solvers.euler(Denoiser(network, VE(), Karras()), x, scheduler.sigmas.double(), LABELS)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+# Orders of convergence on a Gaussian, whose flow and marginals are known.
+
+
+@pytest.mark.parametrize("path", CONTINUOUS.values(), ids=CONTINUOUS.keys())
+@pytest.mark.parametrize("in_log_snr", [True, False], ids=["even in log-SNR", "even in t"])
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_order_of_convergence(name, path, in_log_snr):
+    solver, order = DETERMINISTIC[name]
+    denoiser, x = Gaussian(path), draw((2, 1, 3, 3), 3)
+    errors = []
+    fewest = 160 if order == 3 and not in_log_snr else 80  # where the order has settled
+    for steps in (fewest, 2 * fewest):
+        ts = between(path, -3.0, 3.0, steps, in_log_snr)
+        exact = denoiser.flow(x, float(ts[0]), float(ts[-1]))
+        errors.append(float((solver(denoiser, x, ts) - exact).abs().max()))
+    assert measured_order(errors) == pytest.approx(order, abs=0.15), errors
+
+
+@pytest.mark.parametrize("path", CONTINUOUS.values(), ids=CONTINUOUS.keys())
+def test_dopri5_keeps_its_tolerance(path):
+    denoiser, x = Gaussian(path), draw((2, 1, 3, 3), 3)
+    ts = between(path, -6.0, 6.0, 1, True)
+    exact = denoiser.flow(x, float(ts[0]), float(ts[-1]))
+    errors = [
+        float((solvers.dopri5(denoiser, x, ts, rtol=tolerance, atol=tolerance) - exact).abs().max())
+        for tolerance in (1e-3, 1e-6, 1e-9)
+    ]
+    assert errors[1] < 1e-4 and errors[2] < 1e-7, errors
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+def test_dopri5_ends_at_clean_data(path):
+    denoiser, x = Gaussian(path), draw((2, 1, 3, 3), 3)
+    start, last = path.t_of_log_snr(torch.tensor([-6.0, 13.8155], dtype=torch.float64)).tolist()
+    ts = torch.tensor([start, -1.0], dtype=torch.float64)
+    expected = denoiser(denoiser.flow(x, start, last), torch.full((2,), last, dtype=torch.float64)).x0
+    torch.testing.assert_close(
+        solvers.dopri5(denoiser, x, ts, rtol=1e-6, atol=1e-6), expected, rtol=2e-5, atol=2e-5
+    )
+
+
+def deviation_after(solver, denoiser, ts) -> float:
+    """Standard deviation that a linear solver gives x: impulses find the coefficients of start and draws."""
+    draws = 0
+
+    def count() -> torch.Tensor:
+        nonlocal draws
+        draws += 1
+        return torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+
+    solver(denoiser, torch.zeros(1, 1, 1, 1, dtype=torch.float64), ts, noise=count)
+    impulses = torch.eye(draws + 1, dtype=torch.float64)[:, :, None, None, None]  # (draw, sample, 1, 1, 1)
+    rows = iter(impulses[1:])
+    start = impulses[0] * denoiser.deviation(float(ts[0]))
+    return float(solver(denoiser, start, ts, noise=lambda: next(rows)).square().sum().sqrt())
+
+
+@pytest.mark.parametrize("path", CONTINUOUS.values(), ids=CONTINUOUS.keys())
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_stochastic_solvers_keep_the_marginals(name, path):
+    denoiser = Gaussian(path, mean=0.0)
+    errors = []
+    for steps in (40, 80, 160):
+        ts = between(path, -2.0, 2.0, steps, in_log_snr=name != "euler_maruyama")
+        errors.append(
+            abs(deviation_after(STOCHASTIC[name], denoiser, ts) - denoiser.deviation(float(ts[-1])))
+        )
+    # a weak order of 1 for averages; 2 where Heun does the steps
+    assert measured_order(errors) == pytest.approx(2 if name == "edm_stochastic" else 1, abs=0.25), errors
+
+
+@pytest.mark.parametrize("path", [VP(), VE()], ids=["vp", "ve"])
+def test_the_forward_sde_reversed_keeps_the_marginals(path):
+    denoiser = Gaussian(path, mean=0.0)
+    solver = partial(solvers.euler_maruyama, diffusion="path")
+    errors = []
+    for steps in (80, 160, 320):
+        ts = between(path, -4.0, 1.0, steps, in_log_snr=False)
+        errors.append(abs(deviation_after(solver, denoiser, ts) - denoiser.deviation(float(ts[-1]))))
+    assert measured_order(errors) == pytest.approx(1, abs=0.25), errors
+
+
+# Identities.
+
+
+@pytest.mark.parametrize("name", [*DETERMINISTIC, *STOCHASTIC])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+def test_the_step_into_clean_data_is_the_data_prediction(name, path):
+    denoiser, x = Gaussian(path), draw(SHAPE, 5)
+    t = min(0.4 * path.t_max, 3.0)
+    ts = torch.tensor([t, -1.0], dtype=torch.float64)
+    expected = denoiser(x, torch.full((3,), t, dtype=torch.float64)).x0
+    options = {"churn": 0.0} if name == "edm_stochastic" else {}
+    torch.testing.assert_close(
+        ALL[name](denoiser, x, ts, noise=silence, **options), expected, rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
+def test_dpm_solver_of_order_1_is_ddim_and_both_are_the_data_step(target):
+    denoiser, x = Plausible(Cosine(), target).double(), draw(SHAPE, 6)
+    ts = between(Cosine(), -8.0, 8.0, 12, True)
+    ddim = solvers.ddim(denoiser, x, ts, LABELS)
+    torch.testing.assert_close(solvers.dpm_solver(denoiser, x, ts, LABELS, order=1), ddim)
+    once = ts[[0, 5]]
+    torch.testing.assert_close(
+        solvers.dpmpp_2m(denoiser, x, once, LABELS), solvers.ddim(denoiser, x, once, LABELS)
+    )
+
+
+def test_ddim_with_eta_1_is_ddpm():
+    denoiser, x = Plausible(Discrete(), Noise()).double(), draw(SHAPE, 7)
+    ts = torch.tensor([999, 700, 430, 120, 0, -1], dtype=torch.float64) / 1000
+    ancestral = solvers.ddpm(denoiser, x, ts, LABELS, noise=Noises(SHAPE))
+    torch.testing.assert_close(
+        solvers.ddim(denoiser, x, ts, LABELS, noise=Noises(SHAPE), eta=1.0), ancestral, rtol=1e-10, atol=1e-10
+    )
+
+
+def test_edm_stochastic_without_churn_is_heun():
+    denoiser, x = Plausible(VE(), Karras()).double(), 80 * draw(SHAPE, 8)
+    ts = torch.tensor([80.0, 20.0, 4.0, 0.5, 0.01, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(
+        solvers.edm_stochastic(denoiser, x, ts, LABELS, churn=0.0), solvers.heun(denoiser, x, ts, LABELS)
+    )
+
+
+def test_edm_stochastic_raises_the_noise_as_the_paper_has_it():
+    """Algorithm 2 of 2206.00364 on VE, written out for one step in terms of D alone."""
+    denoiser, x, z = Plausible(VE(), Karras()).double(), 5 * draw(SHAPE, 9), draw(SHAPE, 10)
+
+    def d(x, t):
+        return (x - denoiser(x, torch.full((3,), t, dtype=torch.float64), LABELS).x0) / t
+
+    t, end, churn, s_noise = 5.0, 2.0, 0.2, 1.1
+    hat = t + churn * t
+    x_hat = x + (hat**2 - t**2) ** 0.5 * s_noise * z
+    guess = x_hat + (end - hat) * d(x_hat, hat)
+    expected = x_hat + (end - hat) * (d(x_hat, hat) / 2 + d(guess, end) / 2)
+    ts = torch.tensor([t, end], dtype=torch.float64)
+    got = solvers.edm_stochastic(denoiser, x, ts, LABELS, noise=lambda: z, churn=churn, s_noise=s_noise)
+    torch.testing.assert_close(got, expected)
+
+
+def test_solvers_keep_gradients():
+    path = Linear()
+    denoiser, x = Plausible(path, Velocity()).double(), draw(SHAPE, 11).requires_grad_()
+    solvers.heun(denoiser, x, between(path, -3.0, 3.0, 3, True), LABELS).sum().backward()
+    assert x.grad is not None and x.grad.abs().min() > 0
+
+
+# What a user can get wrong.
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim_eta_1", "euler_maruyama", "edm_stochastic"])
+def test_a_stochastic_solver_asks_for_noise(name):
+    with pytest.raises(InputError, match=r"noise: got None.*stochastic"):
+        STOCHASTIC[name](Gaussian(VE()), draw(SHAPE, 1), torch.tensor([40.0, 10.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("solver", "key"),
+    [
+        (partial(solvers.ddim, eta=1.5), "solver.eta"),
+        (partial(solvers.ddim, eta=True), "solver.eta"),
+        (partial(solvers.ddpm, variance="large"), "solver.variance"),
+        (partial(solvers.dpm_solver, order=4), "solver.order"),
+        (partial(solvers.euler_maruyama, diffusion="none"), "solver.diffusion"),
+        (partial(solvers.edm_stochastic, churn=-1.0), "solver.churn"),
+        (partial(solvers.dopri5, rtol=0.0), "solver.rtol"),
+    ],
+)
+def test_options_are_checked(solver, key):
+    with pytest.raises(InputError, match=f"^{key}: "):
+        solver(Gaussian(VE()), draw(SHAPE, 1), torch.tensor([40.0, 10.0, 0.0]), noise=silence)
+
+
+@pytest.mark.parametrize("ts", [[0.5], [0.5, 0.5, 0.0], [0.1, 0.9], [0.5, float("nan")]])
+def test_a_grid_must_decrease(ts):
+    with pytest.raises(InputError, match="strictly decreasing"):
+        solvers.euler(Gaussian(Linear()), draw(SHAPE, 1), torch.tensor(ts))
+
+
+def test_a_diverging_sde_is_refused():
+    ts = torch.linspace(Linear().t_max, 0, 51, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"solver.diffusion.*diffusion=sigma"):
+        solvers.euler_maruyama(Gaussian(Linear()), draw(SHAPE, 1), ts, noise=silence, diffusion="path")
+
+
+def test_dopri5_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchdiffeq", None)
+    with pytest.raises(InputError, match=r"dit-scaling\[ode\]"):
+        solvers.dopri5(Gaussian(VE()), draw(SHAPE, 1), torch.tensor([40.0, 0.0]))
+
+
+def test_levels_are_those_of_the_path_in_float64():
+    path = Cosine()
+    ts = torch.tensor([1 - 1e-5, 0.5, 1e-5, 0.0], dtype=torch.float64)
+    grid = solvers.levels(path, ts)
+    assert [at.t for at in grid] == ts.tolist()
+    assert grid[1].alpha == pytest.approx(0.5**0.5, rel=1e-15) and grid[1].lam == pytest.approx(0, abs=1e-15)
+    assert (grid[-1].alpha, grid[-1].sigma) == (1.0, 0.0)
+    assert all(a.lam < b.lam for a, b in pairwise(grid))
