@@ -356,3 +356,17 @@ def test_combinations_that_mean_nothing_are_refused():
         for wrong in (None, "linear", {}):
             with pytest.raises(InputError, match=rf"objective\.{name}"):
                 Objective(**{**values, name: wrong})
+
+
+@pytest.mark.parametrize(
+    "row", [learned(), Objective(Linear(), Velocity(), Uniform(), PLAIN)], ids=["ddpm", "flow"]
+)
+def test_a_validation_may_ask_for_any_noise_level(row):
+    """Losses at chosen log-SNR, between the steps of a discrete path too, move smoothly with it."""
+    log_snr = torch.linspace(8.0, -8.0, 16, dtype=torch.float64)
+    denoiser = row.denoiser(Stub(row.out_channels(1)))
+    here = row.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr), EPS)
+    near = row.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr + 1e-6), EPS)
+    torch.testing.assert_close(here.log_snr, log_snr, rtol=0, atol=1e-9)
+    assert torch.isfinite(here.loss).all()
+    torch.testing.assert_close(near.loss, here.loss, rtol=1e-4, atol=1e-6)

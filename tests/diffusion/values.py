@@ -52,7 +52,7 @@ def inner_times(path: paths.Path, count: int = 97) -> Tensor:
 
 
 class Stub(nn.Module):
-    """A smooth function of the input, the time shown and the label, with one parameter; float64 throughout."""
+    """A smooth function of the input, the time shown and the label, with one parameter in float64."""
 
     def __init__(self, channels_factor: int = 1) -> None:
         super().__init__()
