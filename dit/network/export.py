@@ -31,7 +31,7 @@ DDPM_SCHEDULER: dict[str, Any] = {
 
 
 def save_dit(model: DiT, path: str | Path) -> None:
-    """Writes the weights in the layout of facebookresearch/DiT, or of LightningDiT for its options.
+    """Writes the weights in the layout of DiT's repository, or of LightningDiT for its options.
 
     Raises:
         InputError: the layout has no such network (its conditioning is not adaLN-Zero, or it has long skips).
@@ -41,7 +41,7 @@ def save_dit(model: DiT, path: str | Path) -> None:
 
 
 def save_safetensors(model: DiT, path: str | Path) -> None:
-    """Writes the weights under our names, with all that ``load_safetensors`` needs to build the network again."""
+    """Writes the weights under our names, with all that ``load_safetensors`` needs to build the network."""
     built = {
         "format": _FORMAT,
         "config": json.dumps(model.config.as_dict()),

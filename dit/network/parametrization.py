@@ -7,7 +7,7 @@ network. The ladder keeps the head's width constant, so attention keeps its 1/sq
 """
 
 import math
-from typing import TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,9 @@ from torch import Tensor, nn
 from dit.network.config import MUP_BASE_WIDTH, DiTConfig
 
 EMBEDDING_STD = 0.02
-
-
-class ParameterGroup(TypedDict):
-    """One group as torch's optimizers take it; ``name`` and ``lr_multiplier`` are for records."""
-
-    params: list[nn.Parameter]
-    lr: float
-    weight_decay: float
-    name: str
-    lr_multiplier: float
+# Adam's usual 1e-8 is as large as the gradients that reach adaLN-Zero's silent blocks in the first steps, and
+# these fall with the width: it slows wide networks and bends muP. With muP use this.
+MUP_ADAM_EPS = 1e-16
 
 
 def init_parameter(name: str, parameter: Tensor, config: DiTConfig, generator: torch.Generator) -> None:
@@ -66,7 +59,7 @@ def lr_multiplier(name: str, parameter: Tensor, config: DiTConfig) -> float:
     return MUP_BASE_WIDTH / config.width
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> list[ParameterGroup]:
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
     """The groups to hand to an optimizer of the Adam family.
 
     Args:
@@ -74,10 +67,14 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
         lr: learning rate at the base width.
         weight_decay: of matrices; vectors, embeddings and positions have none. The decay per step,
             lr * weight_decay, is kept the same for every matrix, whatever its learning rate.
+
+    Returns:
+        Groups with ``params``, ``lr``, ``weight_decay`` and, for records and schedules, ``name`` and
+        ``lr_multiplier``.
     """
     config = model.config
     assert isinstance(config, DiTConfig), "parameter_groups reads the network's own configuration"
-    groups: dict[tuple[float, bool], ParameterGroup] = {}
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -85,7 +82,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
         decays = parameter.ndim > 1 and not name.startswith(("y_embedder", "pos_embed"))
         key = (multiplier, decays)
         if key not in groups:
-            groups[key] = ParameterGroup(
+            groups[key] = dict(
                 params=[],
                 lr=lr * multiplier,
                 weight_decay=weight_decay / multiplier if decays else 0.0,
