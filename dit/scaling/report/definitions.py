@@ -20,8 +20,8 @@ def definitions(m: Material) -> Table:
     rows: list[list[Any]] = [
         ["N", "forward multiply-adds per token (N_flop), fits repeated with all parameters (N_total)"],
         ["D", "images seen, repetitions included"],
-        ["C", f"2 FLOPs per multiply-add x 3 (forward and backward) x MACs per image x images = "
-              f"6 x {p.tokens} tokens x N x D; activation recomputation, autoencoder and evaluation are not in it"],
+        ["C", "2 FLOPs per multiply-add x 3 (forward, backward) x MACs per image x images = "
+              f"6 x {p.tokens} tokens x N x D; without recomputed activations, autoencoder, evaluation"],
         ["Budget", f"a reading counts where |C / budget - 1| <= {MAX_BUDGET_MISS:.0%} and at least "
                    f"{MIN_WARMUPS} warm-ups have passed"],
         ["Law", "additive: L = E + A/N^alpha + B/D^beta; isoFLOP: parabola of the loss in ln N per budget, "

@@ -17,10 +17,12 @@ from dit.scaling.records import load_study
 from dit.scaling.report import figures_fit, figures_loss, figures_samples
 from dit.scaling.report.analysis import analyse
 from dit.scaling.report.definitions import definitions
-from dit.scaling.report.headline import headline, holdout_text
+from dit.scaling.report.headline import format_headline, headline, holdout_text
 from dit.scaling.report.material import Drawn, Material, Missing
 from dit.scaling.report.style import styled, write
 from dit.scaling.report.tables import SHOWN_ROWS, Table, all_tables, cell_text
+
+__all__ = ["format_headline", "write_report"]
 
 Draw = Callable[[Material], Drawn]
 SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (

@@ -1,0 +1,128 @@
+"""What the report reads off points and fits besides the laws: log-log lines, allocations, their cost."""
+
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from dit.scaling.fit.additive import AdditiveFit
+from dit.scaling.report.points import Points, Samples
+
+TARGETS = (1.0, 10.0, 100.0)  # times the largest budget
+
+
+def log_line(x: np.ndarray, y: np.ndarray) -> dict[str, Any] | None:
+    """Least squares of ln y on ln x, y = coefficient x^exponent, with the usual 95 % interval of a slope.
+
+    Args:
+        x: (n,) positive.
+        y: (n,) positive.
+
+    Returns:
+        exponent, coefficient, interval_95 (None with two points), n; None below two points.
+    """
+    if len(x) < 2:
+        return None
+    u, v = np.log(x), np.log(y)
+    centred = u - u.mean()
+    slope = float(centred @ v / (centred @ centred))
+    height = float(v.mean() - slope * u.mean())
+    interval = None
+    if len(x) > 2:
+        rest = v - height - slope * u
+        error = float(np.sqrt(rest @ rest / (len(x) - 2) / (centred @ centred)) * stdtrit(len(x) - 2, 0.975))
+        interval = [slope - error, slope + error]
+    return {"exponent": slope, "coefficient": float(np.exp(height)), "interval_95": interval, "n": len(x)}
+
+
+def noise_bins(points: Points) -> dict[str, Any] | None:
+    """Loss per bin of log-SNR of each budget's best run, and each bin's slope in compute."""
+    if points.bins.size == 0 or not np.isfinite(points.bins).any():
+        return None
+    places = [int(np.flatnonzero(points.budget == c)[np.argmin(points.loss[points.budget == c])])
+              for c in points.budgets]  # fmt: skip
+    table, compute = points.bins[places], points.flops[places]
+    lines = []
+    for column in table.T:
+        kept = np.isfinite(column) & (column > 0)
+        lines.append(log_line(compute[kept], column[kept]))
+    return {
+        "edges": points.edges.tolist(),
+        "best": [
+            {"budget_flops": float(points.budget[i]), "run": points.run[i],
+             "bins": [float(x) if np.isfinite(x) else None for x in points.bins[i]]}
+            for i in places
+        ],
+        "exponents": [line and line["exponent"] for line in lines],
+        "intervals_95": [line and line["interval_95"] for line in lines],
+    }  # fmt: skip
+
+
+def frechet(samples: list[Samples]) -> dict[str, Any]:
+    """Best unguided Fréchet distance of each budget, a line through them, rank correlation with the loss."""
+    rows = [
+        row
+        for group in samples
+        if not group.guided
+        for row in group.rows
+        if row["frechet_distance"] is not None
+    ]
+    best: dict[float, dict[str, Any]] = {}
+    for row in rows:
+        if (
+            row["frechet_distance"]
+            < best.get(row["budget_flops"], {"frechet_distance": np.inf})["frechet_distance"]
+        ):
+            best[row["budget_flops"]] = row
+    shown = [
+        {k: best[c][k] for k in ("budget_flops", "train_flops", "frechet_distance", "run")}
+        for c in sorted(best)
+    ]
+    positive = [row for row in shown if row["frechet_distance"] > 0]
+    fit = log_line(
+        np.array([row["train_flops"] for row in positive]),
+        np.array([row["frechet_distance"] for row in positive]),
+    )
+    pairs = np.array([(row["loss"], row["frechet_distance"]) for row in rows if row["loss"] is not None])
+    rank = None
+    if len(pairs) > 2 and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
+        rank = float(np.corrcoef(_ranks(pairs[:, 0]), _ranks(pairs[:, 1]))[0, 1])
+    return {"best": shown, "fit": fit, "rank_correlation": rank}
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks with ties averaged."""
+    _, where, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[where]
+
+
+def targets(
+    fit: AdditiveFit, draws: dict[str, np.ndarray], largest: float, n_train: int | None
+) -> list[dict[str, Any]]:
+    """Allocation of the additive law at TARGETS times the largest budget, and the cost of missing N*.
+
+    Along C = k N D the law's frontier is E + K C^-p with p = alpha beta / (alpha + beta), so the compute with
+    which the best size reaches a loss is in closed form.
+
+    Args:
+        fit: the additive law.
+        draws: bootstrap draws with ``log_G`` and ``a``; empty where there are none.
+        largest: the largest budget, FLOPs.
+        n_train: images in the training set.
+    """
+    p = fit.alpha * fit.beta / (fit.alpha + fit.beta)
+    rows = []
+    for factor in TARGETS:
+        c = factor * largest
+        n, loss = fit.n_opt(c), fit.loss_opt(c)
+        row: dict[str, Any] = {"budget_flops": c, "law": "additive", "n": n, "d": fit.d_opt(c), "loss": loss}
+        row["epochs"] = row["d"] / n_train if n_train else None
+        for name, off in (("half", 0.5), ("double", 2.0)):
+            missed = float(fit.predict(off * n, c / (fit.k * off * n)))
+            row[f"loss_{name}"] = missed
+            row[f"waste_{name}"] = 1 - ((missed - fit.E) / (loss - fit.E)) ** (-1 / p)
+        if len(draws.get("log_G", ())) >= 20:
+            found = draws["log_G"] + draws["a"] * np.log(c / fit.k)
+            row["n_low"], row["n_high"] = (float(x) for x in np.exp(np.nanpercentile(found, [2.5, 97.5])))
+        rows.append(row)
+    return rows

@@ -1,0 +1,109 @@
+"""Reports of studies that are not whole, and records that no report may mix."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dit.errors import InputError
+from dit.scaling.records import load_study
+from dit.scaling.report.points import collect, collect_samples
+from tests.scaling.synthetic import Surface, write_study
+
+FIELDS_OF_A_LAW = (
+    ("run", "objective", "edm"),
+    ("run", "lr_rule", "constant"),
+    ("run", "tokens_per_image", 64),
+    ("run", "data.manifest_hash", "x" * 16),
+    ("run", "network.patch_size", 4),
+    ("validation", "draws_hash", "x" * 16),
+    ("validation", "n_draws", 3000),
+)
+
+
+def edit(directory: Path, run: str, change: Callable[[dict], None]) -> None:
+    """Applies ``change`` to every row of a run, whatever the writer would say to it."""
+    file = directory / "runs" / run / "records.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        change(row)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def set_field(kind: str, name: str, value: object) -> Callable[[dict], None]:
+    def change(row: dict) -> None:
+        if row["kind"] == kind:
+            *path, last = name.split(".")
+            for part in path:
+                row = row[part]
+            row[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), FIELDS_OF_A_LAW)
+def test_runs_of_different_protocols_never_share_an_axis(tmp_path, kind, name, value):
+    study = write_study(tmp_path, samples=False)
+    edit(study, "w0064-s0", set_field(kind, name, value))
+    with pytest.raises(InputError, match=rf"{kind}\.{name}.*w0064-s0"):
+        collect(load_study(study))
+
+
+@pytest.mark.parametrize(("name", "value"), [("nfe", 51), ("extractor_sha256", "y"), ("labels", "random")])
+def test_samples_of_different_protocols_never_share_an_axis(tmp_path, name, value):
+    study = write_study(tmp_path)
+    edit(study, "w0064-s0", set_field("samples", f"protocol.{name}", value))
+    with pytest.raises(InputError, match=rf"samples\.protocol\.{name}.*w0064-s0"):
+        collect_samples(load_study(study))
+
+
+def test_sampling_seeds_are_averaged_never_the_least(tmp_path):
+    study = write_study(tmp_path)
+    file = study / "runs/w0064-s0/records.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    plain = next(r for r in rows if r["kind"] == "samples" and r["protocol"]["guidance"] == "none")
+    again = json.loads(json.dumps(plain))
+    again["protocol"]["seed"], again["protocol_hash"] = 1, "second"
+    again["frechet_distance"] = plain["frechet_distance"] + 2.0
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, again]))
+    group = collect_samples(load_study(study))[0]
+    entry = next(
+        r for r in group.rows if (r["run"], r["budget_flops"]) == ("w0064-s0", plain["budget_flops"])
+    )
+    assert entry["frechet_distance"] == pytest.approx(plain["frechet_distance"] + 1.0)
+    assert entry["frechet_distance_sd"] == pytest.approx(2**0.5)  # of two values 2 apart
+    assert entry["seeds"] == 2
+
+
+def test_points_left_out_are_named_with_the_reason(tmp_path):
+    study = write_study(tmp_path, samples=False)
+    biggest = max(Surface().budgets)
+
+    def diverge(row: dict) -> None:
+        if row["kind"] == "validation" and row["budget_flops"] == biggest:
+            row["loss"], row["non_finite"] = None, {"loss": "nan"}
+
+    def miss(row: dict) -> None:
+        if row["kind"] == "validation" and row["budget_flops"] == biggest:
+            row["train_flops"] *= 1.02
+
+    edit(study, "w0064-s0", diverge)
+    edit(study, "w0096-s0", miss)
+    edit(study, "w0256-s0", set_field("run", "warmup_images", 100))
+    points = collect(load_study(study))
+    reasons = {(e["run"], e["budget_flops"]): e["reason"] for e in points.excluded}
+    assert "diverged" in reasons["w0064-s0", biggest] and "nan" in reasons["w0064-s0", biggest]
+    assert "misses the budget by +2" in reasons["w0096-s0", biggest]
+    assert "warm-ups" in reasons["w0256-s0", Surface().budgets[0]]
+    kept = set(zip(points.run, points.budget))
+    assert kept.isdisjoint(reasons)
+    assert len(kept) + len(reasons) == 28
+
+
+def test_no_reading_at_a_budget_is_one_clear_message(tmp_path):
+    study = write_study(tmp_path, samples=False)
+    for width in Surface().widths:
+        edit(study, f"w{width:04d}-s0", set_field("validation", "budget_flops", None))
+    with pytest.raises(InputError, match="at least one validation row"):
+        collect(load_study(study))
