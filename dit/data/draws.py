@@ -28,6 +28,7 @@ class Draws:
 
     Args:
         index: (B,) int64, image in the validation split.
+        labels: (B,) int64, its class.
         x0: (B, C, H, W) float32, its latent: one posterior draw at unit variance.
         eps: (B, C, H, W) float32, the noise.
         t_linear: (B,) float32, time on the line x_t = (1 - t) x0 + t eps.
@@ -38,6 +39,7 @@ class Draws:
     """
 
     index: Tensor
+    labels: Tensor
     x0: Tensor
     eps: Tensor
     t_linear: Tensor
@@ -89,6 +91,7 @@ def _make(latent_set: LatentSet, n_draws: int, n_bins: int, seed: int) -> dict[s
     bin_id = n_bins - 1 - stratum * n_bins // n_draws
     return {
         "index": index,
+        "labels": latent_set.labels[index],
         "x0": x0,
         "eps": eps,
         "t_linear": t.float(),

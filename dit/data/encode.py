@@ -31,7 +31,7 @@ from dit.data.manifest import FORMAT, canonical, file_sha256, read_manifest, wri
 from dit.data.split import ByContent, Chooser, Stratified
 from dit.errors import InputError, check_choice, check_number
 
-ENCODING_THREADS = 2  # fixed, so that the latents do not depend on the caller's setting
+ENCODING_THREADS = 1  # fixed, so that the latents do not depend on the caller's setting
 PSNR_IMAGES = 512  # reconstruction is measured on at most this many held-out images
 SPLITS = ("train", "validation")
 

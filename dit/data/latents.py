@@ -154,7 +154,7 @@ class LatentSet:
             shard = self._shards[shard_index]
             offset = position - (int(self._ends[shard_index - 1]) if shard_index else 0)
             name = "moments_flipped" if flipped else "moments"
-            os.preadv(shard.descriptor, [memoryview(row)], shard.start[name] + offset * self._row_bytes)
+            os.preadv(shard.descriptor, [row.data], shard.start[name] + offset * self._row_bytes)
         numbers = torch.from_numpy(stored).view(self._dtype).view(-1, *self._stored)
         return numbers.float() / 127.5 - 1 if self._dtype == torch.uint8 else numbers.float()
 
