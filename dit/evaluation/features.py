@@ -1,12 +1,12 @@
 """Feature extractors: uint8 images to feature vectors, each pinned by the sha256 of its weights.
 
-B images, D feature width, K classes.
+B images, D feature width, K classes, S width of spatial features.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol as Interface
-from typing import runtime_checkable
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -14,37 +14,61 @@ from torch import nn
 
 from dit.errors import InputError
 
-ASSETS = Path(__file__).parent / "assets"
-DIGITS_CLASSIFIER = ASSETS / "digits_classifier.safetensors"
+DIGITS_CLASSIFIER = Path(__file__).parent / "assets" / "digits_classifier.safetensors"
 DIGITS_SHA256 = "90fe4eff1118ae7c6416ae956aceb6a9d680184d30b05d43bff8f3bd5b5b3ada"
 
 
-@runtime_checkable
-class Extractor(Interface):
-    """What every extractor offers. ``logits`` is None where the network has no classes."""
+class Outputs(NamedTuple):
+    """One pass of an extractor: float32 ``features`` (B, D), and what else the network has.
+
+    ``logits`` (B, K) of a classifier; ``spatial`` (B, S), early features with their places kept, for sFID.
+    """
+
+    features: torch.Tensor
+    logits: torch.Tensor | None = None
+    spatial: torch.Tensor | None = None
+
+
+class Extractor(ABC):
+    """Images to features, by fixed weights.
+
+    Attributes:
+        name: what it is called in a protocol.
+        sha256: of the weights file.
+        preprocessing: what happens to uint8 images before the network, in words.
+    """
 
     name: str
     sha256: str
     preprocessing: str
-    dim: int
+
+    @abstractmethod
+    def outputs(self, images: torch.Tensor) -> Outputs:
+        """Everything of one pass over uint8 images (B, 3, H, W)."""
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, D)."""
-        ...
+        return self.outputs(images).features
 
     def logits(self, images: torch.Tensor) -> torch.Tensor | None:
-        """uint8 (B, 3, H, W) -> float32 (B, K)."""
-        ...
+        """uint8 (B, 3, H, W) -> float32 (B, K), or None where the network has no classes."""
+        return self.outputs(images).logits
+
+    def metadata(self) -> dict[str, object]:
+        """What statistics of these features are stored under and compared by."""
+        return {
+            "extractor": self.name,
+            "extractor_sha256": self.sha256,
+            "preprocessing": self.preprocessing,
+        }
 
 
 class DigitsClassifier(nn.Module):
     """A small convolutional classifier of digits, 32x32, grey; its penultimate layer is 64 features wide.
 
-    Three strided convolutions and a mean over places, 62k parameters. Trained by
+    Four convolutions and a mean over places, 62k parameters. Trained by
     experiments/digits/train_classifier.py.
     """
-
-    dim = 64
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,17 +85,19 @@ class DigitsClassifier(nn.Module):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),  # (B, 64)
         )
-        self.head = nn.Linear(self.dim, 10)
+        self.head = nn.Linear(64, 10)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, 32, 32) in 0..255 -> (B, 64)."""
         grey = images.float().mean(1, keepdim=True) / 127.5 - 1.0  # (B, 1, 32, 32) in [-1, 1]
         return self.trunk(grey)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, 32, 32) in 0..255 -> logits (B, 10)."""
         return self.head(self.features(images))
 
 
-class DigitsExtractor:
+class DigitsExtractor(Extractor):
     """The digits classifier as an extractor: penultimate features (B, 64) and logits (B, 10).
 
     Args:
@@ -80,7 +106,6 @@ class DigitsExtractor:
 
     name = "digits-classifier"
     preprocessing = "mean of channels, x/127.5 - 1, no resize: 32x32"
-    dim = DigitsClassifier.dim
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.sha256 = check_sha256(DIGITS_CLASSIFIER, DIGITS_SHA256)
@@ -89,26 +114,38 @@ class DigitsExtractor:
         self.network.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.features(self._checked(images))
-
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(self._checked(images))
-
-    def _checked(self, images: torch.Tensor) -> torch.Tensor:
+    def outputs(self, images: torch.Tensor) -> Outputs:
         check_images(images, size=(32, 32))
-        return images.to(self.device)
+        features = self.network.features(images.to(self.device))
+        return Outputs(features, self.network.head(features))
 
 
 def load_extractor(spec: str, device: str | torch.device = "cpu") -> Extractor:
-    """The extractor of a name: ``digits``.
+    """The extractor of a name, with the path of its weights after a colon.
+
+    Args:
+        spec: ``digits``; ``inception:FILE`` (torch-fidelity's weights); ``dinov2:FILE`` (timm's ViT-L/14), or
+            ``dinov2`` from the hub; ``torchscript:FILE`` (uint8 images -> features, or -> features and
+            logits).
+        device: where it computes.
 
     Raises:
-        InputError: no extractor has that name.
+        InputError: no extractor has that name, or its weights are missing or wrong.
     """
-    if spec == "digits":
-        return DigitsExtractor(device=device)
-    raise InputError("evaluation.extractor", spec, "digits")
+    kind, _, path = spec.partition(":")
+    if kind == "digits" and not path:
+        return DigitsExtractor(device)
+    if kind in ("inception", "dinov2", "torchscript"):
+        from dit.evaluation import extractors  # timm and torch-fidelity take seconds to import
+
+        build = {
+            "inception": extractors.Inception,
+            "dinov2": extractors.DINOv2,
+            "torchscript": extractors.TorchScript,
+        }
+        return build[kind](path or None, device)
+    allowed = "digits, inception:FILE, dinov2, dinov2:FILE, torchscript:FILE"
+    raise InputError("evaluation.extractor", spec, allowed)
 
 
 def check_images(images: torch.Tensor, size: tuple[int, int] | None = None) -> None:
@@ -120,22 +157,18 @@ def check_images(images: torch.Tensor, size: tuple[int, int] | None = None) -> N
 
 
 def check_sha256(path: str | Path, expected: str) -> str:
-    """The sha256 of a weights file; raises InputError where it is not the one the numbers were made with."""
+    """The sha256 of a weights file; raises InputError where it does not begin with ``expected``."""
     digest = file_sha256(path)
-    if digest != expected:
+    if not digest.startswith(expected):
         raise InputError(
-            str(path), f"sha256 {digest}", f"sha256 {expected}", "Replace the file with the original."
+            str(path), f"sha256 {digest}", f"sha256 {expected}", "Replace it by the original file."
         )
     return digest
 
 
 def file_sha256(path: str | Path) -> str:
     """The sha256 of a file's bytes, in hex."""
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise InputError("evaluation.extractor", str(path), "an existing weights file")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

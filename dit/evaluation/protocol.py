@@ -19,7 +19,7 @@ class Protocol:
 
     Args:
         reference: hash or name of the reference statistics.
-        reference_n: images in the reference.
+        reference_n: images in the reference; None where its file does not say.
         extractor: name of the feature extractor.
         extractor_sha256: hash of its weights.
         preprocessing: what it does to uint8 images before the network (resize, range).
@@ -37,7 +37,7 @@ class Protocol:
     """
 
     reference: str
-    reference_n: int
+    reference_n: int | None
     extractor: str
     extractor_sha256: str
     preprocessing: str

@@ -43,7 +43,7 @@ def test_features_are_the_penultimate_layer_in_float32(held_out) -> None:
     extractor = load_extractor("digits")
     assert isinstance(extractor, Extractor)
     found = extractor.features(held_out[0][:7])
-    assert found.shape == (7, extractor.dim) and found.dtype == torch.float32
+    assert found.shape == (7, 64) and found.dtype == torch.float32
     torch.testing.assert_close(extractor.network.head(found), extractor.logits(held_out[0][:7]))  # type: ignore[attr-defined]
 
 

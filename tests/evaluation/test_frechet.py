@@ -27,10 +27,8 @@ def test_equals_torch_fidelity_on_shared_features(offset: float) -> None:
 
 
 def test_equals_the_closed_form_of_commuting_covariances() -> None:
-    a, b = Statistics(3), Statistics(3)
-    a.n = b.n = 10
-    a.scatter, b.scatter = np.diag([1.0, 4.0, 9.0]) * 9, np.diag([4.0, 4.0, 1.0]) * 9
-    b.mean = np.array([0.0, 3.0, 4.0])
+    a = Statistics.of_moments(10, np.zeros(3), np.diag([1.0, 4.0, 9.0]))
+    b = Statistics.of_moments(10, np.array([0.0, 3.0, 4.0]), np.diag([4.0, 4.0, 1.0]))
     # sum of (sqrt(lambda_a) - sqrt(lambda_b))^2, plus |mu|^2 = 25
     assert frechet_distance(a, b) == pytest.approx(1 + 0 + 4 + 25, rel=1e-12)
 

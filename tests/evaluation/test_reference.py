@@ -20,7 +20,7 @@ def digits(tmp_path_factory) -> LatentSet:
 
 def test_the_reference_is_the_training_split_before_the_autoencoder(digits, tmp_path) -> None:
     extractor = load_extractor("digits")
-    stats = latents_reference(digits, Digits(), extractor, cache=tmp_path)
+    stats = latents_reference(digits, Digits(), extractor, cache=tmp_path).stats
     pixels = digits.moments(torch.arange(len(digits)))  # the identity's latents are the pixels, in [-1, 1]
     images = (pixels * 127.5 + 127.5).round().to(torch.uint8)
     expected = extractor.features(images).double().numpy()
@@ -31,9 +31,9 @@ def test_the_reference_is_the_training_split_before_the_autoencoder(digits, tmp_
 
 def test_the_cache_needs_no_decoding_and_is_the_extractors_own(digits, tmp_path, monkeypatch) -> None:
     extractor = load_extractor("digits")
-    first = latents_reference(digits, Digits(), extractor, cache=tmp_path)
+    first = latents_reference(digits, Digits(), extractor, cache=tmp_path).stats
     monkeypatch.setattr(Digits, "pixels", lambda *_: pytest.fail("decoded although cached"))
-    again = latents_reference(digits, Digits(), extractor, cache=tmp_path)
+    again = latents_reference(digits, Digits(), extractor, cache=tmp_path).stats
     assert again.metadata == first.metadata and again.mean.tolist() == first.mean.tolist()
     extractor.sha256 = "another"
     with pytest.raises(pytest.fail.Exception):

@@ -47,18 +47,30 @@ def test_the_file_has_the_names_which_adms_tools_read_and_nothing_pickled(tmp_pa
         np.testing.assert_array_equal(file["sigma"], stats.cov)
 
 
-def test_an_adm_file_needs_its_count_told(tmp_path) -> None:
+def test_an_adm_file_is_read_as_it_is_and_cannot_grow(tmp_path) -> None:
     np.savez(
         tmp_path / "adm.npz",
-        mu=np.zeros(3, np.float32),
-        sigma=np.eye(3),
-        arr_0=np.zeros((2, 4, 4, 3), np.uint8),
+        mu=np.ones(3, np.float32),
+        sigma=2 * np.eye(3),
+        mu_s=np.zeros(2),
+        sigma_s=np.eye(2),
     )
-    with pytest.raises(InputError, match="number of images"):
-        Statistics.load(tmp_path / "adm.npz")
-    stats = Statistics.load(tmp_path / "adm.npz", n=50_000)
-    assert stats.n == 50_000
-    np.testing.assert_allclose(stats.cov, np.eye(3), rtol=1e-12)
+    stats = Statistics.load(tmp_path / "adm.npz")
+    assert stats.n is None and stats.metadata["images"] == "adm.npz"
+    np.testing.assert_array_equal(stats.cov, 2 * np.eye(3))
+    assert Statistics.load(tmp_path / "adm.npz", "_s").dim == 2
+    with pytest.raises(InputError, match="known number of images"):
+        stats.update(np.zeros((1, 3)))
+
+
+def test_rows_give_the_same_bits_however_they_are_batched() -> None:
+    features = correlated(3000, 6, seed=5)
+    whole = Statistics(6).update(features)
+    for size in (1, 7, 1000):
+        parts = Statistics(6)
+        for start in range(0, 3000, size):
+            parts.update(features[start : start + size])
+        assert np.array_equal(parts.cov, whole.cov) and np.array_equal(parts.mean, whole.mean)
 
 
 @pytest.mark.parametrize(

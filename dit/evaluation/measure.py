@@ -1,0 +1,241 @@
+"""Images to measured sets, and two measured sets to numbers.
+
+B images of a batch, N images in all, D feature width, K classes, S width of spatial features.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+
+from dit.errors import InputError, check_choice
+from dit.evaluation.distributed import gather_rows, reduce_statistics, sum_integers
+from dit.evaluation.features import Extractor, Outputs
+from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
+from dit.evaluation.neighbours import memorisation, precision_recall
+from dit.evaluation.statistics import Statistics, read_arrays, write_arrays
+
+METRICS = ("fd", "sfid", "is", "kid", "precision_recall", "fd_infinity", "memorisation")
+NEED_FEATURES = frozenset({"kid", "precision_recall", "fd_infinity", "memorisation"})
+NEED_REFERENCE_FEATURES = NEED_FEATURES - {"fd_infinity"}
+HASH_MODULUS = 2**128
+
+
+@dataclass
+class Measured:
+    """What is kept of a set of images: statistics always, rows where a metric asks for them.
+
+    Args:
+        stats: of the features.
+        spatial: of the spatial features, where the extractor has them.
+        features: (N, D) float32, where kept.
+        logits: (N, K) float32, where kept.
+        accuracy: share of images which the extractor's classifier gives their label; None without labels or
+            classes.
+    """
+
+    stats: Statistics
+    spatial: Statistics | None = None
+    features: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    accuracy: float | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Writes an .npz with ADM's names (mu, sigma, mu_s, sigma_s) beside ours (n, features, metadata)."""
+        arrays = self.stats.arrays()
+        if self.spatial is not None:
+            arrays |= self.spatial.arrays("_s")
+        if self.features is not None:
+            arrays["features"] = self.features
+        return write_arrays(path, arrays, self.stats.metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Measured":
+        """Reads a file of ``save``, or ADM's."""
+        arrays, _ = read_arrays(path, ("mu_s", "features"))
+        spatial = Statistics.load(path, "_s") if "mu_s" in arrays else None
+        return cls(Statistics.load(path), spatial, arrays.get("features"))
+
+
+class Meter:
+    """Measures a stream of images once, for any metrics and for several n.
+
+    Args:
+        extractor: makes the features.
+        metrics: names of ``METRICS`` that will be asked for; rows are kept only where one needs them.
+        marks: increasing numbers of images at which a result is wanted, the last being all of them. Image i
+            belongs to the results of all marks above i.
+        num_classes: classes of the labels; the accuracy is counted where the extractor's logits are as many.
+        hashed: whether to hash the pixels, as references do.
+        distributed: whether every rank of the process group holds a share of the images.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        metrics: Iterable[str],
+        marks: Sequence[int],
+        *,
+        num_classes: int | None = None,
+        hashed: bool = False,
+        distributed: bool = False,
+    ) -> None:
+        self.extractor, self.metrics = extractor, check_metrics(metrics)
+        self.marks, self.hashed, self.distributed = list(marks), hashed, distributed
+        if not self.marks or sorted(set(self.marks)) != self.marks:
+            raise InputError("evaluation.n", tuple(self.marks), "increasing numbers of images")
+        self.num_classes = num_classes
+        self._stats: list[Statistics] = []  # one for the images between each mark and the one before
+        self._spatial: list[Statistics] = []
+        self._right = [0] * len(self.marks)
+        self._judged = False
+        self._index: list[np.ndarray] = []
+        self._features: list[np.ndarray] = []
+        self._logits: list[np.ndarray] = []
+        self._hash_sum = 0
+
+    def update(self, images: torch.Tensor, index: np.ndarray, labels: torch.Tensor | None = None) -> None:
+        """Adds uint8 images (B, 3, H, W), their places ``index`` (B,) among all, and labels (B,) if known."""
+        if not len(images):
+            return
+        with torch.inference_mode():
+            out = self.extractor.outputs(images)
+        self._allocate(out)
+        segments = np.searchsorted(self.marks, index, side="right")
+        right = np.zeros(len(index), bool)
+        if labels is not None and out.logits is not None and out.logits.shape[1] == self.num_classes:
+            right, self._judged = (out.logits.argmax(1).cpu() == labels.cpu()).numpy(), True
+        for segment in np.unique(segments):
+            chosen = np.flatnonzero(segments == segment)
+            self._stats[segment].update(out.features[chosen])
+            self._right[segment] += int(right[chosen].sum())
+            if self._spatial and out.spatial is not None:
+                self._spatial[segment].update(out.spatial[chosen])
+        self._keep(out, index)
+        if self.hashed:
+            self._hash_sum += images_sum(images)
+
+    def _allocate(self, out: Outputs) -> None:
+        if not self._stats:
+            made_by = self.extractor.metadata()
+            self._stats = [Statistics(out.features.shape[1], made_by) for _ in self.marks]
+            if "sfid" in self.metrics:
+                if out.spatial is None:
+                    _refuse("sfid", self.extractor.name, "an extractor with spatial features: inception:FILE")
+                self._spatial = [Statistics(out.spatial.shape[1], made_by) for _ in self.marks]
+
+    def _keep(self, out: Outputs, index: np.ndarray) -> None:
+        self._index.append(np.asarray(index))
+        if NEED_FEATURES & set(self.metrics):
+            self._features.append(out.features.cpu().numpy())
+        if "is" in self.metrics:
+            if out.logits is None:
+                _refuse("is", self.extractor.name, "an extractor with classes: inception:FILE")
+            self._logits.append(out.logits.cpu().numpy())
+
+    def results(self) -> list[Measured]:
+        """The measured set at every mark, over all ranks; every rank must call it and have had an image."""
+        if not self._stats:
+            raise InputError("images", 0, "at least one image on every process")
+        stats = self._cumulated(self._stats)
+        spatial = self._cumulated(self._spatial) if self._spatial else [None] * len(self.marks)
+        features, logits = self._rows(self._features), self._rows(self._logits)
+        right, hash_sum = self._right, self._hash_sum
+        if self.distributed:
+            right, hash_sum = [sum_integers(count) for count in right], sum_integers(hash_sum)
+        if self.hashed:
+            stats[-1].metadata["images"] = images_hash(hash_sum, stats[-1].n or 0)
+        right = np.cumsum(right)
+        return [
+            Measured(
+                stats[place],
+                spatial[place],
+                None if features is None else features[:mark],
+                None if logits is None else logits[:mark],
+                int(right[place]) / mark if self._judged else None,
+            )
+            for place, mark in enumerate(self.marks)
+        ]
+
+    def _cumulated(self, segments: list[Statistics]) -> list[Statistics]:
+        if self.distributed:
+            segments = [reduce_statistics(segment) for segment in segments]
+        found = segments[:1]
+        for segment in segments[1:]:
+            found.append(found[-1].copy().merge(segment))
+        return found
+
+    def _rows(self, parts: list[np.ndarray]) -> np.ndarray | None:
+        if not parts:
+            return None
+        rows, index = np.concatenate(parts), np.concatenate(self._index)
+        if self.distributed:
+            return gather_rows(rows, index)
+        return rows[np.argsort(index, kind="stable")]
+
+
+def compare(
+    sample: Measured, reference: Measured, metrics: Iterable[str] = ("fd",)
+) -> dict[str, float | int]:
+    """The metrics of a sample against a reference, by the names under which records keep them.
+
+    Args:
+        sample: generated images.
+        reference: real images on the same extractor.
+        metrics: names of ``METRICS``.
+    """
+    wanted = check_metrics(metrics)
+    for name in wanted:
+        if name in NEED_REFERENCE_FEATURES and reference.features is None:
+            _refuse(name, "(statistics alone)", "a reference measured from images, with its features kept")
+        if name == "sfid" and reference.spatial is None:
+            _refuse(name, "(no spatial statistics)", "a reference with mu_s and sigma_s")
+    made: dict[str, float | int] = {}
+    if "fd" in wanted:
+        made["frechet_distance"] = frechet_distance(sample.stats, reference.stats)
+    if "sfid" in wanted and sample.spatial is not None and reference.spatial is not None:
+        made["spatial_frechet_distance"] = frechet_distance(sample.spatial, reference.spatial)
+    if "is" in wanted and sample.logits is not None:
+        made |= inception_score(sample.logits)
+    if sample.features is not None:
+        if "fd_infinity" in wanted:
+            made |= frechet_at_infinity(sample.features, reference.stats)
+        if reference.features is not None:
+            for name, function in (
+                ("kid", kernel_distance),
+                ("precision_recall", precision_recall),
+                ("memorisation", memorisation),
+            ):
+                if name in wanted:
+                    made |= function(sample.features, reference.features)
+    return made
+
+
+def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
+    """The names, checked."""
+    names = tuple(metrics)
+    for name in names:
+        check_choice("evaluation.metrics", name, METRICS)
+    return names
+
+
+def images_sum(images: torch.Tensor) -> int:
+    """The sum of the hashes of images' shapes and pixels: the same for any order, batches and ranks."""
+    total = 0
+    for image in images.cpu().contiguous().numpy():
+        digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+        total += int.from_bytes(digest[:16], "little")
+    return total % HASH_MODULUS
+
+
+def images_hash(total: int, n: int) -> str:
+    """The name of a set of images: 16 hex digits of the hash of their count and their ``images_sum``."""
+    return hashlib.sha256(f"{n} {total % HASH_MODULUS}".encode()).hexdigest()[:16]
+
+
+def _refuse(metric: str, got: str, needs: str) -> NoReturn:
+    raise InputError(f"evaluation.metrics: {metric}", got, needs)
