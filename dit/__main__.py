@@ -1,0 +1,5 @@
+"""``python -m dit`` is ``dit``."""
+
+from dit.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""The ``dit`` command: one verb, then Hydra overrides.
+
+This file imports only the standard library, so that ``dit --help`` answers at once; each verb imports what it needs.
+Exit codes: 0 done, 2 the user's input is wrong, 75 stopped on request and resumable, 1 anything else.
+"""
+
+import importlib
+import os
+import sys
+
+VERBS = {
+    "encode": "images -> autoencoder moments -> latent shards with a manifest",
+    "train": "train one network; the same command resumes it",
+    "sample": "draw images from a run's checkpoint",
+    "evaluate": "measure a run's samples, with the protocol beside every number",
+    "count": "parameters, multiply-adds and memory of a network",
+    "plan": "a grid of sizes and durations at exact compute, with its price",
+    "study": "plan, encode, train, evaluate, fit and report; the same command continues",
+    "fit": "scaling laws with intervals, from a study or a CSV file",
+    "report": "the page, tables and figures of a study",
+    "status": "where the runs of a study stand",
+    "bench": "throughput and time split of training, sampling or data",
+}
+EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE = 0, 1, 2, 75
+
+
+def usage() -> str:
+    """The text of ``dit --help``."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        [
+            "dit: scaling studies of diffusion transformers",
+            "",
+            "usage: dit <verb> [key=value ...]      Hydra overrides; -m sweeps, --cfg job shows the configuration",
+            "       dit <verb> --help",
+            "",
+            *lines,
+            "",
+            "start with: dit study experiment=digits",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs ``dit`` and exits with its code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(EXIT_DONE if arguments else EXIT_INPUT)
+    if arguments[0] == "--version":
+        from dit import __version__
+
+        print(__version__)
+        sys.exit(EXIT_DONE)
+    verb, overrides = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        print(f"dit: unknown verb {verb!r}; allowed: {', '.join(VERBS)}. See dit --help.", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
+    if verb in ("train", "study"):
+        # Before the heavy imports: a signal that arrives while they run must not be lost.
+        from dit import signals
+
+        signals.listen()
+    # Hydra otherwise prints its own shortened message and exits with 1 before we can tell whose mistake it was.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"dit {verb}", *overrides]
+    module = importlib.import_module(f"dit.verbs.{verb}")
+    from dit.verbs.app import run
+
+    sys.exit(run(module.app))

@@ -1,0 +1,146 @@
+"""A run's directory: who owns it, what it was asked to do, and how far it is.
+
+    config.yaml       the resolved configuration
+    environment.json  versions, git commit, configuration hash
+    records.jsonl     what was found (dit/records.py); the truth
+    status.json       running | done | failed | stopped, clock, heartbeat; replaced whole, never edited
+    log.txt           lines for people
+    checkpoints/  samples/
+
+Standard library only: ``dit status`` and ``dit study`` read it without torch.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dit.errors import InputError
+
+STATES = ("running", "done", "failed", "stopped")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file whole: a reader, or a kill, meets the old text or the new one, never half of it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with partial.open("w") as handle:
+        json.dump(value, handle, indent=1, sort_keys=True)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, or None where there is no such file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def make_directory(key: str, path: Path) -> Path:
+    """Makes a directory that we can write to.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(key, str(path), f"a directory that can be written ({error.strerror})") from error
+    return path
+
+
+class RunDirectory:
+    """The directory of one run, held by one process at a time.
+
+    Args:
+        path: where it lies; made where missing.
+        config_hash: what the run was asked to do, as one hash.
+        config_yaml: the same as text, for people.
+
+    Raises:
+        InputError: it cannot be written, another process holds it, or it belongs to a run of another configuration.
+    """
+
+    def __init__(self, path: Path, config_hash: str, config_yaml: str) -> None:
+        self.path = make_directory("run_dir", path)
+        self._lock = (self.path / ".lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+        except OSError as error:
+            owner = self.status() or {}
+            raise InputError(
+                "run_dir",
+                str(path),
+                "a directory that no other process is using",
+                f"Process {owner.get('pid')} on {owner.get('host')} holds it.",
+            ) from error
+        known = read_json(self.path / "environment.json")
+        if known is not None and known["config_hash"] != config_hash:
+            raise InputError(
+                "run_dir",
+                str(path),
+                "a new directory, or the configuration it was begun with (config.yaml in it)",
+                "Name another run_dir, or undo the change to resume.",
+            )
+        if known is None:
+            (self.path / "config.yaml").write_text(config_yaml)
+            write_json(self.path / "environment.json", {"config_hash": config_hash, **environment()})
+
+    def status(self) -> dict[str, Any] | None:
+        """What ``status.json`` says, or None."""
+        return read_json(self.path / "status.json")
+
+    def write_status(self, state: str, **facts: Any) -> None:
+        """Says how far the run is; every call is a heartbeat."""
+        assert state in STATES, state
+        host = {"pid": os.getpid(), "host": socket.gethostname(), "job": os.environ.get("SLURM_JOB_ID")}
+        write_json(self.path / "status.json", {"state": state, "heartbeat": time.time(), **host, **facts})
+
+    def close(self) -> None:
+        """Lets another process have the directory."""
+        self._lock.close()
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the commit that a run was made with."""
+    packages = ("torch", "lightning", "hydra-core", "diffusers", "timm", "numpy", "scipy", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": dict(_versions(packages)),
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from (``+`` where files differ from it); None outside one."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        root = Path(__file__).parent
+
+        def git(*arguments: str) -> str:
+            command = ["git", "-C", str(root), *arguments]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+        if Path(git("rev-parse", "--show-toplevel")) == root.parent:
+            changed = git("status", "--porcelain", "--untracked-files=no")
+            return git("rev-parse", "HEAD") + ("+" if changed else "")
+    return None
+
+
+def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            yield package, metadata.version(package)

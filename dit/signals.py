@@ -1,0 +1,27 @@
+"""Requests to stop, as a flag.
+
+A handler that does more than set a flag deadlocks in collectives (see docs/decisions), so this is all it does; the
+trainer looks at the flag between steps. Standard library only: it is installed before the heavy imports.
+"""
+
+import signal
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_received: list[int] = []
+
+
+def _remember(number: int, _frame: object) -> None:
+    if number == signal.SIGINT and signal.SIGINT in _received:
+        raise KeyboardInterrupt  # a second Ctrl-C means now
+    _received.append(number)
+
+
+def listen() -> None:
+    """Turns SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 into a flag for this process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _remember)
+
+
+def stop_requested() -> str | None:
+    """The name of the first stop signal received, or None."""
+    return signal.Signals(_received[0]).name if _received else None

@@ -1,0 +1,61 @@
+"""Batches as a pure function of (seed, step): what the trainer iterates.
+
+B: global batch, b: this rank's share, C H W: latent shape.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import IterableDataset
+
+from dit.data.latents import LatentSet
+from dit.data.loader import indices
+from dit.training.streams import Streams
+
+
+class Batch(NamedTuple):
+    """One step's data on one rank.
+
+    Attributes:
+        latents: (b, C, H, W) float32 at unit variance per channel, drawn from the autoencoder's posterior.
+        labels: (b,) int64 class labels.
+        index: (b,) int64 positions in the latent set.
+        step: the optimizer step that this batch is for.
+    """
+
+    latents: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+    step: int
+
+
+class Batches(IterableDataset):
+    """The batches of steps ``first_step`` .. ``last_step - 1``, in order.
+
+    Args:
+        latents: the training latents.
+        streams: the run's random streams; they fix order, flips and posterior draws.
+        first_step: optimizer step to begin at (a resumed run begins where its checkpoint ends).
+        last_step: optimizer step to end before.
+    """
+
+    def __init__(self, latents: LatentSet, streams: Streams, first_step: int, last_step: int) -> None:
+        super().__init__()
+        self.latents, self.streams = latents, streams
+        self.first_step, self.last_step = first_step, last_step
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        streams = self.streams
+        images_seen = step * streams.batch_size
+        index = indices(streams.seed, len(self.latents), images_seen, streams.batch_size)[streams.share]
+        noise = streams.normal("posterior", step, self.latents.shape)
+        flip = streams.uniform("flip", step)[streams.share] < 0.5 if self.latents.has_flips else None
+        return Batch(self.latents.draw(index, noise, flip), self.latents.labels[index], index, step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = torch.utils.data.get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.first_step + offset, self.last_step, stride):
+            yield self.batch(step)

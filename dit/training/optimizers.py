@@ -1,0 +1,79 @@
+"""The optimizer and how its learning rate follows the clock and the width."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dit.errors import InputError, check_choice, check_number
+
+
+def constant(lr: float, width: int, base_width: int) -> float:
+    """The same learning rate at every width."""
+    return lr
+
+
+def inverse_width(lr: float, width: int, base_width: int) -> float:
+    """lr x base_width / width: what Adam wants for hidden matrices (Yang et al. 2022, arXiv 2203.03466, table 3)."""
+    return lr * base_width / width
+
+
+def inverse_sqrt_width(lr: float, width: int, base_width: int) -> float:
+    """lr x sqrt(base_width / width): between the other two, common in published scaling studies."""
+    return lr * (base_width / width) ** 0.5
+
+
+LEARNING_RATE_RULES: dict[str, Callable[[float, int, int], float]] = {
+    rule.__name__: rule for rule in (constant, inverse_width, inverse_sqrt_width)
+}
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW with a learning-rate rule over width and a linear warm-up over images.
+
+    Args:
+        lr: learning rate at ``base_width``.
+        lr_rule: how it follows the network's width; a name of LEARNING_RATE_RULES.
+        base_width: the width at which ``lr`` holds as it is.
+        betas: decay of the two moments.
+        weight_decay: decoupled decay of the matrices; biases, embeddings' and norms' vectors are never decayed.
+    """
+
+    lr: float
+    lr_rule: str = "constant"
+    base_width: int = 64
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("optimizer.lr", self.lr, above=0, high=10)
+        check_choice("optimizer.lr_rule", self.lr_rule, LEARNING_RATE_RULES)
+        check_number("optimizer.base_width", self.base_width, low=1, integer=True)
+        check_number("optimizer.weight_decay", self.weight_decay, low=0)
+        if not isinstance(self.betas, (list, tuple)) or len(self.betas) != 2:
+            raise InputError("optimizer.betas", self.betas, "two numbers in [0, 1)")
+        for beta in self.betas:
+            check_number("optimizer.betas", beta, low=0, below=1)
+
+    def learning_rate(self, width: int) -> float:
+        """The learning rate for a network of ``width``, by the rule."""
+        return LEARNING_RATE_RULES[self.lr_rule](self.lr, width, self.base_width)
+
+    def build(self, network: nn.Module, width: int) -> torch.optim.Optimizer:
+        """The optimizer over a network's parameters (fused: one kernel for all tensors)."""
+        matrices = [p for p in network.parameters() if p.requires_grad and p.ndim >= 2]
+        vectors = [p for p in network.parameters() if p.requires_grad and p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            groups, lr=self.learning_rate(width), betas=(self.betas[0], self.betas[1]), fused=True
+        )
+
+
+def warm_up(images_seen: int, warmup_images: int) -> float:
+    """The share of the learning rate in force after ``images_seen``: linear from 0 to 1 over the warm-up."""
+    return min(1.0, images_seen / warmup_images) if warmup_images else 1.0

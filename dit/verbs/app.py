@@ -1,0 +1,112 @@
+"""What every verb shares: its Hydra app, its errors, and how it prints results."""
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dit.cli import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE
+from dit.errors import InputError, check_choice
+
+
+class Stopped(Exception):
+    """The work was stopped on request and can be resumed by the same command."""
+
+
+def config_dir() -> str:
+    """The folder of YAML files: inside the package in a wheel, at the top of a checkout otherwise."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return str(installed if installed.is_dir() else package.parent / "conf")
+
+
+def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorates a verb's task so that calling it composes ``conf/<config_name>.yaml`` with the command line."""
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(task)
+
+    return decorate
+
+
+def run(app: Callable[[], None]) -> int:
+    """Runs a Hydra app and returns the exit code; a user's mistake is one message, anything else a traceback."""
+    try:
+        app()
+    except Stopped as stop:
+        print(f"dit: {stop}", file=sys.stderr)
+        return EXIT_RESUMABLE
+    except KeyboardInterrupt:
+        print("dit: interrupted; the same command continues", file=sys.stderr)
+        return EXIT_RESUMABLE
+    except Exception as error:
+        message = input_message(error)
+        if message is None:
+            traceback.print_exc()
+            return EXIT_FAILED
+        print(f"dit: {message}", file=sys.stderr)
+        return EXIT_INPUT
+    return EXIT_DONE
+
+
+def input_message(error: BaseException) -> str | None:
+    """The message for a mistake of the user's, or None where the error is not one."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for link in chain:
+        if isinstance(link, InputError):
+            return str(link)
+    if isinstance(error, InstantiationException):
+        return f"{error} See the signature in the source, or dit <verb> --cfg job for the keys in use."
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        text = " ".join(str(error).split())
+        return f"{text} (--cfg job shows the keys that exist, conf/ the choices of each group)"
+    return None
+
+
+def instantiate(node: Any, **extra: Any) -> Any:
+    """``hydra.utils.instantiate``, for targets of this project only: ``_target_`` is code."""
+    _refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
+    return hydra.utils.instantiate(node, **extra, _convert_="all")
+
+
+def _refuse_foreign_targets(node: Any, key: str = "") -> None:
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith("dit."):
+            raise InputError(
+                f"{key}_target_", target, "names under dit.", "Put your code in a module of dit."
+            )
+        for name, child in node.items():
+            _refuse_foreign_targets(child, f"{key}{name}.")
+    elif isinstance(node, list):
+        for child in node:
+            _refuse_foreign_targets(child, key)
+
+
+def show(result: dict[str, Any], format: str, table: Callable[[dict[str, Any]], None]) -> None:
+    """Prints a result as one JSON document, or as the verb's table."""
+    check_choice("format", format, ("table", "json"))
+    if format == "json":
+        print(json.dumps(result, indent=2, allow_nan=False))
+    else:
+        table(result)
+
+
+@functools.cache
+def console() -> Any:
+    """The console that tables are printed on."""
+    from rich.console import Console
+
+    return Console()

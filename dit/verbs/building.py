@@ -1,0 +1,185 @@
+"""From a composed configuration to the plain values that the layers below take; the only readers of DictConfig.
+
+Functions that a plan needs import no torch; those that do say so in their first line by importing it inside.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dit.data.manifest import manifest_hash, read_manifest
+from dit.errors import InputError, check_number
+from dit.network.config import DiTConfig
+from dit.network.counting import Counts, count
+from dit.scaling.plan import Grid, Plan, make_plan
+from dit.verbs.app import instantiate
+
+if TYPE_CHECKING:
+    from dit.rundir import RunDirectory
+    from dit.training.engine import Job
+
+# What a run computes on, where it lies, how it is shown and how often it is saved: not what it is.
+NOT_IDENTITY = ("run_dir", "run_name", "hardware", "logger", "study", "format", "checkpoint_every_images")
+
+
+# -- without torch ---------------------------------------------------------------------------------------
+
+
+def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
+    """Latent shape (C, H, W), classes and training images: of the manifest, or before encoding of the settings."""
+    directory = Path(cfg.data.directory)
+    if (directory / "manifest.json").is_file():
+        manifest = read_manifest(directory)
+        channels, height, width = manifest["shape"]
+        return (channels, height, width), manifest["num_classes"], manifest["splits"]["train"]["count"]
+    check_number("data.image_size", cfg.data.image_size, low=1, integer=True)
+    shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
+    source, split = instantiate(cfg.data.source), cfg.data.split
+    n_train = len(source) - split.count if "count" in split else None
+    return shape, len(source.class_names), n_train
+
+
+def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
+    """The network of a configuration, with some of its settings replaced."""
+    return instantiate(cfg.network, **overrides)
+
+
+def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
+    """Parameters and multiply-adds of a network on the configuration's data."""
+    shape, num_classes, _ = data_facts(cfg)
+    factor = 2 if cfg.objective.get("learned_variance") else 1
+    return count(network, shape, num_classes, factor * shape[0])
+
+
+def grid(cfg: DictConfig) -> Grid:
+    """The grid of a study."""
+    study = cfg.study
+    if study.name is None:
+        raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
+    numbers = OmegaConf.to_container(study, resolve=True)
+    assert isinstance(numbers, dict)
+    keys = ("name", "budgets_flops", "widths", "min_images", "max_images", "seeds", "flops_per_second")
+    return Grid(**{key: numbers[key] for key in keys})  # type: ignore[arg-type]
+
+
+def plan(cfg: DictConfig, grid: Grid) -> Plan:
+    """The runs of a study."""
+    shape, num_classes, n_train = data_facts(cfg)
+    factor = 2 if cfg.objective.get("learned_variance") else 1
+
+    def count_width(width: int) -> Counts:
+        return count(network_config(cfg, width=width), shape, num_classes, factor * shape[0])
+
+    check_number("batch_size", cfg.batch_size, low=1, integer=True)
+    check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
+    return make_plan(grid, count_width, cfg.batch_size, cfg.warmup_images, n_train)
+
+
+def study_directory(cfg: DictConfig) -> Path:
+    """Where a study lies: ``study.directory``, or a folder of its name under ``runs/``."""
+    if cfg.study.directory is not None:
+        return Path(cfg.study.directory)
+    if cfg.study.name is None:
+        raise InputError(
+            "study.directory", None, "a study's directory", "Or choose one with experiment=digits."
+        )
+    return Path("runs") / cfg.study.name
+
+
+def identity(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+    """What a run was asked to do, and its hash: the settings that move its numbers, and its data by content."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(settings, dict)
+    asked = {str(key): value for key, value in settings.items() if key not in NOT_IDENTITY}
+    asked["data"] = manifest_hash(cfg.data.directory)
+    asked.pop("autoencoder", None)  # part of the data
+    text = json.dumps(asked, sort_keys=True, default=str)
+    return asked, hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# -- with torch ------------------------------------------------------------------------------------------
+
+
+def training_job(cfg: DictConfig, config_hash: str, run_directory: "RunDirectory") -> "Job":
+    """Everything a training run is made of, checked."""
+    from dit.data.draws import validation_draws
+    from dit.data.latents import LatentSet
+    from dit.rundir import git_commit
+    from dit.training.engine import Job
+    from dit.training.settings import Duration, Settings, read_points
+    from dit.training.strategy import Hardware
+
+    numbers = ("batch_size", "seed", "warmup_images", "label_dropout", "grad_clip", "log_every_images")
+    settings = Settings(**{key: cfg[key] for key in (*numbers, "checkpoint_every_images")})
+    objective, network = instantiate(cfg.objective), network_config(cfg)
+    optimizer, profiles = instantiate(cfg.optimizer), instantiate(cfg.averages)
+    hardware = Hardware(**cfg.hardware)
+    duration = Duration(**cfg.duration)
+    size = counts(cfg, network)
+    last_step = duration.in_steps(settings.batch_size, size.train_flops_per_image)
+    budgets = list(cfg.read_at_flops)
+    points = read_points(budgets, last_step, settings.batch_size, size.train_flops_per_image)
+    latents = LatentSet(cfg.data.directory, "train")
+    held_out = LatentSet(cfg.data.directory, "validation", verify=False)  # the line above read every file
+    draws = validation_draws(held_out, cfg.validation.n_draws, cfg.validation.n_bins, cfg.validation.seed)
+    name = cfg.run_name or run_directory.path.name
+    facts = {
+        "study": cfg.study.name or name,
+        "objective": describe_objective(cfg),
+        "git_commit": git_commit(),
+        "data": {"name": cfg.data.name, "manifest_hash": latents.manifest_hash, "n_train": len(latents)},
+    }
+    return Job(
+        name=name,
+        objective=objective,
+        network=network,
+        counts=size,
+        optimizer=optimizer,
+        profiles=profiles,
+        settings=settings,
+        latents=latents,
+        validation=draws,
+        validation_labels=held_out.labels[draws.index],
+        points=points,
+        config_hash=config_hash,
+        facts=facts,
+        hardware=hardware,
+        measures=sample_measures(cfg, run_directory.path, hardware.torch_device()),
+        sample_weights=cfg.sample_weights,
+        sinks=_sinks(cfg, config_hash, run_directory.path),
+    )
+
+
+def describe_objective(cfg: DictConfig) -> str:
+    """The objective's row, or its values where they were changed by hand."""
+    node = cfg.objective
+    parts = [node[key]["_target_"].rsplit(".", 1)[-1] for key in ("path", "target", "times", "weight")]
+    return "+".join(parts) + ("+learned_variance" if node.get("learned_variance") else "")
+
+
+def sample_measures(
+    cfg: DictConfig, run_dir: Path, device: Any
+) -> "list[tuple[str, Callable[..., dict[str, Any]]]]":
+    """The measures of generated images that a configuration asks for: (when, (denoiser, name, weights) -> fields)."""
+    protocols = cfg.evaluation.protocols
+    if not protocols:
+        return []
+    from dit.verbs.measuring import SampleMeasure, Yardstick
+
+    yardstick = Yardstick(cfg, device)
+    return [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in protocols.items()]
+
+
+def _sinks(cfg: DictConfig, config_hash: str, run_dir: Path) -> list[Any]:
+    if cfg.logger._target_ is None:
+        return []
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    return [
+        instantiate(
+            cfg.logger, run_id=config_hash, group=cfg.study.name, directory=str(run_dir), settings=settings
+        )
+    ]

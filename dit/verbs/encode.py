@@ -1,0 +1,59 @@
+"""``dit encode``: images -> latent shards; ``verify=DIR`` checks the hashes of a directory instead."""
+
+import logging
+import os
+import time
+
+from omegaconf import DictConfig
+
+from dit.data.manifest import verify
+from dit.verbs.app import hydra_app, instantiate
+
+log = logging.getLogger("dit")
+
+
+def task(cfg: DictConfig) -> None:
+    """Encodes one data set, or verifies what was encoded."""
+    if cfg.verify is not None:
+        log.info("%s: %d files are as written", cfg.verify, verify(cfg.verify))
+        return
+    data = cfg.data
+    source, autoencoder, split = (
+        instantiate(data.source),
+        instantiate(cfg.autoencoder.spec),
+        instantiate(data.split),
+    )
+    from dit.data.encode import encode_dataset  # torch: after the cheap checks
+
+    settings = ("name", "image_size", "flip", "dtype", "batch_size", "shard_images")
+    result = encode_dataset(
+        data.directory,
+        source,
+        autoencoder,
+        split,
+        **{key: data[key] for key in settings},
+        device=cfg.device,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        progress=_Lines(),
+    )
+    if not result.complete:
+        log.info("%d blocks are left to other processes", result.blocks_missing)
+    else:
+        log.info("%s %s", result.directory, "written" if result.fresh else "is there already")
+
+
+app = hydra_app("encode")(task)
+
+
+class _Lines:
+    """A log line per stage and every few seconds."""
+
+    def __init__(self) -> None:
+        self.last, self.stage = 0.0, ""
+
+    def __call__(self, stage: str, done: int, total: int, detail: str) -> None:
+        now = time.monotonic()
+        if stage != self.stage or done == total or now - self.last > 5:
+            self.last, self.stage = now, stage
+            log.info("%s %d/%d %s", stage, done, total, detail)

@@ -1,0 +1,104 @@
+"""``dit status``: where the runs of a study stand, from their files; also the live view of ``dit study``."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from dit.scaling.ledger import Entry, Ledger
+from dit.verbs import building
+from dit.verbs.app import console, hydra_app, show
+
+LINE_SECONDS = 20  # between plain lines where there is no terminal
+
+
+def task(cfg: DictConfig) -> None:
+    """Prints where the runs of a study stand."""
+    ledger = Ledger(Path(building.study_directory(cfg)))
+    show(as_dict(ledger.entries()), cfg.format, lambda result: console().print(_table(result)))
+
+
+app = hydra_app("status")(task)
+
+
+def as_dict(entries: list[Entry]) -> dict[str, Any]:
+    """The runs as JSON values, with a count of each state."""
+    runs = [_row(entry) for entry in entries]
+    states = [run["state"] for run in runs]
+    return {"runs": runs, "counts": {state: states.count(state) for state in sorted(set(states))}}
+
+
+def watch(ledger: Ledger, stop: threading.Event) -> None:
+    """Shows the runs until told to stop: a live table on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+            while not stop.wait(1):
+                live.update(_table(as_dict(ledger.entries())), refresh=True)
+        return
+    said = ""
+    while not stop.wait(LINE_SECONDS if said else 5):
+        said = _line(as_dict(ledger.entries()))
+        print(said, file=sys.stderr, flush=True)
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    status = entry.status
+    reached = entry.images_seen / entry.total_images
+    budgets = [r["budget_flops"] for r in entry.plan["readings"] if r["images"] > entry.images_seen]
+    return {
+        "run": entry.name,
+        "state": entry.state,
+        "images_seen": entry.images_seen,
+        "total_images": entry.total_images,
+        "share": reached,
+        "next_budget_flops": budgets[0] if budgets else None,
+        "loss": status.get("loss"),
+        "images_per_second": status.get("images_per_second"),
+        "eta_seconds": status.get("eta_seconds") if entry.state == "running" else None,
+        "message": status.get("message"),
+    }
+
+
+def _table(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(caption=", ".join(f"{n} {state}" for state, n in result["counts"].items()))
+    for heading in ("run", "state", "images", "of", "next budget", "loss", "images/s", "ETA"):
+        table.add_column(heading, justify="right")
+    for run in result["runs"]:
+        table.add_row(
+            run["run"],
+            run["state"],
+            f"{run['images_seen']:,}",
+            f"{run['share']:.0%}",
+            _number(run["next_budget_flops"], ".3g"),
+            _number(run["loss"], ".4f"),
+            _number(run["images_per_second"], ",.0f"),
+            _seconds(run["eta_seconds"]),
+        )
+    return table
+
+
+def _line(result: dict[str, Any]) -> str:
+    running = [
+        f"{run['run']} {run['share']:.0%} (loss {_number(run['loss'], '.4f')}, "
+        f"{_number(run['images_per_second'], ',.0f')} images/s, ETA {_seconds(run['eta_seconds'])})"
+        for run in result["runs"]
+        if run["state"] == "running"
+    ]
+    counts = ", ".join(f"{n} {state}" for state, n in result["counts"].items())
+    return f"{time.strftime('%H:%M:%S')} {counts}" + (": " + "; ".join(running) if running else "")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{int(value) // 60}:{int(value) % 60:02d}"

@@ -1,0 +1,125 @@
+"""Hydra's ``local`` launcher: the jobs of a sweep on this machine, a few at a time.
+
+Hydra accepts plugins from the ``hydra_plugins`` namespace alone, hence this folder. Each worker process runs one job
+after another, so the seconds that torch takes to import are paid once per worker, and dies with the driver: after a
+``kill -9`` of the driver no orphan goes on writing.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from dit import signals
+
+_PR_SET_PDEATHSIG = 1
+
+
+class LocalLauncher(Launcher):
+    """Runs jobs in a pool of processes.
+
+    Args:
+        jobs: how many at a time; null is one per core.
+    """
+
+    def __init__(self, jobs: int | None = None) -> None:
+        self.jobs = jobs or os.cpu_count() or 1
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.task_function: TaskFunction | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs every job and returns what became of each; a job that fails, or whose worker dies, stops no other.
+
+        A stop signal is passed on to the workers, which end their jobs with a checkpoint; jobs not begun are dropped.
+        """
+        setup_globals()
+        assert self.config is not None
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        state = Singleton.get_state()
+        with ProcessPoolExecutor(
+            max_workers=min(self.jobs, len(job_overrides)),
+            mp_context=get_context("spawn"),
+            initializer=_begin_worker,
+        ) as pool:
+            arguments = (self.hydra_context, self.config, self.task_function, state)
+            futures = [
+                pool.submit(_run, index, list(overrides), *arguments)
+                for index, overrides in enumerate(job_overrides, initial_job_idx)
+            ]
+            _wait(pool, futures)
+        return [_outcome(future) for future in futures]
+
+
+def _begin_worker() -> None:
+    signals.listen()
+    # numpy and torch read it when they are imported; a run sets its own number of threads after that
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _run(
+    index: int,
+    overrides: list[str],
+    hydra_context: HydraContext,
+    config: DictConfig,
+    task_function: TaskFunction,
+    state: Any,
+) -> JobReturn:
+    setup_globals()
+    Singleton.set_state(state)
+    job_config = hydra_context.config_loader.load_sweep_config(config, overrides)
+    with open_dict(job_config):
+        job_config.hydra.job.id = f"job-{index}"
+        job_config.hydra.job.num = index
+    OmegaConf.set_readonly(job_config.hydra, None)
+    result = run_job(
+        hydra_context=hydra_context,
+        task_function=task_function,
+        config=job_config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    if result.status is JobStatus.FAILED:
+        # an exception of a library may not pickle; its text, with the run's log, is what the driver needs
+        error = result._return_value
+        result._return_value = (
+            error if type(error).__module__.startswith("dit.") else RuntimeError(repr(error))
+        )
+    return result
+
+
+def _wait(pool: ProcessPoolExecutor, futures: Sequence[Future[JobReturn]]) -> None:
+    told = False
+    while wait(futures, timeout=0.3).not_done:
+        if signals.stop_requested() and not told:
+            told = True
+            for future in futures:
+                future.cancel()
+            for process in (pool._processes or {}).values():
+                process.terminate()  # SIGTERM: a flag in the worker
+
+
+def _outcome(future: "Future[JobReturn]") -> JobReturn:
+    if future.cancelled():
+        return JobReturn(status=JobStatus.UNKNOWN)
+    error = future.exception()
+    if error is not None:
+        result = JobReturn(status=JobStatus.FAILED)
+        result.return_value = error
+        return result
+    return future.result()
