@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dit.diffusion.denoiser import Prediction
 from dit.diffusion.guidance import AnyDenoiser, Guided
-from dit.diffusion.sampling import Grid, NoiseStream, Sample, Solver, first_time, run
+from dit.diffusion.sampling import Grid, NoiseStream, Sample, Solver, first_time, prior_deviation, run
 from dit.diffusion.targets import per_sample
 from dit.errors import InputError, check_number
 
@@ -70,7 +70,8 @@ class KnownRegion(Guided):
 
     def __init__(self, denoiser: AnyDenoiser, x0: Tensor, known: Tensor) -> None:
         super().__init__(denoiser)
-        if known.dtype != torch.bool or torch.broadcast_shapes(known.shape, x0.shape) != x0.shape:
+        fits = known.ndim <= x0.ndim and all(k in (1, n) for k, n in zip(known.shape[::-1], x0.shape[::-1]))
+        if known.dtype != torch.bool or not fits:
             got = f"({known.dtype} {tuple(known.shape)})"
             raise InputError("mask", got, f"a bool mask that broadcasts to {tuple(x0.shape)}")
         self.x0, self.known = x0, known
@@ -113,8 +114,8 @@ def inpaint(
     stream = NoiseStream(seeds, x0.shape[1:], x0.device, x0.dtype)
     told = KnownRegion(denoiser, x0, known)
     ts = first_time(told, grid(told.path))
-    alpha, sigma = float(told.path.alpha(ts[0])), float(told.path.sigma(ts[0]))
-    x = alpha * torch.where(known, x0, 0) + sigma * stream()
+    alpha, sigma, eps = float(told.path.alpha(ts[0])), float(told.path.sigma(ts[0])), stream()
+    x = torch.where(known, alpha * x0 + sigma * eps, prior_deviation(told.path, ts[0]) * eps)
     return run(told, solver, ts, x, y, stream)
 
 
@@ -182,4 +183,4 @@ def interpolate(
         return slerp(first, last, fractions)
 
     ts = first_time(denoiser, grid(denoiser.path))
-    return run(denoiser, solver, ts, float(denoiser.path.sigma(ts[0])) * draw(), y, draw)
+    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * draw(), y, draw)

@@ -2,11 +2,11 @@
 
 Along dx/dt = v(x, t) the log-density changes by -div v, so that
 
-    ln p(x0) = ln N(x_T; 0, sigma_T^2) + integral of div v dt + D ln alpha_0,
+    ln p(x0) = ln N(x_T; 0, alpha_T^2 + sigma_T^2) + integral of div v dt + D ln alpha_0,
 
-with the ODE followed from the grid's last noisy time, where x = alpha x0, up to its first, and the prior that
-`dit.diffusion.sampling.sample` starts from. The density is that of x0 with the little noise sigma / alpha of
-that last time.
+with the ODE followed from the grid's last noisy time, where x = alpha_0 x0, up to its first, and the prior
+from which `dit.diffusion.sampling.sample` starts. It is the density of what that sampler draws, with the
+little noise sigma / alpha of the last noisy time.
 
 Bits per dimension are -log2 p(x0) / D in the units of x0 as it is handed in, with no dequantisation: for
 8-bit values scaled to [-1, 1] add log2(127.5).
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from dit.diffusion.guidance import AnyDenoiser
-from dit.diffusion.sampling import Grid, NoiseStream, counted, first_time
+from dit.diffusion.sampling import Grid, NoiseStream, counted, first_time, prior_deviation
 from dit.diffusion.solvers import level, velocity
 from dit.errors import InputError, check_number
 
@@ -87,9 +87,9 @@ def likelihood(
             v4, d4 = slope(x + h * v3, end.t)
             x = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
             change = change + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
-    dims, sigma = x0[0].numel(), noisy[-1].sigma
-    prior = -(x.double() ** 2).flatten(1).sum(1) / (2 * sigma**2) - dims / 2 * math.log(
-        2 * math.pi * sigma**2
+    dims, variance = x0[0].numel(), prior_deviation(path, ts[0]) ** 2
+    prior = -x.double().square().flatten(1).sum(1) / (2 * variance) - dims / 2 * math.log(
+        2 * math.pi * variance
     )
     log_density = prior + change + dims * math.log(noisy[0].alpha)
     return Likelihood(log_density, -log_density / (dims * math.log(2)), evaluations.per_sample(len(x0)))

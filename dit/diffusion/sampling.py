@@ -126,6 +126,14 @@ def first_time(denoiser: AnyDenoiser, ts: Tensor) -> Tensor:
     return torch.cat([limit[None], ts[1:]])
 
 
+def prior_deviation(path: Path, t: Tensor) -> float:
+    """Standard deviation of x_t for data of unit variance, sqrt(alpha^2 + sigma^2): what samples start from.
+
+    1 on variance-preserving paths, as DDPM and DiT have it; on VE 80.006 where EDM starts from 80.
+    """
+    return float(torch.sqrt(path.alpha(t) ** 2 + path.sigma(t) ** 2))
+
+
 def run(
     denoiser: AnyDenoiser, solver: Solver, ts: Tensor, x: Tensor, y: Tensor | None, noise: NoiseSource
 ) -> Sample:
@@ -156,8 +164,8 @@ def sample(
 ) -> Sample:
     """Samples, one per seed: noise at the grid's first time, carried to its last by the solver.
 
-    The start is sigma(ts[0]) times the first draw of each sample's stream; a stochastic solver draws on from
-    there. What alpha leaves of the data at ts[0] is neglected, as everywhere in the field.
+    The start is `prior_deviation` at the grid's first time, times the first draw of each sample's stream; a
+    stochastic solver draws on from there. Seeds mean the same noise at any batch size.
 
     Args:
         denoiser: a `Denoiser` or a guided one, on ``device``.
@@ -171,4 +179,4 @@ def sample(
     """
     stream = NoiseStream(seeds, shape, device, dtype)
     ts = first_time(denoiser, grid(denoiser.path))
-    return run(denoiser, solver, ts, float(denoiser.path.sigma(ts[0])) * stream(), y, stream)
+    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * stream(), y, stream)
