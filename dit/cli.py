@@ -1,12 +1,14 @@
 """The ``dit`` command: one verb, then Hydra overrides.
 
-This file imports only the standard library, so that ``dit --help`` answers at once; each verb imports what it needs.
+This file imports nothing but the standard library and the exit codes, so that ``dit --help`` answers at once; each verb imports what it needs.
 Exit codes: 0 done, 2 the user's input is wrong, 75 stopped on request and resumable, 1 anything else.
 """
 
 import importlib
 import os
 import sys
+
+from dit.errors import EXIT_DONE, EXIT_INPUT
 
 VERBS = {
     "encode": "images -> autoencoder moments -> latent shards with a manifest",
@@ -21,7 +23,6 @@ VERBS = {
     "status": "where the runs of a study stand",
     "bench": "throughput and time split of training, sampling or data",
 }
-EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE = 0, 1, 2, 75
 
 
 def usage() -> str:

@@ -1,4 +1,4 @@
-"""The one error a user can cause, and the checks that raise it.
+"""The one error a user can cause, the checks that raise it, and the exit codes.
 
 Every message names the key, what it got, what is allowed and the remedy; the command line turns it into exit code 2
 without a traceback. Imports nothing, so that every layer may use it.
@@ -6,6 +6,9 @@ without a traceback. Imports nothing, so that every layer may use it.
 
 import math
 from collections.abc import Iterable
+
+# Exit codes of the command line: done, anything else, the user's input is wrong, stopped on request and resumable.
+EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE = 0, 1, 2, 75
 
 
 class InputError(ValueError):

@@ -1,5 +1,6 @@
 """Device, precision and processes: how Lightning's trainer is set up."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,9 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from dit.errors import check_choice, check_number
+
+# Lightning announces devices and tips for every trainer; a study makes many.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dit.cli import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE
-from dit.errors import InputError, check_choice
+from dit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE, InputError, check_choice
 
 
 class Stopped(Exception):
@@ -32,29 +31,43 @@ def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Call
     """Decorates a verb's task so that calling it composes ``conf/<config_name>.yaml`` with the command line."""
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
-        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(task)
+        @functools.wraps(task)
+        def guarded(cfg: DictConfig) -> None:
+            try:
+                task(cfg)
+            except Exception as error:  # before Hydra sees it, which would print a line of its own
+                sys.exit(explain(error))
+
+        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(guarded)
 
     return decorate
 
 
 def run(app: Callable[[], None]) -> int:
-    """Runs a Hydra app and returns the exit code; a user's mistake is one message, anything else a traceback."""
+    """Runs a Hydra app and returns the exit code."""
     try:
         app()
-    except Stopped as stop:
-        print(f"dit: {stop}", file=sys.stderr)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        return explain(error)
+    return EXIT_DONE
+
+
+def explain(error: BaseException) -> int:
+    """Says on stderr what went wrong, a user's mistake as one message, and returns the exit code."""
+    if isinstance(error, Stopped):
+        print(f"dit: {error}", file=sys.stderr)
         return EXIT_RESUMABLE
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         print("dit: interrupted; the same command continues", file=sys.stderr)
         return EXIT_RESUMABLE
-    except Exception as error:
-        message = input_message(error)
-        if message is None:
-            traceback.print_exc()
-            return EXIT_FAILED
-        print(f"dit: {message}", file=sys.stderr)
-        return EXIT_INPUT
-    return EXIT_DONE
+    message = input_message(error)
+    if message is None:
+        traceback.print_exception(error)
+        return EXIT_FAILED
+    print(f"dit: {message}", file=sys.stderr)
+    return EXIT_INPUT
 
 
 def input_message(error: BaseException) -> str | None:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from dit import signals
 from dit.errors import InputError
 from dit.rundir import make_directory, write_json
-from dit.verbs import building, train
+from dit.verbs import building, report, train
 from dit.verbs.app import Stopped, config_dir, hydra_app
 
 log = logging.getLogger("dit")
@@ -57,7 +57,7 @@ def task(cfg: DictConfig) -> None:
                 f"runs not done after {1 + cfg.study.retries} attempts: {', '.join(failed)}; "
                 f"see log.txt in {directory / 'runs'}/<run>, or dit status study.directory={directory}"
             )
-        _report(directory)
+        report.write(directory, directory / "report")
 
 
 app = hydra_app("study")(task)
@@ -159,11 +159,3 @@ def _watch(ledger: Any) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _report(directory: Path) -> None:
-    from dit.scaling.report.page import format_headline, write_report
-
-    headline = write_report(directory, directory / "report")
-    print(format_headline(headline))
-    print(f"report: {directory / 'report' / 'report.html'}")
