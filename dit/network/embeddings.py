@@ -66,7 +66,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 def resize_positions(learned: Tensor, base: Grid, grid: Grid) -> Tensor:
     """Learned positions (N_base, D) bicubically resized to another grid (N, D)."""
     image = learned.float().unflatten(0, base).permute(2, 0, 1).unsqueeze(0)
-    image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+    image = F.interpolate(image, size=grid, mode="bicubic", antialias=True)
     return image.squeeze(0).flatten(1).T.to(learned.dtype)
 
 
@@ -82,7 +82,9 @@ def time_features(t: Tensor, convention: str = "dit") -> Tensor:
     half = N_TIME_FEATURES // 2
     octaves = half - 1 if convention == "diffusers" else half
     steps = torch.arange(half, dtype=torch.float32, device=t.device)
-    frequencies = torch.exp(steps * (-math.log(10_000.0) / octaves))
+    frequencies = torch.exp(
+        -math.log(10_000.0) * steps / octaves
+    )  # in this order, as DiT rounds: t reaches 1000
     t = t.float()
     if convention == "sit":
         t = 1 - t / 1000
