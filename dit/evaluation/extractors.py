@@ -4,6 +4,7 @@ B images, D feature width, K classes.
 """
 
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,9 @@ class TorchScript(Extractor):
         self.sha256 = file_sha256(path)
         self.name = f"torchscript-{Path(path).stem}"
         try:
-            self.network = torch.jit.load(str(path), map_location=device).eval()
+            with warnings.catch_warnings():  # torch 2.15 advises torch.export
+                warnings.simplefilter("ignore", FutureWarning)
+                self.network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
             raise InputError(
                 "evaluation.extractor", str(path), "a TorchScript file", str(error)[:200]

@@ -30,25 +30,40 @@ class Pixels(nn.Module):
         return x - self.convolution(x) + 0.1 * y[:, None, None, None]
 
 
+def make_denoiser() -> Denoiser:
+    return Denoiser(Pixels().eval(), Linear(), Velocity())
+
+
+def make_codec() -> Codec:
+    return Codec(Autoencoder("identity", None), torch.zeros(3), torch.ones(3))
+
+
+def make_images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+SAMPLING = {"solver": solvers.euler, "grid": functools.partial(grids.uniform, n_steps=4)}
+
+
 @pytest.fixture
 def denoiser() -> Denoiser:
-    return Denoiser(Pixels().eval(), Linear(), Velocity())
+    return make_denoiser()
 
 
 @pytest.fixture
 def codec() -> Codec:
-    return Codec(Autoencoder("identity", None), torch.zeros(3), torch.ones(3))
+    return make_codec()
 
 
 @pytest.fixture
 def sampling() -> dict:
-    return {"solver": solvers.euler, "grid": functools.partial(grids.uniform, n_steps=4)}
+    return SAMPLING
 
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return make_images()
 
 
 def correlated(n: int, dim: int, seed: int, offset: float = 0.0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Inception score, kernel distance, precision, recall against torch-fidelity; extrapolation of a known bias."""
+"""Inception score, kernel distance, precision and recall against torch-fidelity; extrapolation of a bias."""
 
 import numpy as np
 import pytest
