@@ -130,7 +130,7 @@ def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
         b: where fraction 1 is, (C, H, W).
         fractions: f (B,).
 
-    Source: DDIM, 2010.02502, appendix D.5.
+    Source: DDIM, 2010.02502, section 5.3.
     """
     cosine = torch.dot(a.flatten().double(), b.flatten().double()) / (a.double().norm() * b.double().norm())
     angle = torch.acos(cosine.clamp(-1, 1))

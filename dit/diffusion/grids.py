@@ -77,7 +77,7 @@ def log_snr(
         sigma_min: sigma / alpha at the last network call; null is the path's end, at least 1/1000.
         sigma_max: sigma / alpha at the first network call; null is the path's end, at most 1000.
 
-    Source: DPM-Solver, 2206.00927, section 3.1 (uniform logSNR).
+    Source: DPM-Solver, 2206.00927 (uniform logSNR).
     """
     check_number("grid.n_steps", n_steps, low=2, integer=True)
     first, last = _log_snr_ends(path, sigma_min, sigma_max)

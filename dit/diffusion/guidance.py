@@ -154,7 +154,7 @@ class ClassifierFree(_TwoClasses):
     Raises:
         InputError: a value is out of range, or no null class is known.
 
-    Source: 2207.12598, equation 6; the interval 2404.07724, equation 4.
+    Source: 2207.12598, equation 6; the interval 2404.07724.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class NegativeClass(_TwoClasses):
     Raises:
         InputError: a value is out of range.
 
-    Source: negative conditioning, 2206.01714 (section 3.2, concept negation), in the form of 2207.12598.
+    Source: negative conditioning, 2206.01714, in the form of 2207.12598.
     """
 
     def __init__(
@@ -215,11 +215,11 @@ class Autoguidance(Guided):
     Raises:
         InputError: a value is out of range, or the two denoisers have different paths.
 
-    Source: 2406.02507, equation 4.
+    Source: 2406.02507.
     """
 
     def __init__(
-        self, denoiser: AnyDenoiser, weak: AnyDenoiser, scale: float = 1.5, interval: Interval | None = None
+        self, denoiser: AnyDenoiser, weak: AnyDenoiser, scale: float = 2.0, interval: Interval | None = None
     ) -> None:
         super().__init__(denoiser, interval)
         check_number("guidance.scale", scale, low=0)

@@ -112,17 +112,17 @@ def first_time(denoiser: AnyDenoiser, ts: Tensor) -> Tensor:
     """``ts``, its first time moved to sigma / alpha 1000 where the target says nothing of data at pure noise.
 
     Noise and Score divide by alpha: an error of the network at t = 1 - 1e-5 would count 1e5 times in x0. SiT
-    leaves out the same 1e-3 of its paths for these targets (2401.08740, appendix A). Other targets, and grids
+    leaves out the same 1e-3 of its paths for these targets (2401.08740). Other targets, and grids
     that start lower, stay as they are.
     """
     path = denoiser.path
-    limit = path.t_of_log_snr(torch.tensor(-LOG_SNR_LIMIT, dtype=torch.float64))
-    if not isinstance(denoiser.target, (Noise, Score)) or ts[0] <= limit:
+    reached = float(path.log_snr(ts[0])) >= -LOG_SNR_LIMIT
+    if reached or not isinstance(denoiser.target, (Noise, Score)):
         return ts
+    limit = path.t_of_log_snr(torch.tensor(-LOG_SNR_LIMIT, dtype=torch.float64))
     if ts[1] >= limit:
-        raise InputError(
-            "grid", float(ts[1]), f"a second time below {float(limit):.6g} for a target of noise or score"
-        )
+        allowed = f"a second time below {float(limit):.6g} for a target of noise or score"
+        raise InputError("grid", float(ts[1]), allowed, "Take fewer steps, or grid=log_snr.")
     return torch.cat([limit[None], ts[1:]])
 
 

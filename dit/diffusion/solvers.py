@@ -294,7 +294,7 @@ def euler_maruyama(
         InputError: a step is so large that its noise exceeds the level it stands at (w h > 2 sigma^2): it
             would diverge.
 
-    Source: SiT, 2401.08740, equation 6 and section 3.4; score SDE, 2011.13456, equation 6 and appendix E.
+    Source: SiT, 2401.08740; score SDE, 2011.13456, equation 6 and appendix E.
     """
     check_choice("solver.diffusion", diffusion, ("sigma", "path"))
     path, draw = denoiser.path, _source(noise, "euler_maruyama")
