@@ -1,0 +1,119 @@
+"""Damped Newton on many fits at once.
+
+Legend: R rows fitted side by side, n points, p parameters, q free directions. Each row has its own weights
+(bootstrap multiplicities) and may have its own data; rows leave the batch as they converge.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dit.scaling.fit.losses import Loss
+
+Array = np.ndarray
+FLAT = 1e-9  # converged: the gradient against the sum of its absolute parts
+NEARLY_FLAT = 1e-6  # converged too where rounding hides any further decrease (a kink of Huber's loss)
+STALLED = 1e7  # damping at which no step lowers the objective any more
+
+
+class Law(Protocol):
+    """What the optimiser asks of a law: values, slopes, and sums of slopes and curvatures over points."""
+
+    def value(self, theta: Array) -> Array:
+        """Predicted ln L (R, n) for parameters (R, p)."""
+        ...
+
+    def value_and_shares(self, theta: Array) -> tuple[Array, Any]:
+        """Predicted ln L (R, n), and what ``contract`` wants to know of it."""
+        ...
+
+    def jacobian(self, theta: Array) -> Array:
+        """D ln L / d theta, (R, n, p)."""
+        ...
+
+    def contract(self, shares: Any, first: Array, second: Array) -> tuple[Array, Array]:
+        """Gradient (R, p) and Hessian (R, p, p) of sum rho, given w rho' and w rho'' (R, n)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Optima of R rows: parameters (R, p), reported objective (R,), converged (R,), iterations used."""
+
+    theta: Array
+    objective: Array
+    converged: Array
+    iterations: int
+
+
+def newton(
+    law: Law, loss: Loss, y: Array, w: Array, theta: Array, max_iterations: int, basis: Array | None = None
+) -> Minimum:
+    """Levenberg-damped Newton with the exact Hessian, negative curvature turned round, row by row.
+
+    A row has converged when its gradient is FLAT, or when the next full step would lower the objective by
+    less than 1e-15 of it.
+
+    Args:
+        law: the law on the n points.
+        loss: its derivatives in ln L.
+        y: (R, n) measured ln L.
+        w: (R, n) weights.
+        theta: (R, p) starts.
+        max_iterations: steps per row.
+        basis: (R, p, q) directions each row may move in; all of them where it is absent.
+    """
+    theta = theta.copy()
+    rows, p = theta.shape
+    basis = np.broadcast_to(np.eye(p), (rows, p, p)) if basis is None else basis
+    done, damping, active = np.zeros(rows, bool), np.full(rows, 1e-3), np.arange(rows)
+    value, gradient, hessian, size = _derivatives(law, loss, y, w, theta, basis)
+    iteration = 0
+    for iteration in range(1, max_iterations + 1):  # noqa: B007  (its last value is reported)
+        step, predicted, full = _step(gradient[active], hessian[active], damping[active])
+        slope = np.abs(gradient[active]).max(1) / np.maximum(size[active], 1e-300)
+        stalled = damping[active] > STALLED
+        flat = (slope <= FLAT) | (full <= 1e-15 * value[active] + 1e-28) | (stalled & (slope <= NEARLY_FLAT))
+        done[active[flat]] = True
+        going = ~(flat | stalled)
+        active, step, predicted = active[going], step[going], predicted[going]
+        if not len(active):
+            break
+        trial = theta[active] + np.einsum("rpq,rq->rp", basis[active], step)
+        new = _derivatives(law, loss, y[active], w[active], trial, basis[active])
+        gain = (value[active] - new[0]) / np.maximum(predicted, 1e-300)
+        better = np.isfinite(new[0]) & (new[0] < value[active])
+        moved = active[better]
+        theta[moved] = trial[better]
+        value[moved], gradient[moved], hessian[moved], size[moved] = (part[better] for part in new)
+        factor = np.where(~better, 6.0, np.where(gain > 0.75, 0.1, np.where(gain > 0.25, 0.5, 2.0)))
+        damping[active] = np.maximum(damping[active] * factor, 1e-14)
+    return Minimum(theta, value * loss.unit, done, iteration)
+
+
+def _derivatives(
+    law: Law, loss: Loss, y: Array, w: Array, theta: Array, basis: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Objective (R,), gradient (R, q), Hessian (R, q, q), and the gradient's scale (R,): sum |w rho'|."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a wild trial step is refused by its objective
+        f, shares = law.value_and_shares(theta)
+        rho, first, second = loss.derivatives(f, y)
+        first *= w
+        gradient, hessian = law.contract(shares, first, second * w)
+        gradient = np.einsum("rpq,rp->rq", basis, gradient)
+        hessian = basis.transpose(0, 2, 1) @ hessian @ basis
+        return np.einsum("rn,rn->r", rho, w), gradient, hessian, np.abs(first).sum(1)
+
+
+def _step(gradient: Array, hessian: Array, damping: Array) -> tuple[Array, Array, Array]:
+    """Step (R, q), the decrease it promises (R,), and the one that the undamped step would promise (R,)."""
+    values, vectors = np.linalg.eigh(hessian)
+    along = np.einsum("rji,rj->ri", vectors, gradient)
+    curvature = np.abs(values)
+    top = curvature.max(1, keepdims=True) + 1e-300
+    lifted = np.maximum(curvature, 1e-14 * top) + damping[:, None] * top
+    coefficient = -along / lifted
+    predicted = -(coefficient * along).sum(1) - 0.5 * (coefficient**2 * curvature).sum(1)
+    full = 0.5 * (along**2 / np.maximum(curvature, 1e-14 * top)).sum(1)
+    return np.einsum("rij,rj->ri", vectors, coefficient), predicted, full

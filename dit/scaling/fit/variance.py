@@ -1,0 +1,73 @@
+"""Noise of runs and of readings, split from the residuals of a fit.
+
+Legend: n readings of G runs, p parameters. A reading's residual is a run's own shift plus the reading's own
+noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances of the noise.
+
+    Args:
+        reading: variance of a single reading.
+        run: variance of the shift that all readings of a run share.
+        freedom: degrees of freedom on which the two stand (Satterthwaite's, of the residual sum of squares).
+    """
+
+    reading: float
+    run: float
+    freedom: float
+
+    def draw(self, rng: np.random.RandomState, rows: int, runs: Array) -> Array:
+        """Noise (rows, n) with these variances, each row with its own draw of their common scale.
+
+        The scale is the square root of freedom / chi^2(freedom): variances estimated on few degrees of
+        freedom then give the heavy tails (Student's) that they ought to.
+        """
+        scale = np.sqrt(self.freedom / rng.chisquare(self.freedom, (rows, 1)))
+        shift = np.sqrt(self.run) * rng.standard_normal((rows, runs.max() + 1))[:, runs]
+        return scale * (shift + np.sqrt(self.reading) * rng.standard_normal((rows, len(runs))))
+
+
+def components(residual: Array, jacobian: Array, runs: Array) -> Components:
+    """The two variances by matching two quadratic forms of the residuals to their expectations.
+
+    The forms are the sum of squares and the sum of squares of run means; expectations account for the p
+    directions that the fit took out of the residuals. A negative estimate is zero, and the other then stands
+    alone.
+
+    Args:
+        residual: (n,) residuals of the fit.
+        jacobian: (n, p) slopes of the fitted values in the parameters.
+        runs: (n,) index of each reading's run.
+
+    Source: Searle, Casella & McCulloch, Variance Components (1992), section 5.2 (Henderson's idea).
+    """
+    n = len(residual)
+    left = np.eye(n) - jacobian @ np.linalg.pinv(jacobian)
+    member = np.eye(runs.max() + 1)[runs]
+    mean = member @ (member / member.sum(0)).T
+    if member.shape[1] == n:
+        reading, run = float(residual @ residual / np.trace(left)), 0.0
+    else:
+        shift = member @ member.T
+        table = np.array(
+            [[np.trace(left @ form @ left @ cov) for cov in (np.eye(n), shift)] for form in (np.eye(n), mean)]
+        )
+        observed = np.array([residual @ residual, residual @ mean @ residual])
+        reading, run = np.linalg.lstsq(table, observed, rcond=None)[0]
+        if run < 0:
+            reading, run = observed[0] / table[0, 0], 0.0
+        elif reading < 0:
+            reading, run = 0.0, observed[0] / table[0, 1]
+    covariance = left @ (run * member @ member.T + reading * np.eye(n)) @ left
+    total = np.trace(covariance)
+    freedom = total**2 / np.sum(covariance * covariance) if total > 0 else float(np.trace(left))
+    return Components(float(reading), float(run), float(freedom))
