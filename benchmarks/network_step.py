@@ -1,9 +1,10 @@
 """Time of our forward and backward over that of diffusers' DiT of the same size: CPU, float32, one process.
 
-    python -m benchmarks.network_step [--repeats 7]
+    python -m benchmarks.network_step [--repeats 15]
 
-The two take turns, so that whatever else the machine does hits both; the ratio of medians is the result. Both
-have adaLN-Zero, the same weights' shapes and the same batch; the gradients of every parameter are computed.
+The two take turns, so that whatever else the machine does hits both; the median of the ratios is the result.
+Both have adaLN-Zero, the same weights' shapes and the same batch; the gradients of every parameter are
+computed.
 """
 
 import argparse
@@ -12,9 +13,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from dit.network.config import DiTConfig
@@ -36,11 +38,11 @@ def seconds(network: nn.Module, run: Callable[[nn.Module], Tensor]) -> float:
     return elapsed
 
 
-def compare(size: tuple[int, int, int, int, int, int], repeats: int) -> dict[str, float]:
-    """Median seconds of one forward and backward of both, and the ratio ours / theirs."""
+def compare(size: tuple[int, int, int, int, int, int], repeats: int) -> dict[str, Any]:
+    """Median seconds of one forward and backward of both, and quartiles of the ratio ours / theirs."""
     width, depth, heads, patch_size, side, batch = size
-    ours = DiT(DiTConfig(width, depth, heads, patch_size), (4, side, side), 10, 8)
-    theirs = DiTTransformer2DModel(
+    mine = DiT(DiTConfig(width, depth, heads, patch_size), (4, side, side), 10, 8)
+    other = DiTTransformer2DModel(
         num_attention_heads=heads,
         attention_head_dim=width // heads,
         in_channels=4,
@@ -54,8 +56,8 @@ def compare(size: tuple[int, int, int, int, int, int], repeats: int) -> dict[str
     x, t = torch.randn(batch, 4, side, side), torch.rand(batch) * 1000
     y = torch.randint(0, 10, (batch,))
     runs = {
-        "ours": (ours, lambda network: network(x, t, y)),
-        "diffusers": (theirs, lambda network: network(x, t, y).sample),
+        "ours": (mine, lambda network: network(x, t, y)),
+        "diffusers": (other, lambda network: network(x, t, y).sample),
     }
     times: dict[str, list[float]] = {"ours": [], "diffusers": []}
     for repeat in range(repeats + 1):
@@ -64,7 +66,9 @@ def compare(size: tuple[int, int, int, int, int, int], repeats: int) -> dict[str
             if repeat:  # the first round warms up
                 times[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    return {**medians, "ratio": medians["ours"] / medians["diffusers"]}
+    ratios = [ours / theirs for ours, theirs in zip(times["ours"], times["diffusers"], strict=True)]
+    low, ratio, high = statistics.quantiles(ratios, n=4)
+    return {**medians, "ratio": ratio, "ratio_quartiles": [low, high]}
 
 
 def main() -> None:
@@ -72,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     for name, size in SIZES.items():
         row = {
