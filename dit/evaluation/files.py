@@ -1,0 +1,140 @@
+"""Evaluation of images on disk: any set against any reference.
+
+B images of a batch, N images in all.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from dit.errors import InputError, check_number
+from dit.evaluation.evaluate import Evaluation
+from dit.evaluation.features import Extractor
+from dit.evaluation.images import ImageSet, open_images
+from dit.evaluation.measure import NEED_REFERENCE_FEATURES, Measured, Meter, check_metrics, compare
+from dit.evaluation.protocol import Protocol
+from dit.evaluation.statistics import read_arrays
+
+
+def evaluate_images(
+    images: ImageSet,
+    extractor: Extractor,
+    reference: Measured,
+    *,
+    n: int | None = None,
+    metrics: Iterable[str] = ("fd",),
+    subsets: Sequence[int] = (),
+    batch_size: int = 128,
+    preview: int = 0,
+    distributed: bool = False,
+) -> Evaluation:
+    """The metrics of a set of images, made by whomever, against a reference.
+
+    Args:
+        images: from ``open_images``.
+        extractor: makes the features.
+        reference: from ``open_reference``.
+        n: how many of the first images; all of them by default.
+        metrics: names of ``dit.evaluation.measure.METRICS``.
+        subsets: increasing smaller N to report too.
+        batch_size: images at a time; moves no number.
+        preview: how many of the first images to hand back.
+        distributed: whether every rank of the process group calls this and measures its share.
+
+    Raises:
+        InputError: fewer images than asked for, an image that cannot be read, or a reference of another
+            extractor.
+    """
+    n = len(images) if n is None else n
+    sets = measure_images(
+        images, extractor, metrics, counts=[*subsets, n], batch_size=batch_size, distributed=distributed
+    )
+    protocol = Protocol(
+        reference=str(reference.stats.metadata.get("images", "unknown")),
+        reference_n=reference.stats.n,
+        extractor=extractor.name,
+        extractor_sha256=extractor.sha256,
+        preprocessing=extractor.preprocessing,
+        n=n,
+        rounding="as stored",
+    )
+    shown = images.read(0, min(preview, n)) if preview else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    labels = torch.empty(0, dtype=torch.int64)
+    found = []
+    for count, measured in zip([*subsets, n], sets):
+        numbers = {**compare(measured, reference, metrics), "accuracy": None, "n": count}
+        found.append(Evaluation(numbers, dataclasses.replace(protocol, n=count), shown, labels))
+    return found[-1]._replace(subsets=tuple(found[:-1]))
+
+
+def measure_images(
+    images: ImageSet,
+    extractor: Extractor,
+    metrics: Iterable[str] = ("fd",),
+    *,
+    counts: Sequence[int] | None = None,
+    batch_size: int = 128,
+    distributed: bool = False,
+) -> list[Measured]:
+    """A set of images measured at one or several counts, with the hash of the pixels of them all."""
+    counts = [len(images)] if counts is None else list(counts)
+    check_number("evaluation.n", counts[-1], low=2, integer=True)
+    if counts[-1] > len(images):
+        raise InputError("evaluation.n", counts[-1], f"at most {len(images)}, the images there are")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+    meter = Meter(extractor, metrics, counts, hashed=True, distributed=distributed)
+    edges = np.linspace(0, counts[-1], world + 1).astype(int)  # files are read front to back
+    for start in range(edges[rank], edges[rank + 1], batch_size):
+        stop = min(start + batch_size, edges[rank + 1])
+        meter.update(images.read(start, stop), np.arange(start, stop))
+    return meter.results()
+
+
+def open_reference(
+    path: str | Path,
+    extractor: Extractor,
+    metrics: Iterable[str] = ("fd",),
+    *,
+    image_size: int | None = None,
+    batch_size: int = 128,
+    distributed: bool = False,
+) -> Measured:
+    """A reference from a file of statistics (ours, or ADM's .npz with mu and sigma) or from images.
+
+    An ADM file holds statistics of the whole set and, for precision and recall, a batch of its images:
+    statistics are taken as they are, features made from the images where a metric needs them.
+
+    Args:
+        path: .npz, folder, .zip or .parquet.
+        extractor: makes features of images.
+        metrics: what the reference must serve.
+        image_size: brings images to this size by ADM's centre crop; None takes them as they are.
+        batch_size: images at a time; moves no number.
+        distributed: whether every rank of the process group calls this and measures its share.
+    """
+    metrics = [name for name in check_metrics(metrics) if name != "is"]
+    path = Path(path)
+    if path.suffix != ".npz":
+        images = open_images(path, image_size)
+        return measure_images(images, extractor, metrics, batch_size=batch_size, distributed=distributed)[0]
+    arrays, metadata = read_arrays(path, ("mu", "sigma"))
+    if not arrays:
+        return measure_images(
+            open_images(path), extractor, metrics, batch_size=batch_size, distributed=distributed
+        )[0]
+    stored = Measured.load(path)
+    if "extractor" not in metadata:  # not ours: the numbers themselves are all there is to name it by
+        digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
+        stored.stats.metadata["images"] = digest.hexdigest()[:16]
+    if stored.features is None and NEED_REFERENCE_FEATURES & set(metrics):
+        needed = [name for name in metrics if name in NEED_REFERENCE_FEATURES]
+        batch = measure_images(
+            open_images(path), extractor, needed, batch_size=batch_size, distributed=distributed
+        )
+        stored.features = batch[0].features
+    return stored
