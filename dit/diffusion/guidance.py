@@ -77,6 +77,10 @@ class Guided(nn.Module):
         log_snr = self.path.log_snr(t)
         return (log_snr >= self.interval[0]) & (log_snr <= self.interval[1])
 
+    def is_off(self, on: Tensor) -> bool:
+        """Whether no sample of the batch is guided; without an interval this needs no look at the device."""
+        return self.interval != (-math.inf, math.inf) and not bool(on.any())
+
     def rewritten(self, strong: Prediction, t: Tensor, x0: Tensor, eps: Tensor) -> Prediction:
         """``strong`` with other data and noise; a learned variance stays as it was."""
         return strong._replace(x0=x0, eps=eps, output=self.target.encode(self.path, t, x0, eps))
@@ -114,7 +118,7 @@ class _TwoClasses(Guided):
         if y is None:
             raise InputError("y", None, "(B,) classes", "Guidance away from a class needs a class.")
         on = self.is_on(t)
-        if self.scale == 1 or not bool(on.any()):
+        if self.scale == 1 or self.is_off(on):
             return self.denoiser(x_t, t, y)
         other = torch.full_like(y, self.other_class)
         both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y, other]))
@@ -231,7 +235,7 @@ class Autoguidance(Guided):
         """The guided prediction; the weak denoiser is called only where guidance is on."""
         strong = self.denoiser(x_t, t, y)
         on = self.is_on(t)
-        if self.scale == 1 or not bool(on.any()):
+        if self.scale == 1 or self.is_off(on):
             return strong
         gain = ((self.scale - 1) * on.to(strong.x0.dtype))[:, None, None, None]
         return self.extrapolated(strong, self.weak(x_t, t, y), t, gain)

@@ -65,7 +65,7 @@ GUIDANCE = {
     solver=st.sampled_from(list(SOLVERS)),
     guidance=st.sampled_from(list(GUIDANCE)),
     grid=st.sampled_from(list(GRIDS)),
-    steps=st.integers(2, 20),
+    steps=st.integers(5, 20),
     learned_variance=st.booleans(),
 )
 def test_any_valid_combination_samples(path, target, solver, guidance, grid, steps, learned_variance):
