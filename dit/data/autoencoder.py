@@ -1,15 +1,19 @@
-"""Which autoencoder stands between images and latents: small values that know latent shapes without
-importing torch.
+"""Which autoencoder stands between images and latents: small values that know latent shapes without torch.
 
-`obtain` gives the working `Codec` part (torch): loaded, or trained on the spot where the value says so.
+`obtain` gives the working `Autoencoder` (torch): loaded, or trained on the spot where the value says so.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dit.errors import InputError, check_number
+from dit.data.files import whole
+from dit.data.manifest import file_sha256
+from dit.errors import InputError, check_choice, check_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,29 +21,58 @@ if TYPE_CHECKING:
     from dit.data.codec import Autoencoder
 
 Progress = Callable[[str, int, int, str], None]  # (stage, done, total, detail)
+Images = Callable[[], Iterable["Tensor"]]  # training images, batches of uint8 (b, 3, H, W)
+KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 
 
 def silent(stage: str, done: int, total: int, detail: str) -> None:
     """The progress callback of those who want none."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """No autoencoder: the latents are the pixels, scaled to [-1, 1]."""
+class AutoencoderSpec(Protocol):
+    """What the values of this file have in common."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the manifest stores and the configuration hash covers."""
-        return {"kind": "identity"}
+        """What the manifest stores and the configuration hash covers; holds ``kind``."""
+        ...
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """(C, H, W) of the latents of images of this size."""
+        ...
+
+    def obtain(self, folder: Path, scratch: Path, images: Images, progress: Progress) -> "Autoencoder":
+        """The working autoencoder; leaves its diffusers directory in ``folder``, if it has one.
+
+        Args:
+            folder: read where it is there; it appears only when it is complete.
+            scratch: a folder for unfinished files, on the same file system.
+            images: gives the training images.
+            progress: told after every few steps of a training.
+        """
+        ...
+
+
+def _reduced(image_size: int, factor: int, channels: int) -> tuple[int, int, int]:
+    if image_size % factor:
+        raise InputError(
+            "data.image_size", image_size, f"a multiple of {factor}, this autoencoder's reduction"
+        )
+    return (channels, image_size // factor, image_size // factor)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """No autoencoder: the latents are the pixels, in [-1, 1] before normalisation."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"kind": "identity"}
+
+    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         return (3, image_size, image_size)
 
-    def obtain(
-        self, folder: Path, images: "Callable[[], Iterable[Tensor]]", progress: Progress = silent
-    ) -> "Autoencoder":
-        """The working autoencoder; needs neither folder nor images."""
+    def obtain(self, folder: Path, scratch: Path, images: Images, progress: Progress) -> "Autoencoder":
         from dit.data.codec import Autoencoder
 
         return Autoencoder("identity", None)
@@ -80,9 +113,8 @@ class TrainedKL:
         for width in self.widths:
             check_number("autoencoder.widths", width, low=8, integer=True)
             if width % 8:
-                raise InputError(
-                    "autoencoder.widths", width, "multiples of 8 (group normalisation has 8 groups)"
-                )
+                allowed = "multiples of 8 (group normalisation has 8 groups)"
+                raise InputError("autoencoder.widths", width, allowed)
         check_number("autoencoder.latent_channels", self.latent_channels, low=1, integer=True)
         check_number("autoencoder.kl_weight", self.kl_weight, low=0)
         check_number("autoencoder.learning_rate", self.learning_rate, above=0)
@@ -92,31 +124,114 @@ class TrainedKL:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the manifest stores and the configuration hash covers."""
         return {"kind": "AutoencoderKL", "trained": asdict(self) | {"widths": list(self.widths)}}
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of images of this size."""
-        factor = 2 ** (len(self.widths) - 1)
-        if image_size % factor:
-            raise InputError(
-                "data.image_size", image_size, f"a multiple of {factor}, this autoencoder's reduction"
-            )
-        return (self.latent_channels, image_size // factor, image_size // factor)
+        return _reduced(image_size, 2 ** (len(self.widths) - 1), self.latent_channels)
 
-    def obtain(
-        self, folder: Path, images: "Callable[[], Iterable[Tensor]]", progress: Progress = silent
-    ) -> "Autoencoder":
-        """The trained autoencoder: read from ``folder`` where it is complete, else trained and saved there.
-
-        Args:
-            folder: where the diffusers directory is kept.
-            images: gives the training images, batches of uint8 (b, 3, H, W).
-            progress: told after every few steps.
-        """
+    def obtain(self, folder: Path, scratch: Path, images: Images, progress: Progress) -> "Autoencoder":
         from dit.data.autoencoder_training import train_kl
         from dit.data.codec import Autoencoder
 
-        if not (folder / "config.json").is_file():
-            train_kl(self, folder, images, progress)
+        if not folder.is_dir():
+            with whole(folder, scratch) as partial:
+                train_kl(self, images, progress).save_pretrained(partial)
         return Autoencoder.load("AutoencoderKL", folder)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An autoencoder of diffusers: a local directory, or a repository of the Hugging Face Hub.
+
+    Weights run in float32: half precision has been seen to overflow. The autoencoder's ``scaling_factor``
+    is not applied; latents are normalised by the manifest's statistics (see ``normalise`` of
+    `encode_dataset`).
+
+    Args:
+        kind: the diffusers class, AutoencoderKL, AutoencoderTiny or AutoencoderDC.
+        path: a diffusers directory (config.json and weights), or ``owner/name`` on the Hub.
+        latent_channels: channels of the latent.
+        reduction: pixels per latent position and side.
+        subfolder: folder within the repository or directory.
+        revision: commit of the repository; null takes its newest.
+    """
+
+    kind: str
+    path: str
+    latent_channels: int
+    reduction: int
+    subfolder: str = ""
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("autoencoder.kind", self.kind, KINDS)
+        check_number("autoencoder.latent_channels", self.latent_channels, low=1, integer=True)
+        check_number("autoencoder.reduction", self.reduction, low=1, integer=True)
+
+    @property
+    def _local(self) -> Path | None:
+        folder = Path(self.path)
+        if folder.is_dir():
+            return folder / self.subfolder
+        if self.path.count("/") != 1 or self.path.startswith((".", "~", "/")):
+            raise InputError("autoencoder.path", self.path, "an existing folder, or owner/name on the Hub")
+        return None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        if self._local is None:
+            return {"kind": self.kind, "hub": asdict(self)}
+        files = [
+            path for path in sorted(self._local.iterdir()) if path.suffix in (".json", ".safetensors", ".bin")
+        ]
+        if not (self._local / "config.json").is_file() or len(files) < 2:
+            allowed = "a diffusers directory: config.json and diffusion_pytorch_model.safetensors"
+            raise InputError("autoencoder.path", str(self._local), allowed)
+        return {"kind": self.kind, "local": {path.name: file_sha256(path) for path in files}}
+
+    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
+        return _reduced(image_size, self.reduction, self.latent_channels)
+
+    def obtain(self, folder: Path, scratch: Path, images: Images, progress: Progress) -> "Autoencoder":
+        from dit.data.codec import Autoencoder
+
+        if not folder.is_dir():
+            progress("autoencoder", 0, 1, f"loading {self.path}")
+            with whole(folder, scratch) as partial:
+                self._load().save_pretrained(partial)
+                _forget_origin(partial / "config.json")
+        return Autoencoder.load(self.kind, folder)
+
+    def _load(self) -> Any:
+        from dit.data.codec import diffusers_class
+
+        options = {"subfolder": self.subfolder or None, "revision": self.revision, "low_cpu_mem_usage": False}
+        try:
+            return diffusers_class(self.kind).from_pretrained(self.path, **options)
+        except (OSError, ValueError) as error:
+            if self._local is not None:
+                raise InputError(
+                    "autoencoder.path", f"{self.path} ({error})", f"a readable {self.kind}"
+                ) from error
+            inner = f"{self.subfolder}/" if self.subfolder else ""
+            raise InputError(
+                "autoencoder.path",
+                f"{self.path}, neither a local folder, nor in the cache, nor to be downloaded now",
+                "a local diffusers directory, or a repository that can be reached",
+                f"Download {inner}config.json and {inner}diffusion_pytorch_model.safetensors from "
+                f"https://huggingface.co/{self.path} into a folder and set autoencoder.spec.path to it.",
+            ) from error
+
+
+def _forget_origin(config: Path) -> None:
+    """Removes the path it was loaded from, which would make equal directories differ."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def files_sha256(entries: list[dict[str, Any]]) -> str | None:
+    """One hash for the files of an autoencoder (entries of the manifest); None where there are none."""
+    if not entries:
+        return None
+    return hashlib.sha256("".join(f"{e['file']} {e['sha256']}\n" for e in entries).encode()).hexdigest()

@@ -4,18 +4,16 @@ B batch, C H W latent.
 """
 
 import contextlib
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from dit.data.autoencoder import Progress, TrainedKL
+from dit.data.autoencoder import Images, Progress, TrainedKL
 
-# Sums are split by thread, so a fixed number makes the weights independent of the caller's setting. One, because these
-# layers are too small to share: two threads gain 1.3x on an idle machine and lose 30x (measured) on a busy one.
+# Sums are split by thread, so a fixed number makes the weights independent of the caller's setting. One,
+# because these layers are too small to share: two threads gain 1.3x on an idle machine and lose 30x
+# (measured) on a busy one.
 TRAINING_THREADS = 1
 WARMUP_STEPS = 50
 REPORT_EVERY = 25
@@ -32,22 +30,16 @@ def fixed_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def train_kl(
-    spec: TrainedKL, folder: Path, images: Callable[[], Iterable[Tensor]], progress: Progress
-) -> None:
-    """Trains and saves the autoencoder; ``folder`` appears only when it is complete."""
+def train_kl(spec: TrainedKL, images: Images, progress: Progress):
+    """The trained diffusers AutoencoderKL; the same bits at any setting of the caller's threads and
+    generators.
+    """
     data = torch.cat(list(images()))  # (N, 3, H, W) uint8
     with torch.random.fork_rng(devices=[]), fixed_threads(TRAINING_THREADS):
         torch.manual_seed(spec.seed)  # the weights' initialisation knows only the global generator
         model = build_kl(spec, data.shape[-1])
         _fit(model, spec, data, progress)
-    partial = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    try:
-        partial.rename(folder)
-    except OSError:  # another process finished the same training first
-        shutil.rmtree(partial)
+    return model
 
 
 def build_kl(spec: TrainedKL, image_size: int):

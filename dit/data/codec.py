@@ -13,10 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dit.data.manifest import read_manifest
-from dit.errors import InputError
+from dit.data.autoencoder import KINDS
+from dit.data.manifest import check_file, read_manifest
+from dit.errors import InputError, check_choice
 
-KINDS = ("AutoencoderKL",)
+
+def diffusers_class(kind: str) -> Any:
+    """The class of diffusers by its name; imported here, since that costs seconds."""
+    check_choice("autoencoder.kind", kind, KINDS)
+    from diffusers.models.autoencoders import autoencoder_dc, autoencoder_kl, autoencoder_tiny
+
+    modules = {
+        "AutoencoderKL": autoencoder_kl,
+        "AutoencoderTiny": autoencoder_tiny,
+        "AutoencoderDC": autoencoder_dc,
+    }
+    return getattr(modules[kind], kind)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -46,17 +58,19 @@ class Autoencoder:
             return cls(kind, None)
         if not (Path(folder) / "config.json").is_file():
             raise InputError("autoencoder", str(folder), "a diffusers directory (config.json and weights)")
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-        return cls(
-            kind, AutoencoderKL.from_pretrained(str(folder), low_cpu_mem_usage=False, local_files_only=True)
-        )
+        return cls(kind, diffusers_class(kind).from_pretrained(str(folder), low_cpu_mem_usage=False))
 
     def to(self, device: torch.device | str) -> "Autoencoder":
         """Moves the weights; returns itself."""
         if self.module is not None:
             self.module.to(device)
         return self
+
+    def own_statistics(self, channels: int) -> tuple[list[float], list[float]]:
+        """The (mean, std) per channel that the autoencoder's own shift and scaling factors stand for."""
+        config = getattr(self.module, "config", {})
+        shift, scaling = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+        return [shift] * channels, [1 / scaling] * channels
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -66,8 +80,10 @@ class Autoencoder:
         x = images.float() / 127.5 - 1
         if self.module is None:
             return x, None
-        posterior = self.module.encode(x).latent_dist  # type: ignore[operator]
-        return posterior.mean, posterior.logvar
+        encoded = self.module.encode(x)  # type: ignore[operator]
+        if self.kind == "AutoencoderKL":
+            return encoded.latent_dist.mean, encoded.latent_dist.logvar
+        return (encoded.latents if self.kind == "AutoencoderTiny" else encoded.latent), None
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -93,8 +109,10 @@ class Codec:
 
     @classmethod
     def open(cls, directory: str | Path, device: torch.device | str = "cpu") -> "Codec":
-        """The codec of a finished latent directory."""
+        """The codec of a finished latent directory; its autoencoder's files are checked by their hashes."""
         manifest: dict[str, Any] = read_manifest(directory)
+        for entry in manifest["autoencoder"]["files"]:
+            check_file(Path(directory), entry)
         autoencoder = Autoencoder.load(manifest["autoencoder"]["kind"], Path(directory) / "autoencoder").to(
             device
         )

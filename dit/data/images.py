@@ -34,16 +34,29 @@ class Source(Protocol):
         """What tells these images from others in a manifest: kind and hash, never a path."""
         ...
 
+    def describe(self, index: int) -> str:
+        """What to call image ``index`` in a message: its file, as far as there is one."""
+        ...
+
     def label(self, index: int) -> int:
         """The class of image ``index``, in [0, number of classes)."""
         ...
 
     def content(self, index: int) -> bytes:
-        """The bytes that identify image ``index``: its encoded file or raw pixels."""
+        """The bytes that identify image ``index``: its encoded file or raw pixels. Called from several
+        threads.
+
+        Raises:
+            UnreadableImage: (dit.data.pixels) this one cannot be read.
+        """
         ...
 
     def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
-        """Decodes and resizes one image: (image_size, image_size, 3) uint8, RGB."""
+        """Decodes and resizes one image: (image_size, image_size, 3) uint8, RGB.
+
+        Raises:
+            UnreadableImage: (dit.data.pixels) it cannot be decoded.
+        """
         ...
 
 
@@ -87,6 +100,9 @@ class Digits:
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "digits", "sha256": hashlib.sha256(self._file).hexdigest()}
+
+    def describe(self, index: int) -> str:
+        return f"digits[{index}]"
 
     def label(self, index: int) -> int:
         return int(self._table[index, 64])

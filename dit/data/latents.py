@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit.data.manifest import all_files, check_file, manifest_hash, read_manifest
+from dit.data.manifest import check_files, manifest_hash, read_manifest
 from dit.errors import InputError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
@@ -93,8 +93,8 @@ class LatentSet:
         self.manifest: dict[str, Any] = read_manifest(directory)
         self.manifest_hash: str = manifest_hash(directory)
         check_choice("split", split, self.manifest["splits"])
-        for entry in all_files(self.manifest):
-            check_file(self.directory, entry, hashed=verify)
+        for error in check_files(self.directory, self._entries, hashed=verify):
+            raise error
         self._shards = [Shard(self.directory / entry["file"]) for entry in self._entries]
         self._ends = np.cumsum([entry["count"] for entry in self._entries])
         self.labels: Tensor = self._column("label")

@@ -8,10 +8,13 @@ its data from here.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from dit.data.files import whole
 from dit.errors import InputError
 
 FORMAT = 1
@@ -29,11 +32,13 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(directory: Path, scratch: Path, manifest: dict[str, Any]) -> None:
     """Writes manifest and hash into a directory that is still being built."""
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
-    (directory / "manifest.json").write_bytes(text)
-    (directory / "manifest.sha256").write_text(hashlib.sha256(text).hexdigest() + "\n")
+    digest = hashlib.sha256(text).hexdigest().encode() + b"\n"
+    for name, data in (("manifest.json", text), ("manifest.sha256", digest)):
+        with whole(directory / name, scratch) as partial:
+            partial.write_bytes(data)
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
@@ -95,9 +100,27 @@ def verify(directory: str | Path) -> int:
     """Checks the manifest and every file of a latent directory; returns the number of files checked.
 
     Raises:
-        InputError: naming the first file that is missing, truncated or changed.
+        InputError: naming all files that are missing, truncated or changed.
     """
     files = list(all_files(read_manifest(directory)))
-    for entry in files:
-        check_file(Path(directory), entry)
+    errors = check_files(Path(directory), files)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        found = "; ".join(f"{Path(error.key).name}: {error.got}" for error in errors)
+        raise InputError(str(directory), f"({found})", "the files as written", REENCODE)
     return len(files)
+
+
+def check_files(directory: Path, entries: Iterable[dict[str, Any]], hashed: bool = True) -> list[InputError]:
+    """What is wrong with files of the manifest; hashes several at a time."""
+
+    def check(entry: dict[str, Any]) -> InputError | None:
+        try:
+            check_file(directory, entry, hashed)
+        except InputError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return [error for error in pool.map(check, entries) if error is not None]

@@ -1,0 +1,3 @@
+"""Sources of image files. Each lists its images once, in a fixed order, and reads by position from any
+thread.
+"""
