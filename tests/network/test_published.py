@@ -220,7 +220,7 @@ def test_no_file_runs_code(wrap, kind: str, tmp_path: Path) -> None:
     if kind == "torch":
         torch.save(content, path)
     else:
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match="runs no code"):
         load_published(path, "dit")
     assert not victim.exists()
