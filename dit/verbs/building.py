@@ -111,13 +111,12 @@ def training_job(cfg: DictConfig, config_hash: str, run_directory: "RunDirectory
     from dit.rundir import git_commit
     from dit.training.engine import Job
     from dit.training.settings import Duration, Settings, read_points
-    from dit.training.strategy import Hardware
 
     numbers = ("batch_size", "seed", "warmup_images", "label_dropout", "grad_clip", "log_every_images")
     settings = Settings(**{key: cfg[key] for key in (*numbers, "checkpoint_every_images")})
     objective, network = instantiate(cfg.objective), network_config(cfg)
     optimizer, profiles = instantiate(cfg.optimizer), instantiate(cfg.averages)
-    hardware = Hardware(**cfg.hardware)
+    hardware = instantiate(cfg.hardware)
     duration = Duration(**cfg.duration)
     size = counts(cfg, network)
     last_step = duration.in_steps(settings.batch_size, size.train_flops_per_image)

@@ -13,8 +13,8 @@ from dit.errors import check_number
 from dit.evaluation.evaluate import evaluate_samples
 from dit.evaluation.features import Extractor, load_extractor
 from dit.evaluation.grids.pictures import picture_grid, write_png
-from dit.evaluation.reference import reference_statistics
-from dit.evaluation.statistics import Statistics
+from dit.evaluation.measure import Measured, check_metrics
+from dit.evaluation.reference import latents_reference
 from dit.verbs.app import instantiate
 
 
@@ -30,6 +30,7 @@ class Yardstick:
         self.cfg, self.device = cfg, device
         self.solver, self.grid = instantiate(cfg.evaluation.solver), instantiate(cfg.evaluation.grid)
         self.guidance = instantiate(cfg.evaluation.guidance)
+        check_metrics(cfg.evaluation.metrics)
         check_number("evaluation.batch_size", cfg.evaluation.batch_size, low=1, integer=True)
 
     @cached_property
@@ -43,15 +44,11 @@ class Yardstick:
         return load_extractor(self.cfg.evaluation.extractor, self.device)
 
     @cached_property
-    def reference(self) -> Statistics:
-        """Statistics of the source's training images, as they are before any autoencoder."""
-        return reference_statistics(self._training_images(), self.extractor, cache=self.cfg.data.directory)
-
-    def _training_images(self) -> torch.Tensor:
-        source = instantiate(self.cfg.data.source)
-        index = LatentSet(self.cfg.data.directory, "train", verify=False).source_index.tolist()
-        pixels = [torch.from_numpy(source.pixels(source.content(i), self.cfg.data.image_size)) for i in index]
-        return torch.stack(pixels).permute(0, 3, 1, 2)
+    def reference(self) -> Measured:
+        """The source's training images, as they are before any autoencoder."""
+        latents = LatentSet(self.cfg.data.directory, "train", verify=False)
+        source, metrics = instantiate(self.cfg.data.source), list(self.cfg.evaluation.metrics)
+        return latents_reference(latents, source, self.extractor, metrics, cache=latents.directory)
 
 
 class SampleMeasure:
@@ -71,6 +68,7 @@ class SampleMeasure:
         check_number(f"evaluation.protocols.{name}.guidance_scale", protocol.guidance_scale, low=0)
 
     def __call__(self, denoiser: Any, moment: str, weights: str) -> dict[str, Any]:
+        """Generates, measures and draws: the fields of a ``samples`` record."""
         protocol, yardstick = self.protocol, self.yardstick
         scale = protocol.guidance_scale
         found = evaluate_samples(
@@ -82,6 +80,7 @@ class SampleMeasure:
             solver=yardstick.solver,
             grid=yardstick.grid,
             guidance=None if scale == 1 else self._guidance_text(scale),
+            metrics=list(yardstick.cfg.evaluation.metrics),
             labels=protocol.labels,
             seed=protocol.seed,
             batch_size=yardstick.cfg.evaluation.batch_size,

@@ -1,0 +1,78 @@
+"""Weights & Biases: a copy of the records, for looking at. The only file that knows wandb."""
+
+import os
+from typing import Any
+
+from dit.errors import check_choice
+
+SECRET = ("key", "token", "secret", "password")
+
+
+class WandbSink:
+    """Sends every record of a run to W&B.
+
+    The run's id is the hash of its configuration, so a resumed run continues its own page; rows are drawn against
+    ``images_seen`` and ``train_flops``, not against W&B's step. Keys come from the environment alone.
+
+    Args:
+        project: W&B project.
+        mode: ``online`` | ``offline`` | ``disabled``; None is online where WANDB_API_KEY is set, else offline.
+        run_id: of the run.
+        group: the study.
+        directory: where W&B keeps its files.
+        settings: the run's configuration; values under names that look like secrets are left out.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        mode: str | None,
+        *,
+        run_id: str,
+        group: str | None,
+        directory: str,
+        settings: dict[str, Any],
+    ) -> None:
+        check_choice("logger.mode", mode, (None, "online", "offline", "disabled"))
+        import wandb
+
+        self._run = wandb.init(
+            project=project,
+            mode=mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
+            id=run_id,
+            name=settings.get("run_name"),
+            group=group,
+            dir=directory,
+            resume="allow",
+            config=_redacted(settings),
+        )
+        for axis in ("images_seen", "train_flops"):
+            self._run.define_metric(axis)
+        self._run.define_metric("*", step_metric="images_seen")
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Logs the numbers of a record under its kind (``validation/ema/loss``); the run's facts as its summary."""
+        if row["kind"] == "run":
+            self._run.config.update({"facts": _redacted(row)}, allow_val_change=True)
+            return
+        clock = {axis: row[axis] for axis in ("images_seen", "train_flops")}
+        name = "/".join(str(row[key]) for key in ("kind", "weights") if key in row)
+        self._run.log({**clock, **dict(_numbers(name, row, skip=set(clock)))})
+
+    def close(self) -> None:
+        """Ends the W&B run."""
+        self._run.finish()
+
+
+def _numbers(name: str, row: dict[str, Any], skip: set[str]) -> Any:
+    for key, value in row.items():
+        if key == "loss_bins":
+            yield from ((f"{name}/loss_bin_{index}", part) for index, part in enumerate(value))
+        elif isinstance(value, (int, float)) and key not in skip | {"schema", "n", "n_draws"}:
+            yield f"{name}/{key}", value
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _redacted(v) for k, v in value.items() if not any(word in str(k).lower() for word in SECRET)}
+    return value

@@ -1,0 +1,82 @@
+"""A trained denoiser back from its run directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dit.data.latents import LatentSet
+from dit.diffusion.denoiser import Denoiser
+from dit.errors import InputError
+from dit.network.dit import DiT
+from dit.training.checkpoint import Checkpoint, CheckpointManager, open_checkpoint
+from dit.verbs import building
+from dit.verbs.app import instantiate
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A denoiser and what it came from.
+
+    Attributes:
+        denoiser: in evaluation mode, on the device asked for.
+        cfg: the run's own configuration.
+        images_seen: the clock of its checkpoint.
+        weights: ``raw`` or the average's name.
+    """
+
+    denoiser: Denoiser
+    cfg: DictConfig
+    images_seen: int
+    weights: str
+
+
+def load_run(run: str | Path, weights: str, images_seen: int | None, device: torch.device) -> Loaded:
+    """The denoiser of a run.
+
+    Args:
+        run: a run directory.
+        weights: ``raw`` or the name of an average.
+        images_seen: which checkpoint; None is the newest good one.
+        device: where to put it.
+
+    Raises:
+        InputError: there is no such run, checkpoint or average.
+        CheckpointError: the checkpoint is damaged.
+    """
+    directory = Path(run)
+    if not (directory / "config.yaml").is_file():
+        raise InputError("run", str(run), "the directory of a run (config.yaml in it)", "Train one with dit train.")
+    cfg = OmegaConf.load(directory / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    checkpoint = _checkpoint(directory / "checkpoints", images_seen)
+    latents = LatentSet(cfg.data.directory, "train", verify=False)
+    objective = instantiate(cfg.objective)
+    network = DiT(
+        building.network_config(cfg), latents.shape, latents.num_classes, objective.out_channels(latents.shape[0])
+    )
+    prefix = "network/" if weights == "raw" else f"average/{weights}/"
+    names = {f"{prefix}{name}": name for name, _ in network.named_parameters()}
+    try:
+        tensors = checkpoint.read(names)
+    except KeyError as error:
+        choices = ["raw", *cfg.averages]
+        raise InputError("weights", weights, f"one of {', '.join(choices)}") from error
+    network.load_state_dict({names[name]: tensor for name, tensor in tensors.items()}, strict=False)
+    denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)
+    return Loaded(denoiser, cfg, checkpoint.images_seen, weights)
+
+
+def _checkpoint(directory: Path, images_seen: int | None) -> Checkpoint:
+    manager = CheckpointManager(directory)
+    if images_seen is None:
+        found = manager.latest()
+        if found is None:
+            raise InputError("run", str(directory.parent), "a run with a checkpoint", "Train it further.")
+        return found
+    known: dict[int, Any] = {int(path.name.split("-")[1]): path for path in manager.directories()}
+    if images_seen not in known:
+        raise InputError("images_seen", images_seen, f"one of {', '.join(map(str, known)) or '(none)'}")
+    return open_checkpoint(known[images_seen])

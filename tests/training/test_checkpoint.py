@@ -1,0 +1,116 @@
+import json
+import pickle
+import random
+
+import pytest
+import torch
+
+from dit.training.checkpoint import CheckpointError, CheckpointManager, open_checkpoint
+
+
+def tensors(scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "network/weight": scale * torch.randn(17, 5, generator=generator),
+        "optimizer/weight/step": torch.tensor(3.0),
+        "meters": torch.arange(3, dtype=torch.float64),
+        "empty": torch.zeros(0),
+    }
+
+
+def save(manager, images_seen, scale=1.0, keep=False):
+    manager.save(tensors(scale), images_seen, {"step": images_seen // 8}, keep=keep)
+
+
+def test_round_trip_is_bit_exact(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    save(manager, 8)
+    found = manager.latest()
+    assert found.images_seen == 8 and found.manifest["step"] == 1
+    read = found.read()
+    assert {name: value.dtype for name, value in read.items()} == {k: v.dtype for k, v in tensors().items()}
+    assert all(torch.equal(read[name], value) for name, value in tensors().items())
+
+
+def test_keeps_the_newest_and_those_marked(tmp_path):
+    manager = CheckpointManager(tmp_path, keep_last=2)
+    for images_seen in range(8, 56, 8):
+        save(manager, images_seen, keep=images_seen == 16)
+    assert [int(path.name[7:]) for path in manager.directories()] == [16, 40, 48]
+
+
+def test_never_overwrites(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    save(manager, 8)
+    save(manager, 8, scale=2.0)
+    assert torch.equal(manager.latest().read()["network/weight"], tensors()["network/weight"])
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    save(manager, 8)
+    torn = tmp_path / "images-000000000016.tmp"
+    torn.mkdir()
+    (torn / "rank-00000.safetensors").write_bytes(b"half")
+    assert manager.latest().images_seen == 8
+    save(manager, 16)  # and it does not stand in the way of the real one
+    assert manager.latest().images_seen == 16
+
+
+def damage(directory, rng):
+    file = rng.choice(sorted(directory.iterdir()))
+    data = bytearray(file.read_bytes())
+    if rng.random() < 0.3:
+        del data[rng.randrange(len(data)) :]
+    else:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    file.write_bytes(data)
+    return file
+
+
+def test_no_flipped_bit_or_truncation_loads(tmp_path):
+    """500 random faults over every file of a checkpoint: each is found, and the checkpoint before is used."""
+    rng = random.Random(0)
+    manager = CheckpointManager(tmp_path / "run")
+    save(manager, 8)
+    save(manager, 16, scale=2.0)
+    newest = manager.directories()[-1]
+    original = {file.name: file.read_bytes() for file in newest.iterdir()}
+    for _ in range(500):
+        damage(newest, rng)
+        with pytest.raises(CheckpointError):
+            open_checkpoint(newest)
+        for name, data in original.items():
+            (newest / name).write_bytes(data)
+    damage(newest, rng)
+    assert manager.latest().images_seen == 8
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.suffix == ".damaged"]
+
+
+def test_with_no_good_checkpoint_the_error_names_the_file(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    save(manager, 8)
+    file = damage(manager.directories()[0], random.Random(1))
+    with pytest.raises(CheckpointError, match=file.name):
+        manager.latest()
+
+
+def test_nothing_in_a_checkpoint_is_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
+
+    manager = CheckpointManager(tmp_path / "run")
+    save(manager, 8)
+    directory = manager.directories()[0]
+    (directory / "rank-00000.safetensors").write_bytes(pickle.dumps(Bomb()))
+    forged = json.loads((directory / "manifest.json").read_text().rsplit("\n", 2)[0])
+    import hashlib
+
+    data = (directory / "rank-00000.safetensors").read_bytes()
+    forged["files"]["rank-00000.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    text = json.dumps(forged, indent=1, sort_keys=True)
+    (directory / "manifest.json").write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n")
+    with pytest.raises(Exception, match=r"(?i)header|safetensor"):
+        manager.latest().read()
+    assert not (tmp_path / "ran").exists()

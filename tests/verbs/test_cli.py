@@ -1,0 +1,132 @@
+"""The command line as a contract: verbs, exit codes, one clear message for each kind of wrong input."""
+
+import json
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from dit.cli import VERBS
+from tests.conftest import TINY, dit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_in_process(arguments, tmp_path, monkeypatch, capsys):
+    """The exit code and stderr of ``dit ...``, in this process: torch is imported once for all cases."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from dit import cli
+
+    monkeypatch.chdir(tmp_path)
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    return end.value.code, capsys.readouterr().err
+
+
+def test_help_lists_every_verb(tmp_path):
+    found = dit("--help", cwd=tmp_path, check=0)
+    assert all(f"\n  {verb} " in found.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_its_app_and_its_configuration(verb, tmp_path):
+    found = dit(verb, "--cfg", "job", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert ":" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("plan", "experiment=digits"), ("fit", "--help"), ("status", "--cfg", "job")]
+)
+def test_planning_and_help_import_no_torch(arguments, tmp_path):
+    script = (
+        "import sys, dit.cli\n"
+        "try: dit.cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: assert end.code in (0, None), end.code\n"
+        "heavy = {'torch', 'lightning', 'diffusers', 'wandb', 'timm'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    import subprocess
+
+    found = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_json_is_one_document_and_nothing_else(tmp_path):
+    plan = json.loads(dit("plan", "experiment=digits", "format=json", cwd=tmp_path, check=0).stdout)
+    assert len(plan["runs"]) >= 6
+    for run in plan["runs"]:
+        for reading in run["readings"]:
+            assert abs(reading["flops"] / reading["budget_flops"] - 1) <= 0.01
+    sizes = [run["macs_per_image"] for run in plan["runs"]]
+    assert max(sizes) / min(sizes) >= 30
+    count = json.loads(dit("count", "network=dit_xl_2", "format=json", cwd=tmp_path, check=0).stdout)
+    assert count["n_params_with_position_table"] == 675_129_632  # DiT's published XL/2
+
+
+WRONG = {
+    "unknown key": (["train", "batch_sise=3"], "batch_sise"),
+    "wrong type": (["train", *TINY, "batch_size=many"], "batch_size"),
+    "impossible patch size": (["train", *TINY, "network.patch_size=3"], "network.patch_size"),
+    "missing data": (["train", *TINY, "data.directory=nowhere"], "data.directory"),
+    "unwritable directory": (["train", *TINY, "run_dir=/proc/run"], "run_dir"),
+    "negative budget": (["plan", "experiment=digits", "study.budgets_flops=[-1e9]"], "study.budgets_flops"),
+    "two units for one duration": (["train", *TINY, "duration.images=640", "duration.steps=9"], "duration"),
+    "unknown objective": (["train", "objective=magic"], "rectified_flow"),
+    "NaN learning rate": (["train", *TINY, "optimizer.lr=.nan"], "optimizer.lr"),
+    "a target outside the project": (["train", *TINY, "+network._target_=os.system"], "os.system"),
+    "unknown verb": (["trian"], "trian"),
+    "no such run": (["sample", "run=nowhere"], "run"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_message_and_exit_2(case, tmp_path, tiny_latents, monkeypatch, capsys):
+    arguments, named = WRONG[case]
+    if "data.directory=nowhere" not in arguments and TINY[0] in arguments:
+        arguments = [*arguments, f"data.directory={tiny_latents}"]
+    if case == "a target outside the project":
+        arguments = [argument.replace("+network._target_", "network._target_") for argument in arguments]
+    code, message = run_in_process(arguments, tmp_path, monkeypatch, capsys)
+    assert code == 2, message
+    assert named in message and "Traceback" not in message
+    assert len(message.strip().splitlines()) == 1, message
+
+
+def test_a_corrupted_shard_is_one_message_and_exit_2(tmp_path, tiny_latents, monkeypatch, capsys):
+    copy = tmp_path / "latents"
+    shutil.copytree(tiny_latents, copy)
+    shard = next(copy.rglob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    arguments = ["train", *TINY, f"data.directory={copy}", "duration.images=64"]
+    code, message = run_in_process(arguments, tmp_path, monkeypatch, capsys)
+    assert code == 2 and shard.name in message and "Traceback" not in message
+
+
+def test_a_run_directory_of_another_configuration_is_refused(tmp_path, tiny_latents, monkeypatch, capsys):
+    run = ["train", *TINY, f"data.directory={tiny_latents}", "run_dir=run", "duration.images=64"]
+    assert run_in_process(run, tmp_path, monkeypatch, capsys)[0] in (0, None)
+    before = (tmp_path / "run/records.jsonl").read_bytes()
+    code, message = run_in_process([*run, "optimizer.lr=0.5"], tmp_path, monkeypatch, capsys)
+    assert code == 2 and "run_dir" in message
+    assert (tmp_path / "run/records.jsonl").read_bytes() == before
+
+
+def test_every_yaml_of_a_group_composes(tmp_path):
+    from hydra import compose, initialize_config_dir
+
+    from dit.verbs.app import config_dir
+
+    groups = ("data", "autoencoder", "network", "objective", "optimizer", "averages", "evaluation", "logger", "experiment")
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        for group in groups:
+            for file in sorted((Path(config_dir()) / group).glob("[!_]*.yaml")):
+                assert compose("train", overrides=[f"{group}={file.stem}"])
+
+
