@@ -108,12 +108,12 @@ class AdditiveProblem(Problem):
         InputError: fewer points than parameters, or N and D that do not vary independently.
     """
 
-    terms = ("A", "B", "E")
+    terms, intercepts = ("A", "B", "E"), (0, 2, 4)
 
     def __init__(self, points: Points, loss: str, delta: float) -> None:
         points = points.completed()
         log_n, log_d = np.log(points.get("n")), np.log(points.get("d"))
-        _check_design(log_n, log_d)
+        check_design(log_n, log_d, len(PARAMETERS))
         self.mean_n, self.mean_d, self.k = float(log_n.mean()), float(log_d.mean()), points.k
         self.n, self.d = log_n - self.mean_n, log_d - self.mean_d
         super().__init__(laws.additive(self.n, self.d), np.log(points.loss), loss, delta)
@@ -155,9 +155,10 @@ def fit_additive(points: Points, loss: str = "huber", delta: float = 1e-3) -> Ad
     return AdditiveFit(e, a, alpha, b, beta, problem.k, searched)
 
 
-def _check_design(log_n: Array, log_d: Array) -> None:
-    if len(log_n) <= len(PARAMETERS):
-        allowed = f"more points than the {len(PARAMETERS)} parameters"
+def check_design(log_n: Array, log_d: Array, parameters: int) -> None:
+    """Raises InputError unless ln N and ln D (n,) can tell that many parameters of a law in N and D apart."""
+    if len(log_n) <= parameters:
+        allowed = f"more points than the {parameters} parameters"
         raise InputError("data", f"({len(log_n)} points)", allowed)
     for key, values in (("columns.n", log_n), ("columns.d", log_d)):
         if len(np.unique(np.round(values, 6))) < 3:

@@ -112,12 +112,15 @@ def bootstrap(
     if by == "auto":
         by = "run" if points.run is not None else "point"
     units = points.runs if by == "run" else np.arange(len(points))
-    if method == "auto":
-        method = "parametric" if units.max() + 1 < FEW else "pairs"
-    rng = np.random.RandomState(seed)  # its streams are frozen across versions of numpy
     problem = fit.problem(points)
+    has_surface = hasattr(problem, "jacobian")
+    if method == "auto":
+        method = "parametric" if has_surface and units.max() + 1 < FEW else "pairs"
+    if method != "pairs" and not has_surface:
+        raise InputError("method", method, "auto or pairs for this law", "It predicts no loss to add noise to.")
+    rng = np.random.RandomState(seed)  # its streams are frozen across versions of numpy
     if method == "pairs":
-        return refit(points, fit, resampled(points, by, draws, rng), by)
+        return refit(points, fit, resampled(points, by, draws, rng, problem.stratified), by)
     noise = _repeats(points) if method == "seeds" else _noise(problem, fit, units)
     y = problem.fitted(fit) + noise.draw(rng, draws, units)
     return _collect(fit, problem.refit(fit, np.ones((1, len(points))), y), draws, by, method, noise)
@@ -129,19 +132,18 @@ def refit(points: Points, fit: Any, weights: Array, by: str = "point") -> Bootst
     return _collect(fit, problem.refit(fit, weights, problem.y[None]), len(weights), by, "pairs", None)
 
 
-def resampled(points: Points, by: str, draws: int, rng: np.random.RandomState) -> Array:
+def resampled(points: Points, by: str, draws: int, rng: np.random.RandomState, stratified: bool = False) -> Array:
     """Multiplicities (draws, n) of the points.
 
-    By point, each draw is one ``rng.choice(n, n)``, the protocol of published bootstraps. By run, runs are
-    drawn within their budget where every run was read at one budget and every budget has at least 3 runs: m -
-        1 of m runs
-    weighted m/(m - 1); otherwise all runs are drawn together.
+    By point, each draw is one ``rng.choice(n, n)``, the protocol of published bootstraps. By run, or where
+    ``stratified``, units are drawn within their budget if every one was read at one budget and every budget has at
+    least 3: m - 1 of m weighted m/(m - 1); otherwise all are drawn together.
 
     Source: Rao & Wu, JASA 83 (1988) 231, for the rescaling.
     """
     units = points.runs if by == "run" else np.arange(len(points))
     count = int(units.max()) + 1
-    strata = _strata(points, units) if by == "run" else np.zeros(count, int)
+    strata = _strata(points, units) if by == "run" or stratified else np.zeros(count, int)
     sizes = np.bincount(strata)
     weights = np.zeros((draws, count))
     for stratum, m in enumerate(sizes):
@@ -153,14 +155,9 @@ def resampled(points: Points, by: str, draws: int, rng: np.random.RandomState) -
 
 
 def _strata(points: Points, units: Array) -> Array:
-    """Budget of each run where runs have one each and budgets at least 3; else one stratum."""
-    pairs = (
-        np.unique(np.stack([units, points.budgets]), axis=1)
-        if _has_budgets(points)
-        else np.zeros((2, 0), int)
-    )
-    single = pairs.shape[1] == units.max() + 1
-    if single and np.bincount(pairs[1]).min() >= 3:
+    """Budget of each unit where units have one each and budgets at least 3; else one stratum."""
+    pairs = np.unique(np.stack([units, points.budgets]), axis=1) if _has_budgets(points) else np.zeros((2, 0), int)
+    if pairs.shape[1] == units.max() + 1 and np.bincount(pairs[1]).min() >= 3:
         return pairs[1]
     return np.zeros(units.max() + 1, int)
 

@@ -67,6 +67,10 @@ class LogSumExp:
             share /= total
         return top + np.log(total), shares
 
+    def shares(self, theta: Array) -> list[Array]:
+        """Each term's share of L, K arrays (R, n)."""
+        return self.value_and_shares(theta)[1]
+
     def jacobian(self, theta: Array) -> Array:
         """D ln L / d theta, (R, n, p)."""
         shares = self.value_and_shares(theta)[1]

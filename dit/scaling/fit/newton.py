@@ -28,6 +28,10 @@ class Law(Protocol):
         """Predicted ln L (R, n), and what ``contract`` wants to know of it."""
         ...
 
+    def shares(self, theta: Array) -> list[Array]:
+        """Each term's share of L, arrays (R, n)."""
+        ...
+
     def jacobian(self, theta: Array) -> Array:
         """D ln L / d theta, (R, n, p)."""
         ...

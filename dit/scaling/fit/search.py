@@ -14,6 +14,7 @@ from dit.scaling.fit.optimum import minimise
 
 Array = np.ndarray
 SAME = 1e-6  # objectives within this relative distance are the same optimum
+LIFT = 1e-3  # refits start absent terms at this share of the loss, where their slope still shows
 ZERO = 1e-9  # a term whose share of every loss is below this is absent: the optimum lies at its boundary
 
 
@@ -31,6 +32,7 @@ class Searched:
         converged: how many of them converged.
         agreed: how many of those reached the optimum reported.
         absent: terms that are zero at the optimum (a boundary, where curvature says nothing).
+        terms: coefficients of the law's terms.
     """
 
     loss: str
@@ -41,6 +43,7 @@ class Searched:
     converged: int
     agreed: int
     absent: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,13 @@ class Problem(ABC):
         y: (n,) measured ln L.
         loss: huber, lad, mse_log or mse.
         delta: Huber's delta, in log loss.
+
+    A subclass names its terms, and which parameter is the logarithm of each one's coefficient (``intercepts``).
     """
 
     terms: tuple[str, ...] = ()
+    intercepts: tuple[int, ...] = ()
+    stratified = False
 
     def __init__(self, law: Law, y: Array, loss: str, delta: float) -> None:
         self.law, self.y, self.loss, self.delta = law, y, loss, delta
@@ -87,13 +94,20 @@ class Problem(ABC):
         """Slopes of ln L (n, p) in the optimiser's parameters."""
         return self.law.jacobian(self.to_theta(law)[None])[0]
 
+    def lifted(self, theta: Array) -> Array:
+        """``theta`` (p,) with terms that are all but absent raised to a share that can grow again."""
+        theta = np.maximum(theta, -1e3)
+        for index, share in zip(self.intercepts, self.law.shares(theta[None])):
+            theta[index] += max(0.0, np.log(LIFT / max(share.mean(), 1e-300)))
+        return theta
+
     def refit(self, law: Any, weights: Array, y: Array) -> Refitted:
         """The law refitted to each row of weights (R or 1, n) and ln L (R or 1, n), from its optimum on all data.
 
         Every row is started a second time from the optimum of another row; the better one counts.
         """
         rows = max(len(weights), len(y))
-        start = np.tile(self.to_theta(law), (rows, 1))
+        start = np.tile(self.lifted(self.to_theta(law)), (rows, 1))
         first = minimise(self.law, self.loss, self.delta, y, weights, start)
         other = first.theta[np.roll(np.arange(rows), rows // 2)]
         second = minimise(self.law, self.loss, self.delta, y, weights, other)
@@ -110,9 +124,9 @@ def search(problem: Problem) -> tuple[Array, Searched]:
     objective = np.where(np.isfinite(found.objective), found.objective, np.inf)
     best = int(np.argmin(objective))
     agreed = found.converged & (objective <= objective[best] * (1 + SAME) + 1e-300)
-    shares = problem.law.value_and_shares(found.theta[best : best + 1])[1]
+    shares = problem.law.shares(found.theta[best : best + 1])
     absent = tuple(name for name, share in zip(problem.terms, shares) if share.max() < ZERO)
     return found.theta[best], Searched(
         problem.loss, problem.delta, float(objective[best]), len(problem.y),
-        len(objective), int(found.converged.sum()), int(agreed.sum()), absent,
+        len(objective), int(found.converged.sum()), int(agreed.sum()), absent, problem.terms,
     )  # fmt: skip
