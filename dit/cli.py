@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     if verb not in VERBS:
         print(f"dit: unknown verb {verb!r}; allowed: {', '.join(VERBS)}. See dit --help.", file=sys.stderr)
         sys.exit(EXIT_INPUT)
+    if verb == "bench" and overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
+        overrides[0] = f"what={overrides[0]}"  # dit bench train
     if verb in ("train", "study"):
         # Before the heavy imports: a signal that arrives while they run must not be lost.
         from dit import signals

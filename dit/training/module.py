@@ -4,6 +4,7 @@ b: this rank's share of the batch, C H W: latent shape.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
 import torch
@@ -87,28 +88,37 @@ class DiffusionModule(L.LightningModule):
     def training_step(self, batch: Batch, _batch_index: int) -> None:
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        loss = self._loss(batch)
+        loss = self.loss(batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.grad_clip, foreach=True)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self._guard(loss, norm)
-        for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        optimizer.step()
-        self.steps_done += 1
-        self.averages.update(self.network, self.steps_done, self.settings.batch_size)
-        self.meters[0] += loss.detach()
-        self.meters[1] += 1
-        self.meters[2] = norm
+        self.clip_and_step(loss, optimizer)
+        self.after_step(loss)
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The mean loss of a batch, with label dropout, times and noise of its step's streams; a scalar."""
         streams, step, device = self.streams, batch.step, batch.latents.device
         dropped = streams.uniform("label_dropout", step, device)[streams.share] < self.settings.label_dropout
         labels = torch.where(dropped, self.null_class, batch.labels)
         u = stratified(streams.uniform("times", step, device))[streams.share]
         eps = streams.normal("noise", step, tuple(batch.latents.shape[1:]), device)
         return self.objective.loss(self.denoiser, batch.latents, labels, u, eps).loss.mean()
+
+    def clip_and_step(self, loss: torch.Tensor, optimizer: Any) -> None:
+        """Clips the gradient, refuses one that is not finite, and moves the weights at the clock's learning rate."""
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.grad_clip, foreach=True)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self._guard(loss, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        optimizer.step()
+        self.meters[2] = norm
+
+    def after_step(self, loss: torch.Tensor) -> None:
+        """Moves clock, averages and meters on."""
+        self.steps_done += 1
+        self.averages.update(self.network, self.steps_done, self.settings.batch_size)
+        self.meters[0] += loss.detach()
+        self.meters[1] += 1
 
     def _guard(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
