@@ -83,7 +83,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("reports", [1, 3, 9, 10])
 def test_stopped_again_and_again(pixels, tmp_path, reports):
-    """Every attempt gets a few batches further; a block takes up to nine reports, so fewer would never finish one."""
+    """A block takes nine reports: with fewer, no attempt gets anywhere; with more, each gets further."""
     directory = tmp_path / "latents"
 
     def stop(*report):
