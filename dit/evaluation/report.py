@@ -1,0 +1,205 @@
+"""The benchmark report: models by metrics, one table per protocol, curves, sample grids.
+
+Equal rows give equal bytes: nothing of the machine or the time is written.
+"""
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from dit.errors import InputError, check_choice
+from dit.evaluation.protocol import Protocol, require_equal
+
+PUBLISHED = Path(__file__).parent / "assets" / "published.csv"
+AXES = {  # what may differ along a curve, and between the curves of a figure
+    "guidance": ("guidance", "nfe"),
+    "nfe": ("nfe", "grid", "solver"),
+}
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .25em .8em; text-align: right }
+th { border-bottom: 1px solid #222 } td:first-child, th:first-child { text-align: left }
+tr.published { color: #666; font-style: italic } .protocol { color: #555; font-size: 13px }
+figure { display: inline-block; margin: 1em 1em 1em 0; vertical-align: top }
+img { image-rendering: pixelated; max-width: 100% }
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation of one model.
+
+    Args:
+        model: its name in tables and legends.
+        metrics: numbers by their recorded names.
+        protocol: how they were made.
+        picture: a PNG file's bytes of the first samples, the same seeds for every model; None for none.
+        resolution: width of the images, by which published values are chosen; None shows none.
+    """
+
+    model: str
+    metrics: Mapping[str, float | int | None]
+    protocol: Protocol
+    picture: bytes | None = None
+    resolution: int | None = None
+
+
+def write_report(rows: Sequence[Row], out: str | Path, title: str = "Sample quality") -> Path:
+    """Writes ``report.html``, which needs nothing from outside, and ``evaluations.csv``; gives the page.
+
+    Numbers of different protocols never share a table or an axis.
+
+    Args:
+        rows: evaluations, of any protocols.
+        out: the directory.
+        title: of the page.
+    """
+    if not rows:
+        raise InputError("report", "no evaluations", "at least one evaluation")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluations.csv").write_text(_csv(rows), encoding="utf-8")
+    parts = [f"<h1>{escape(title)}</h1>"]
+    parts += [_table_section(group) for group in grouped(rows)]
+    parts += [_figure_section(axis, group) for axis in AXES for group in curves(rows, axis)]
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    path = out / "report.html"
+    path.write_text(f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n', encoding="utf-8")
+    return path
+
+
+def grouped(rows: Iterable[Row], varying: Sequence[str] = ()) -> list[list[Row]]:
+    """The rows by protocol, in order of first appearance; fields in ``varying`` may differ within a group."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        fields = {name: value for name, value in row.protocol.as_dict().items() if name not in varying}
+        groups.setdefault(json.dumps(fields, sort_keys=True), []).append(row)
+    for group in groups.values():
+        require_equal([row.protocol for row in group], varying=varying)
+    return list(groups.values())
+
+
+def curves(rows: Iterable[Row], axis: str) -> list[list[Row]]:
+    """The groups of rows in which one model at least was measured at several places of an axis."""
+    check_choice("axis", axis, AXES)
+    found = []
+    for group in grouped(rows, AXES[axis]):
+        places = {
+            model: {place(row, axis) for row in group if row.model == model}
+            for model in {r.model for r in group}
+        }
+        solvers = {row.protocol.solver for row in group}
+        if max(map(len, places.values())) > 1 and (axis == "nfe" or len(solvers) == 1):
+            found.append(group)
+    return found
+
+
+def place(row: Row, axis: str) -> float:
+    """Where a row stands on an axis: its guidance scale (1 is off) or its network calls."""
+    if axis == "nfe":
+        return float(row.protocol.nfe or 0)
+    scale = re.search(r"\bscale=([-+.\deE]+)", row.protocol.guidance)
+    return float(scale.group(1)) if scale else 1.0
+
+
+def published(row: Row) -> list[dict[str, str]]:
+    """Published values of a row's extractor, resolution, number of samples and guidance scale.
+
+    Their solvers and steps are the papers' own, and named beside them.
+    """
+    key = (row.protocol.extractor, str(row.resolution), str(row.protocol.n), f"{place(row, 'guidance'):.1f}")
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        known = list(csv.DictReader(file))
+    return [k for k in known if (k["extractor"], k["resolution"], k["n"], k["guidance_scale"]) == key]
+
+
+def _columns(rows: Iterable[Row]) -> list[str]:
+    names: dict[str, None] = {}
+    for row in rows:
+        names |= dict.fromkeys(name for name, value in row.metrics.items() if value is not None)
+    return [name for name in names if name != "n"]
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    columns, file = _columns(rows), io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["model", *columns, *rows[0].protocol.as_dict()])
+    for row in rows:
+        writer.writerow(
+            [row.model, *(row.metrics.get(name) for name in columns), *row.protocol.as_dict().values()]
+        )
+    return file.getvalue()
+
+
+def _table_section(group: Sequence[Row]) -> str:
+    protocol, columns = group[0].protocol, _columns(group)
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ["model", *columns])
+    body = [_cells([row.model, *(row.metrics.get(name) for name in columns)]) for row in group]
+    known = published(group[0])
+    for row in known:
+        source = f"({row['paper']}, {row['steps']} sampling steps)"
+        name = f"{row['model']}, {row['train_steps']} training steps {source}"
+        body.append(_cells([name, *(row.get(name) for name in columns)], f"seen: {row['seen']}"))
+    note = "<p>In italics: published values; solver and steps are the paper's.</p>" if known else ""
+    fields = ", ".join(f"{name} {value}" for name, value in protocol.as_dict().items() if value is not None)
+    return (
+        f"<h2>Protocol {protocol.hash}</h2><table><tr>{head}</tr>{''.join(body)}</table>{note}"
+        f'<p class="protocol">{escape(fields)}</p>{"".join(map(_picture, group))}'
+    )
+
+
+def _cells(values: Iterable[object], seen: str | None = None) -> str:
+    opening = "<tr>" if seen is None else f'<tr class="published" title="{escape(seen, quote=True)}">'
+    return opening + "".join(f"<td>{escape(_text(value))}</td>" for value in values) + "</tr>"
+
+
+def _picture(row: Row) -> str:
+    if row.picture is None:
+        return ""
+    data, model = base64.b64encode(row.picture).decode(), escape(row.model, quote=True)
+    image = f'<img alt="samples of {model}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{model}</figcaption></figure>"
+
+
+def _figure_section(axis: str, group: Sequence[Row]) -> str:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    shown = [name for name in _columns(group) if not name.endswith(("_sd", "_se", "_size"))]
+    with matplotlib.rc_context({"svg.hashsalt": "dit", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(4.2 * len(shown), 3.2), layout="constrained")
+        for panel, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+            for (model, solver), line in _lines(group, axis, name).items():
+                panel.plot(*zip(*sorted(line)), marker="o", label=f"{model}, {solver}")
+            panel.set_xlabel({"guidance": "guidance scale", "nfe": "network calls per image"}[axis])
+            panel.set_ylabel(name.replace("_", " "))
+            panel.grid(alpha=0.3)
+        figure.axes[0].legend(fontsize=8)
+        file = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    shared = require_equal([row.protocol for row in group], varying=AXES[axis])
+    fields = ", ".join(f"{k} {v}" for k, v in shared.items() if v is not None)
+    heading = {"guidance": "Over guidance", "nfe": "Over network calls and solvers"}[axis]
+    return f'<h2>{heading}</h2>{svg[svg.index("<svg") :]}<p class="protocol">{escape(fields)}</p>'
+
+
+def _lines(group: Sequence[Row], axis: str, metric: str) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in group:
+        value = row.metrics.get(metric)
+        if value is not None:
+            key = row.model, row.protocol.solver or "images"
+            lines.setdefault(key, []).append((place(row, axis), float(value)))
+    return lines
+
+
+def _text(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)
