@@ -12,8 +12,8 @@ from dit.errors import InputError, check_choice, check_number
 from dit.scaling.fit import laws
 from dit.scaling.fit.losses import NAMES
 from dit.scaling.fit.points import Points
-from dit.scaling.fit.search import Problem, Searched, search
-from dit.scaling.fit.starts import additive_starts
+from dit.scaling.fit.search import Axis, Problem, Searched, search
+from dit.scaling.fit.starts import STEEPEST, additive_starts
 
 Array = np.ndarray
 PARAMETERS = ("A", "alpha", "B", "beta", "E")
@@ -121,6 +121,16 @@ class AdditiveProblem(Problem):
     def starts(self) -> Array:
         """Starts (S, 5) made of the data."""
         return additive_starts(self.n, self.d, np.exp(self.y), relative=self.loss != "mse")
+
+    def axes(self, law: Any) -> dict[str, Axis]:
+        """a, alpha, beta and E; exponents up to a term that falls by e^30 over the points."""
+        steepest_n, steepest_d = STEEPEST / np.ptp(self.n), STEEPEST / np.ptp(self.d)
+        return {
+            "a": Axis(3, 0.01, 0.99, other=1),
+            "alpha": Axis(1, 0.0, steepest_n),
+            "beta": Axis(3, 0.0, steepest_d),
+            "E": self.level_axis(4),
+        }
 
     def to_law(self, theta: Array) -> AdditiveLaw:
         """The law of rows ``theta`` (R, 5), with array fields (R,)."""

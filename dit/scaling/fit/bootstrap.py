@@ -117,7 +117,9 @@ def bootstrap(
     if method == "auto":
         method = "parametric" if has_surface and units.max() + 1 < FEW else "pairs"
     if method != "pairs" and not has_surface:
-        raise InputError("method", method, "auto or pairs for this law", "It predicts no loss to add noise to.")
+        raise InputError(
+            "method", method, "auto or pairs for this law", "It predicts no loss to add noise to."
+        )
     rng = np.random.RandomState(seed)  # its streams are frozen across versions of numpy
     if method == "pairs":
         return refit(points, fit, resampled(points, by, draws, rng, problem.stratified), by)
@@ -132,12 +134,14 @@ def refit(points: Points, fit: Any, weights: Array, by: str = "point") -> Bootst
     return _collect(fit, problem.refit(fit, weights, problem.y[None]), len(weights), by, "pairs", None)
 
 
-def resampled(points: Points, by: str, draws: int, rng: np.random.RandomState, stratified: bool = False) -> Array:
+def resampled(
+    points: Points, by: str, draws: int, rng: np.random.RandomState, stratified: bool = False
+) -> Array:
     """Multiplicities (draws, n) of the points.
 
     By point, each draw is one ``rng.choice(n, n)``, the protocol of published bootstraps. By run, or where
-    ``stratified``, units are drawn within their budget if every one was read at one budget and every budget has at
-    least 3: m - 1 of m weighted m/(m - 1); otherwise all are drawn together.
+    ``stratified``, units are drawn within their budget if every one was read at one budget and every budget
+    has at least 3: m - 1 of m weighted m/(m - 1); otherwise all are drawn together.
 
     Source: Rao & Wu, JASA 83 (1988) 231, for the rescaling.
     """
@@ -156,7 +160,11 @@ def resampled(points: Points, by: str, draws: int, rng: np.random.RandomState, s
 
 def _strata(points: Points, units: Array) -> Array:
     """Budget of each unit where units have one each and budgets at least 3; else one stratum."""
-    pairs = np.unique(np.stack([units, points.budgets]), axis=1) if _has_budgets(points) else np.zeros((2, 0), int)
+    pairs = (
+        np.unique(np.stack([units, points.budgets]), axis=1)
+        if _has_budgets(points)
+        else np.zeros((2, 0), int)
+    )
     if pairs.shape[1] == units.max() + 1 and np.bincount(pairs[1]).min() >= 3:
         return pairs[1]
     return np.zeros(units.max() + 1, int)

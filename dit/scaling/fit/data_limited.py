@@ -1,7 +1,7 @@
 """The law of repeated data: L = E + A N'^-alpha + B D'^-beta, with effective N' and D' that saturate.
 
-D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))) for U unique samples seen D/U times, and likewise N' with R_N beyond the
-size U_N that U would support at the best allocation. With D <= U the law is the additive one.
+D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))) for U unique samples seen D/U times, and likewise N' with R_N
+beyond the size U_N that U would support at the best allocation. With D <= U the law is the additive one.
 
 Source: Muennighoff et al. 2305.16264, equations 5 and 6. They fix the five other parameters from runs without
 repetition; here all seven are fitted together, since a study may have no such runs.
@@ -16,8 +16,8 @@ from dit.errors import InputError, check_choice, check_number
 from dit.scaling.fit.additive import check_design
 from dit.scaling.fit.losses import NAMES
 from dit.scaling.fit.points import Points
-from dit.scaling.fit.search import Problem, Searched, search
-from dit.scaling.fit.starts import additive_starts
+from dit.scaling.fit.search import Axis, Problem, Searched, search
+from dit.scaling.fit.starts import STEEPEST, additive_starts
 
 Array = np.ndarray
 NAMES_OF = ("A", "alpha", "B", "beta", "E", "R_D", "R_N")
@@ -60,10 +60,13 @@ class DataLimitedLaw:
 
     def predict_points(self, points: Points) -> Any:
         """Loss at the N, D and unique samples of points: (n,), or (R, n) for the draws of a bootstrap."""
-        values = (self.E, self.A, self.alpha, self.B, self.beta, self.R_D, self.R_N)
-        if isinstance(self.E, np.ndarray):
-            values = tuple(value[:, None] for value in values)
-        return DataLimitedLaw(*values, self.k).predict(points.get("n"), points.get("d"), points.get("unique"))
+        columns = (points.get("n"), points.get("d"), points.get("unique"))
+        if not isinstance(self.E, np.ndarray):
+            return self.predict(*columns)
+        e, a, alpha, b, beta, r_d, r_n = (
+            value[:, None] for value in (self.E, self.A, self.alpha, self.B, self.beta, self.R_D, self.R_N)
+        )
+        return DataLimitedLaw(e, a, alpha, b, beta, r_d, r_n, self.k).predict(*columns)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Saturating:
         return self.value(theta), theta
 
     def jacobian(self, theta: Array) -> Array:
-        """d ln L / d theta, (R, n, 7)."""
+        """D ln L / d theta, (R, n, 7)."""
         _, (size_share, data_share, floor), size, data = self._terms(theta)
         alpha, beta = theta[:, 1:2], theta[:, 3:4]
         effective_n, size_slope, size_by_r, at_supported = size
@@ -132,7 +135,7 @@ class Saturating:
         return out
 
     def contract(self, shares: Array, first: Array, second: Array) -> tuple[Array, Array]:
-        """Gradient (R, 7) and Hessian (R, 7, 7) of sum rho, given w rho' and w rho'' (R, n); ``shares`` is theta."""
+        """Gradient (R, 7) and Hessian (R, 7, 7) of sum rho at theta ``shares``, given w rho', w rho'' (R, n)."""
         slopes = self.jacobian(shares)
         gradient = np.einsum("rn,rnp->rp", first, slopes)
         hessian = slopes.transpose(0, 2, 1) @ (second[..., None] * slopes)
@@ -143,7 +146,9 @@ class Saturating:
             hessian[:, j] += np.einsum("rn,rnp->rp", first, ahead - behind) / (2 * STEP)
         return gradient, 0.5 * (hessian + hessian.transpose(0, 2, 1))
 
-    def _terms(self, theta: Array) -> tuple[Array, list[Array], tuple[Array, Array, Array, Array], tuple[Array, Array]]:
+    def _terms(
+        self, theta: Array
+    ) -> tuple[Array, list[Array], tuple[Array, Array, Array, Array], tuple[Array, Array]]:
         log_a, alpha, log_b, beta, log_e, log_rd, log_rn = (theta[:, i : i + 1] for i in range(7))
         with np.errstate(all="ignore"):  # a trial with a negative exponent is refused by its objective
             supported = (log_a + np.log(alpha) - log_b - np.log(beta) + beta * self.u) / alpha
@@ -156,7 +161,12 @@ class Saturating:
             top = np.maximum(np.maximum(terms[0], terms[1]), terms[2])
             shares = [np.exp(term - top) for term in terms]
             total = shares[0] + shares[1] + shares[2]
-        return top + np.log(total), [s / total for s in shares], (size, size_slope, by_rn, supported), (data, by_rd)
+        return (
+            top + np.log(total),
+            [s / total for s in shares],
+            (size, size_slope, by_rn, supported),
+            (data, by_rd),
+        )
 
 
 class DataLimitedProblem(Problem):
@@ -182,7 +192,7 @@ class DataLimitedProblem(Problem):
         super().__init__(Saturating(self.n, self.d, self.u), np.log(points.loss), loss, delta)
 
     def starts(self) -> Array:
-        """Starts (32, 7): for R_D and R_N on a grid of epochs, the two best additive starts on effective D."""
+        """Starts (32, 7): for R_D and R_N on a grid, the two best additive starts on effective D."""
         starts = []
         for r_d in EPOCHS:
             effective = self.u + _saturated(self.d - self.u, np.array(r_d))[0]
@@ -191,6 +201,18 @@ class DataLimitedProblem(Problem):
             base[:, 2] += base[:, 3] * shift
             starts += [np.append(row, np.log([r_d, r_n])) for r_n in EPOCHS for row in base]
         return np.array(starts)
+
+    def axes(self, law: Any) -> dict[str, Axis]:
+        """alpha, beta, E, and R_D and R_N from a hundredth of an epoch to ten thousand."""
+        steepest_n, steepest_d = STEEPEST / np.ptp(self.n), STEEPEST / np.ptp(self.d)
+        low, high = float(np.log(1e-2)), float(np.log(1e4))
+        return {
+            "alpha": Axis(1, 1e-3 * steepest_n, steepest_n),
+            "beta": Axis(3, 1e-3 * steepest_d, steepest_d),
+            "E": self.level_axis(4),
+            "R_D": Axis(5, low, high, log=True),
+            "R_N": Axis(6, low, high, log=True),
+        }
 
     def to_law(self, theta: Array) -> DataLimitedLaw:
         """The law of rows ``theta`` (R, 7), with array fields (R,)."""
@@ -237,4 +259,8 @@ def _saturated(gap: Array, limit: Any) -> tuple[Array, Array, Array]:
         extra = np.expm1(gap)
         left = np.exp(-extra / limit)
         used = 1 + limit * -np.expm1(-extra / limit)
-        return np.log(used), np.exp(gap) * left / used, (limit * -np.expm1(-extra / limit) - extra * left) / used
+        return (
+            np.log(used),
+            np.exp(gap) * left / used,
+            (limit * -np.expm1(-extra / limit) - extra * left) / used,
+        )

@@ -1,7 +1,7 @@
 """Approach 1: the lower envelope of all points over compute, and lines along it.
 
-Source: Hoffmann et al. 2203.15556, section 3.1. The envelope here is the points themselves that no cheaper point
-beats, without interpolation between the readings of a run.
+Source: Hoffmann et al. 2203.15556, section 3.1. The envelope here is the points themselves that no cheaper
+point beats, without interpolation between the readings of a run.
 """
 
 from dataclasses import dataclass

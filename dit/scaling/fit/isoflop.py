@@ -1,7 +1,7 @@
 """Approach 2: a parabola of the loss in ln N per budget, its minimum, and lines through the minima.
 
-For the picture rather than for the number: where the two exponents differ and grids are wide, the minimum of a
-parabola is biased. A budget whose lowest point is its first or last size has no minimum and is rejected.
+For the picture rather than for the number: where the two exponents differ and grids are wide, the minimum of
+a parabola is biased. A budget whose lowest point is its first or last size has no minimum and is rejected.
 
 Source: Hoffmann et al. 2203.15556, section 3.2.
 """
@@ -89,10 +89,17 @@ class IsoflopProblem:
     def __init__(self, points: Points) -> None:
         points = points.completed()
         self.y, self.points = points.loss, points
+        if points.budget_kind == "binned":
+            got = "(compute is scattered, not at budgets)"
+            raise InputError(
+                "columns.budget", got, "the column of budgets, or C within 10 % of one", "Or law=additive."
+            )
         self.members = [np.flatnonzero(points.budgets == i) for i in range(len(points.budget_flops))]
         if len(self.members) < 2:
             got = f"(one budget only: {points.budget_flops[0]:.3g} FLOPs)"
-            raise InputError("data", got, "points at two or more budgets", "A line through minima needs them.")
+            raise InputError(
+                "data", got, "points at two or more budgets", "A line through minima needs them."
+            )
         self.log_n, self.log_d = np.log(points.get("n")), np.log(points.get("d"))
         self.log_c = np.log(points.budget_flops)
         self.wide = [len(np.unique(np.round(self.log_n[m], 9))) >= AT_LEAST for m in self.members]
@@ -128,7 +135,7 @@ class IsoflopProblem:
 
     def through(self, minima: Array) -> IsoflopLaw:
         """Lines through minima (R, budgets, 3), budgets with a NaN left out."""
-        use = np.isfinite(minima).all(2)
+        use = np.asarray(np.isfinite(minima).all(2))
         with np.errstate(invalid="ignore"):
             fitted = [lines(self.log_c, np.log(minima[..., j]), use) for j in range(3)]
         return IsoflopLaw(*fitted[0], *fitted[1], *fitted[2], minima)
@@ -136,7 +143,9 @@ class IsoflopProblem:
     def refit(self, law: Any, weights: Array, y: Array) -> Refitted:
         """Parabolas and lines of each row of weights (R or 1, n) and losses (R or 1, n)."""
         rows = max(len(weights), len(y))
-        found = self.rows(np.broadcast_to(weights, (rows, weights.shape[1])), np.broadcast_to(y, (rows, y.shape[1])))
+        found = self.rows(
+            np.broadcast_to(weights, (rows, weights.shape[1])), np.broadcast_to(y, (rows, y.shape[1]))
+        )
         return Refitted(found, np.isfinite(found.a), 0)
 
     def fitted(self, law: Any) -> Array:
@@ -172,7 +181,8 @@ def fit_isoflop(points: Points) -> IsoflopFit:
         listed = "; ".join(f"{c:.3g} FLOPs: {r}" for c, r in zip(problem.points.budget_flops, reasons) if r)
         raise InputError(
             "data", f"({listed})", "two or more budgets with a minimum inside their sizes",
-            "All optima at the edge: train smaller or larger models at these budgets." if all(reasons) else "",
+            "All optima at the edge: train smaller or larger models at these budgets." if all(reasons) else
+            "",
         )  # fmt: skip
     valleys = tuple(_valley(problem, i, law.minima[0, i], reasons[i]) for i in range(len(reasons)))
     law = problem.through(minima)

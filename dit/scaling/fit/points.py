@@ -17,6 +17,7 @@ Array = np.ndarray
 NUMBERS = ("n", "d", "c", "loss", "budget", "unique")
 DEFAULT_K = 6.0  # C = 6 N D, N parameters and D tokens: the convention of the language-model tables
 BUDGET_GAP = 0.10  # points whose compute differs by less than 10 % from the next belong to one budget
+SCATTER = 1.5  # a chain of such points wider than this factor is no budget; half-decade bins stand in
 COMPARE = {
     "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "==": operator.eq,
     "=": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -107,10 +108,25 @@ class Points:
         return float(np.max(np.abs(np.log(ratio / self.k))))
 
     @cached_property
+    def budget_kind(self) -> str:
+        """Where budgets come from: given; grouped (runs of near-equal C); or binned, where C is scattered."""
+        if self.budget is not None:
+            return "given"
+        log_c, index = np.log(self.get("c")), self._grouped
+        spread = [np.ptp(log_c[index == i]) for i in range(index.max() + 1)]
+        return "grouped" if max(spread) <= np.log(SCATTER) else "binned"
+
+    @cached_property
     def budgets(self) -> Array:
         """(n,) index of each point's budget, in order of compute."""
         if self.budget is not None:
             return np.unique(self.budget, return_inverse=True)[1]
+        if self.budget_kind == "grouped":
+            return self._grouped
+        return np.unique(np.round(2 * np.log10(self.get("c"))), return_inverse=True)[1]
+
+    @cached_property
+    def _grouped(self) -> Array:
         order = np.argsort(self.get("c"), kind="stable")
         jumps = np.diff(np.log(self.get("c")[order])) > np.log1p(BUDGET_GAP)
         index = np.empty(len(self), int)
@@ -144,7 +160,8 @@ def read_points(
 
     Args:
         path: the file, with a header line.
-        columns: name in Points -> name of the column; null ones are left out.
+        columns: name in Points -> name of the column; null ones are left out. ``protocol`` names a column
+            that must be the same in every kept row.
         where: conditions ``column < value`` (also <= > >= = !=) that kept rows meet.
         drop_highest: how many of the highest losses to drop as outliers, after ``where``.
         k: FLOPs per N D, to fill in whichever of N, D and C has no column; 6 unless given.
@@ -159,16 +176,27 @@ def read_points(
     for name, column in columns.items():
         if column is None:
             continue
-        check_choice("columns", name, [f.name for f in fields(Points)])
+        check_choice("columns", name, [f.name for f in fields(Points)] + ["protocol"])
         if column not in header:
             raise InputError(f"columns.{name}", column, "a column of the file: " + ", ".join(header))
         cells = [row[column] for row in rows]
-        values[name] = cells if name == "run" else _numbers(f"columns.{name}", column, cells)
+        if name == "protocol":
+            _refuse_mixture(column, cells)
+        else:
+            values[name] = cells if name == "run" else _numbers(f"columns.{name}", column, cells)
     if "loss" not in values:
         raise InputError("columns.loss", None, "a column of the file: " + ", ".join(header))
     if not rows:
         raise InputError("where", list(where), "conditions that some rows meet", f"{path} has none left.")
     return drop_outliers(Points(**values).completed(k), drop_highest)
+
+
+def _refuse_mixture(column: str, cells: Sequence[str]) -> None:
+    found = sorted(set(cells))
+    if len(found) > 1:
+        got = f"({len(found)} protocols: {', '.join(found[:4])})"
+        remedy = f"Select one: where=['{column}=...']."
+        raise InputError(f"columns.protocol ({column})", got, "one protocol", remedy)
 
 
 def drop_outliers(points: Points, highest: int) -> Points:

@@ -1,6 +1,7 @@
 """Power laws in one variable, with and without a floor: L(C), FID(C), N*(C).
 
-Source: the two-parameter form of 2410.08184 (L = 2.3943 C^-.0273) and its three-parameter form with a floor E.
+Source: the two-parameter form of 2410.08184 (L = 2.3943 C^-.0273) and its three-parameter form with a floor
+E.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from dit.errors import InputError, check_choice, check_number
 from dit.scaling.fit import laws
 from dit.scaling.fit.losses import NAMES
 from dit.scaling.fit.points import Points
-from dit.scaling.fit.search import Problem, Searched, search
-from dit.scaling.fit.starts import power_floor_starts
+from dit.scaling.fit.search import Axis, Problem, Searched, search
+from dit.scaling.fit.starts import STEEPEST, power_floor_starts
 
 Array = np.ndarray
 
@@ -53,8 +54,8 @@ class PowerFit(PowerLaw):
     Args:
         x: which of C, N and D it runs over (c, n or d).
         searched: loss, objective, number of points, starts and how many agreed.
-        stderr: standard error of the exponent of a straight line through ln x and ln y by least squares (NaN with
-            a floor).
+        stderr: standard error of the exponent of a straight line through ln x and ln y by least squares (NaN
+            with a floor).
         correlation: of y with log10 x.
     """
 
@@ -96,11 +97,17 @@ class PowerProblem(Problem):
         super().__init__(law, np.log(points.loss), loss, delta)
 
     def starts(self) -> Array:
-        """Starts (S, p): least squares in ln y, and other exponents through its centre; a grid with a floor."""
+        """Starts (S, p): least squares in ln y, other exponents through its centre; a grid with a floor."""
         if self.floor:
             return power_floor_starts(self.x, np.exp(self.y), relative=self.loss != "mse")
         slope = -(self.x @ self.y) / (self.x @ self.x)
         return np.array([[self.y.mean(), slope * factor] for factor in (1.0, 0.5, 2.0, 0.0)])
+
+    def axes(self, law: Any) -> dict[str, Axis]:
+        """The exponent, and the floor where there is one."""
+        steepest = STEEPEST / np.ptp(self.x)
+        exponent = {"exponent": Axis(1, -steepest, steepest, falling=True)}
+        return {**exponent, "floor": self.level_axis(2)} if self.floor else exponent
 
     def to_law(self, theta: Array) -> PowerLaw:
         """The law of rows ``theta`` (R, p), with array fields (R,)."""
@@ -140,7 +147,7 @@ def fit_power(points: Points, floor: bool = False, loss: str = "huber", delta: f
 
 
 def regressor(points: Points) -> tuple[str, Array]:
-    """Name and values of what a power law runs over: C where it is known, else the only one of N and D given."""
+    """Name and values of what a power law runs over: C where it is known, else the one of N and D given."""
     if points.c is not None:
         return "c", points.c
     given = [(name, value) for name in ("n", "d") if (value := getattr(points, name)) is not None]
@@ -156,5 +163,7 @@ def line(x: Array, y: Array) -> tuple[float, float, float]:
     intercept = float(y.mean() - slope * x.mean())
     residual = y - intercept - slope * x
     freedom = len(x) - 2
-    stderr = float(np.sqrt(residual @ residual / freedom / (centred @ centred))) if freedom > 0 else float("nan")
+    stderr = (
+        float(np.sqrt(residual @ residual / freedom / (centred @ centred))) if freedom > 0 else float("nan")
+    )
     return intercept, slope, stderr

@@ -55,6 +55,68 @@ class Refitted:
     improved: int
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A direction along which a parameter is profiled: one coordinate, or the ratio of two.
+
+    Args:
+        index: the coordinate that is the parameter (or its logarithm).
+        low: lowest position that makes sense; high: the highest.
+        log: whether the coordinate is the parameter's logarithm.
+        falling: whether the parameter is minus the coordinate.
+        other: for a ratio theta[index] / (theta[index] + theta[other]), the other coordinate.
+    """
+
+    index: int
+    low: float
+    high: float
+    log: bool = False
+    falling: bool = False
+    other: int | None = None
+
+    def position(self, theta: Array) -> Array:
+        """Where rows ``theta`` (R, p) stand on the axis (R,)."""
+        if self.other is None:
+            return theta[:, self.index]
+        return theta[:, self.index] / (theta[:, self.index] + theta[:, self.other])
+
+    def shown(self, position: Any) -> Any:
+        """The parameter at a position."""
+        position = np.exp(position) if self.log else position
+        return -position if self.falling else position
+
+    def slope(self, theta: Array) -> Array:
+        """Slope (p,) of the position in theta (p,)."""
+        out = np.zeros(len(theta))
+        if self.other is None:
+            out[self.index] = 1.0
+            return out
+        total = theta[self.index] + theta[self.other]
+        out[self.index], out[self.other] = theta[self.other] / total**2, -theta[self.index] / total**2
+        return out
+
+    def hold(self, theta: Array, held: Array) -> tuple[Array, Array]:
+        """Starts (m, p) at positions ``held`` (m,), and the directions (m, p, p - 1) that keep them there."""
+        p = len(theta)
+        keep = [i for i in range(p) if i != self.index]
+        basis = np.tile(np.eye(p)[:, keep], (len(held), 1, 1))
+        if self.other is not None:
+            basis[:, :, keep.index(self.other)] = 0.0
+            basis[:, self.index, keep.index(self.other)] = held
+            basis[:, self.other, keep.index(self.other)] = 1 - held
+        return self.project(np.tile(theta, (len(held), 1)), held), basis
+
+    def project(self, theta: Array, held: Array) -> Array:
+        """Rows ``theta`` (m, p) moved to the positions ``held`` (m,)."""
+        theta = theta.copy()
+        if self.other is None:
+            theta[:, self.index] = held
+        else:
+            total = theta[:, self.index] + theta[:, self.other]
+            theta[:, self.index], theta[:, self.other] = total * held, total * (1 - held)
+        return theta
+
+
 class Problem(ABC):
     """A law on given points in the optimiser's coordinates.
 
@@ -64,7 +126,7 @@ class Problem(ABC):
         loss: huber, lad, mse_log or mse.
         delta: Huber's delta, in log loss.
 
-    A subclass names its terms, and which parameter is the logarithm of each one's coefficient (``intercepts``).
+    A subclass names its terms, and which parameter is the logarithm of each coefficient (``intercepts``).
     """
 
     terms: tuple[str, ...] = ()
@@ -86,6 +148,15 @@ class Problem(ABC):
     def to_theta(self, law: Any) -> Array:
         """Coordinates (p,) of a law with scalar fields."""
 
+    @abstractmethod
+    def axes(self, law: Any) -> dict[str, Axis]:
+        """The parameters that can be profiled, by name."""
+
+    def level_axis(self, index: int) -> Axis:
+        """The axis of a floor: from nothing (e^-30 of the lowest loss) to the lowest loss."""
+        lowest = float(self.y.min())
+        return Axis(index, lowest - 30.0, lowest, log=True)
+
     def fitted(self, law: Any) -> Array:
         """Predicted ln L (n,)."""
         return self.law.value(self.to_theta(law)[None])[0]
@@ -102,7 +173,7 @@ class Problem(ABC):
         return theta
 
     def refit(self, law: Any, weights: Array, y: Array) -> Refitted:
-        """The law refitted to each row of weights (R or 1, n) and ln L (R or 1, n), from its optimum on all data.
+        """The law refitted to rows of weights (R or 1, n) and ln L (R or 1, n), from its optimum on all data.
 
         Every row is started a second time from the optimum of another row; the better one counts.
         """

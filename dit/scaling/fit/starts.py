@@ -10,7 +10,8 @@ from itertools import combinations, pairwise
 import numpy as np
 
 Array = np.ndarray
-GRID = np.geomspace(0.05, 30.0, 24)  # exponent times the range of the centred log regressor
+STEEPEST = 30.0  # no exponent makes a term fall by more than e^30 over the range of the data
+GRID = np.geomspace(0.05, STEEPEST, 24)  # exponent times the range of the centred log regressor
 BLOCK = 5  # one start from the best cell of each BLOCK x BLOCK-th of the grid
 ABSENT = (
     1e-3  # a coefficient that comes out zero starts at this share of the loss, where its slope still shows

@@ -1,0 +1,31 @@
+"""A law by its name, on points."""
+
+from typing import Any
+
+from dit.errors import check_choice
+from dit.scaling.fit.additive import fit_additive
+from dit.scaling.fit.data_limited import fit_data_limited
+from dit.scaling.fit.envelope import fit_envelope
+from dit.scaling.fit.isoflop import fit_isoflop
+from dit.scaling.fit.points import Points
+from dit.scaling.fit.power import fit_power
+
+LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited")
+
+
+def fit_law(points: Points, law: str = "additive", loss: str = "huber", delta: float = 1e-3) -> Any:
+    """The fit of the law of that name; isoflop and envelope have no use for ``loss`` and ``delta``.
+
+    Raises:
+        InputError: an unknown law, or points that cannot carry it.
+    """
+    check_choice("law", law, LAWS)
+    if law == "isoflop":
+        return fit_isoflop(points)
+    if law == "envelope":
+        return fit_envelope(points)
+    if law == "data_limited":
+        return fit_data_limited(points, loss, delta)
+    if law == "additive":
+        return fit_additive(points, loss, delta)
+    return fit_power(points, law == "power_floor", loss, delta)

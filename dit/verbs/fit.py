@@ -1,0 +1,127 @@
+"""``dit fit``: a scaling law with its intervals, from a study's records or any CSV file."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dit.errors import InputError, check_choice
+from dit.scaling.fit.answer import fit_points
+from dit.scaling.fit.points import Points, drop_outliers, read_points
+from dit.verbs.app import console, hydra_app, show
+
+SIZES = {"macs_per_token": "n_flop", "n_params_total": "n_total"}
+
+
+def task(cfg: DictConfig) -> None:
+    """Prints one fit."""
+    if cfg.data.path is None:
+        raise InputError(
+            "data", None, "a CSV file or a study directory", "dit fit data=points.csv columns.n=..."
+        )
+    points, others = (_study if Path(cfg.data.path).is_dir() else _table)(cfg)
+    result = fit_points(
+        points,
+        cfg.law,
+        cfg.loss,
+        cfg.delta,
+        cfg.bootstrap,
+        cfg.seed,
+        cfg.by,
+        cfg.method,
+        cfg.at_flops,
+        others,
+    )
+    show({"data": str(cfg.data.path), **result}, cfg.format, _print)
+
+
+def app() -> None:
+    """The verb's Hydra app. ``data`` is a group of conf/, so ``data=x`` stands for ``data.path=x`` here."""
+    sys.argv[1:] = [f"data.path={word[5:]}" if word.startswith("data=") else word for word in sys.argv[1:]]
+    hydra_app("fit")(task)()
+
+
+def _table(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
+    columns: Any = OmegaConf.to_container(cfg.columns)
+    kept = read_points(cfg.data.path, columns, cfg.where, 0, cfg.flops_per_nd)
+    if not cfg.drop_highest:
+        return kept, {}
+    return drop_outliers(kept, cfg.drop_highest), {"outliers": {"all kept": kept}}
+
+
+def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
+    """Validation losses of a study at its budgets; the other count of N goes into the sensitivity table."""
+    from dit.scaling.records import load_study
+    from dit.scaling.report.points import collect
+
+    check_choice("size", cfg.size, SIZES)
+    points = collect(load_study(cfg.data.path), cfg.weights)
+    counted = {name: points.for_fit(size) for name, size in SIZES.items()}
+    kept = {name: drop_outliers(value, cfg.drop_highest) for name, value in counted.items()}
+    others = {"size": {name: value for name, value in kept.items() if name != cfg.size}}
+    return kept[cfg.size], others
+
+
+def _print(result: dict[str, Any]) -> None:
+    """The result as tables: parameters, allocation, profiles, hold-out, sensitivity."""
+    fit, out = result["fit"], console()
+    out.print(
+        f"law {result['law']}, {fit['loss']}, {result['points']['n']} points, {result['points']['runs']} runs"
+    )
+    if "objective" in fit:
+        out.print(f"objective {fit['objective']:.10g}; {fit['agreed']} of {fit['starts']} starts reached it")
+    boot = result["bootstrap"]
+    if boot:
+        out.print(
+            f"{boot['converged']} of {boot['draws']} draws converged "
+            f"({boot['method']}, by {boot['resampled']})"
+        )
+    _rows("parameter", {name: value for name, value in result["parameters"].items()})
+    for row in result["allocation"] or []:
+        _rows(f"C = {row['flops']:.3g} FLOPs", {k: row[k] for k in ("n_opt", "d_opt", "loss_opt")})
+    for name, one in result.get("profiles", {}).items():
+        ends = ["-" if end is None else f"{end:.5g}" for end in one["interval_95"]]
+        out.print(f"profile of {name}: {one['estimate']:.5g}, 95 % {ends[0]} .. {ends[1]}, {one['verdict']}")
+    held = result.get("holdout")
+    if held and "impossible" not in held:
+        out.print(
+            f"held out {held['budget']:.3g} FLOPs: bias {held['bias']:+.2%}, rms {held['rms']:.2%}, "
+            f"{held['covered']} of {held['n']} inside their 95 % intervals"
+        )
+    _print_sensitivity(result["sensitivity"])
+    for warning in result["warnings"]:
+        out.print(f"warning: {warning}")
+
+
+def _rows(title: str, values: dict[str, dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=None)
+    for heading in (title, "value", "sd", "80 %", "95 %"):
+        table.add_column(heading, justify="left" if heading == title else "right")
+    for name, value in values.items():
+        spans = [_span(value.get(key)) for key in ("interval_80", "interval_95")]
+        table.add_row(name, _number(value["value"]), _number(value.get("sd")), *spans)
+    console().print(table)
+
+
+def _print_sensitivity(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    sd = "" if found["sd"] is None else f" (bootstrap sd {found['sd']:.4f})"
+    table = Table(title=f"exponent {found['exponent']:.4f}{sd} under other choices", title_justify="left")
+    for heading in ("choice", "value", "n", "exponent", "shift"):
+        table.add_column(heading)
+    for row in found["variants"]:
+        shift = row["reason"] if row["shift"] is None else f"{row['shift']:+.4f}"
+        table.add_row(row["choice"], row["value"], str(row["n"]), _number(row["exponent"]), shift)
+    console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _span(ends: list[float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.5g} .. {ends[1]:.5g}"
