@@ -50,7 +50,7 @@ def evaluate_images(
         InputError: fewer images than asked for, an image that cannot be read, or a reference of another
             extractor.
     """
-    n = len(images) if n is None else n
+    n, metrics = len(images) if n is None else n, check_metrics(metrics)
     sets = measure_images(
         images, extractor, metrics, counts=[*subsets, n], batch_size=batch_size, distributed=distributed
     )

@@ -16,6 +16,11 @@ from dit.evaluation.statistics import Statistics
 from tests.evaluation.test_measure import Pooled
 
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::dit.evaluation.metrics.MetricWarning"
+)  # few images on purpose
+
+
 def png(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(array).save(file, "png")
