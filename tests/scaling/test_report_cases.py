@@ -8,6 +8,9 @@ import pytest
 
 from dit.errors import InputError
 from dit.scaling.records import load_study
+from dit.scaling.report.analysis import analyse
+from dit.scaling.report.headline import format_headline, headline
+from dit.scaling.report.page import write_report
 from dit.scaling.report.points import collect, collect_samples
 from tests.scaling.synthetic import Surface, write_study
 
@@ -107,3 +110,45 @@ def test_no_reading_at_a_budget_is_one_clear_message(tmp_path):
         edit(study, f"w{width:04d}-s0", set_field("validation", "budget_flops", None))
     with pytest.raises(InputError, match="at least one validation row"):
         collect(load_study(study))
+
+
+def test_a_budget_with_its_best_size_at_the_edge_is_rejected_and_named(tmp_path):
+    # N* of the smallest budget, 1.2e5, lies below the smallest network here (width 96: 3.4e5).
+    surface = Surface(widths=(96, 128, 192, 256, 320), noise=0.0)
+    first, *_ = surface.budgets
+    assert surface.n_opt(first) < surface.macs_per_token(96)
+    study = write_study(tmp_path / "study", surface, samples=False)
+    edit(study, "w0320-s0", set_field("validation", "loss", None))
+    found = write_report(study, tmp_path / "out", bootstrap=50)
+    verdicts = {row["budget_flops"]: row["verdict"] for row in found["budgets"]}
+    assert "smallest trained" in verdicts[first]
+    assert verdicts[surface.budgets[-1]] == "accepted"
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "rejected" in page and "its best size is the smallest trained" in page
+    assert "diverged" in page
+    # No samples were measured: the page says so where the figures would be.
+    for title in ("Frechet against compute", "Guided accuracy", "Sample grids"):
+        assert f"<b>{title}</b> is not drawn: no samples" in page
+    assert "rejected" in format_headline(found) or "smallest trained" in format_headline(found)
+
+
+def test_one_budget_alone_gives_a_report_without_laws(tmp_path):
+    study = write_study(tmp_path / "study", budgets=(1e13,))
+    found = write_report(study, tmp_path / "out", bootstrap=50)
+    assert found["exponents"] == {"isoflop": None, "additive": None}
+    assert found["holdout"] is None
+    assert [row["verdict"] for row in found["budgets"]] == ["accepted"]
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "one budget only" in page
+    assert "no exponents" in format_headline(found)
+    json.loads((tmp_path / "out/fits.json").read_text())
+
+
+def test_all_optima_at_the_edge_are_said_to_be(tmp_path):
+    study = write_study(
+        tmp_path, Surface(widths=(192, 256, 320, 384), budgets=(1e12, 3.162e12)), samples=False
+    )
+    material = analyse(load_study(study), draws=50)
+    assert all(row["edge"] for row in material.analysis["isoflop"]["n_flop"]["budgets"])
+    assert "edge" in material.analysis["isoflop"]["n_flop"]["why_not"]
+    assert headline(material)["exponents"]["isoflop"] is None

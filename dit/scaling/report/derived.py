@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from dit.scaling.fit.additive import AdditiveFit
+from dit.scaling.fit.additive import AdditiveLaw
+from dit.scaling.fit.bootstrap import Bootstrap
+from dit.scaling.fit.power import line
 from dit.scaling.report.points import Points, Samples
 
 TARGETS = (1.0, 10.0, 100.0)  # times the largest budget
@@ -23,14 +25,10 @@ def log_line(x: np.ndarray, y: np.ndarray) -> dict[str, Any] | None:
     """
     if len(x) < 2:
         return None
-    u, v = np.log(x), np.log(y)
-    centred = u - u.mean()
-    slope = float(centred @ v / (centred @ centred))
-    height = float(v.mean() - slope * u.mean())
+    height, slope, stderr = line(np.log(x), np.log(y))
     interval = None
     if len(x) > 2:
-        rest = v - height - slope * u
-        error = float(np.sqrt(rest @ rest / (len(x) - 2) / (centred @ centred)) * stdtrit(len(x) - 2, 0.975))
+        error = stderr * float(stdtrit(len(x) - 2, 0.975))
         interval = [slope - error, slope + error]
     return {"exponent": slope, "coefficient": float(np.exp(height)), "interval_95": interval, "n": len(x)}
 
@@ -42,10 +40,10 @@ def noise_bins(points: Points) -> dict[str, Any] | None:
     places = [int(np.flatnonzero(points.budget == c)[np.argmin(points.loss[points.budget == c])])
               for c in points.budgets]  # fmt: skip
     table, compute = points.bins[places], points.flops[places]
-    lines = []
+    fitted = []
     for column in table.T:
         kept = np.isfinite(column) & (column > 0)
-        lines.append(log_line(compute[kept], column[kept]))
+        fitted.append(log_line(compute[kept], column[kept]))
     return {
         "edges": points.edges.tolist(),
         "best": [
@@ -53,8 +51,8 @@ def noise_bins(points: Points) -> dict[str, Any] | None:
              "bins": [float(x) if np.isfinite(x) else None for x in points.bins[i]]}
             for i in places
         ],
-        "exponents": [line and line["exponent"] for line in lines],
-        "intervals_95": [line and line["interval_95"] for line in lines],
+        "exponents": [one and one["exponent"] for one in fitted],
+        "intervals_95": [one and one["interval_95"] for one in fitted],
     }  # fmt: skip
 
 
@@ -97,7 +95,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def targets(
-    fit: AdditiveFit, draws: dict[str, np.ndarray], largest: float, n_train: int | None
+    fit: AdditiveLaw, boot: Bootstrap | None, largest: float, n_train: int | None
 ) -> list[dict[str, Any]]:
     """Allocation of the additive law at TARGETS times the largest budget, and the cost of missing N*.
 
@@ -106,7 +104,7 @@ def targets(
 
     Args:
         fit: the additive law.
-        draws: bootstrap draws with ``log_G`` and ``a``; empty where there are none.
+        boot: its bootstrap.
         largest: the largest budget, FLOPs.
         n_train: images in the training set.
     """
@@ -114,15 +112,15 @@ def targets(
     rows = []
     for factor in TARGETS:
         c = factor * largest
-        n, loss = fit.n_opt(c), fit.loss_opt(c)
-        row: dict[str, Any] = {"budget_flops": c, "law": "additive", "n": n, "d": fit.d_opt(c), "loss": loss}
+        n, loss = float(fit.n_opt(c)), float(fit.loss_opt(c))
+        row: dict[str, Any] = {"budget_flops": c, "n": n, "d": float(fit.d_opt(c)), "loss": loss}
         row["epochs"] = row["d"] / n_train if n_train else None
         for name, off in (("half", 0.5), ("double", 2.0)):
             missed = float(fit.predict(off * n, c / (fit.k * off * n)))
             row[f"loss_{name}"] = missed
             row[f"waste_{name}"] = 1 - ((missed - fit.E) / (loss - fit.E)) ** (-1 / p)
-        if len(draws.get("log_G", ())) >= 20:
-            found = draws["log_G"] + draws["a"] * np.log(c / fit.k)
-            row["n_low"], row["n_high"] = (float(x) for x in np.exp(np.nanpercentile(found, [2.5, 97.5])))
+        if boot is not None:
+            row["n_interval_95"] = list(boot.interval(lambda law, c=c: law.n_opt(c)))
+            row["loss_interval_95"] = list(boot.interval(lambda law, c=c: law.loss_opt(c)))
         rows.append(row)
     return rows

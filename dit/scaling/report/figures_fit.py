@@ -11,7 +11,6 @@ from dit.scaling.report.style import (
     INK,
     MARKERS,
     QUIET,
-    engineering,
     label_budget,
     log_axis,
     new_figure,
@@ -102,7 +101,7 @@ def bootstrap_pairs(m: Material) -> Drawn:
 
 def _central(values: np.ndarray) -> tuple[np.ndarray, float, float]:
     low, high = np.nanpercentile(values, [0.5, 99.5])
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    margin = max(0.05 * (high - low), 1e-6 * abs(high), 1e-12)  # all draws may be equal
     return values[np.isfinite(values)], float(low - margin), float(high + margin)
 
 
@@ -117,7 +116,7 @@ def profiles(m: Material) -> Drawn:
         raise Missing(m.analysis["additive"].get("why_not") or "no profiles")
     figure, panels = new_figure(columns=len(found), width=7.2, height=2.7, sharey=True)
     for axes, (name, profile) in zip(np.atleast_1d(panels), found.items()):
-        x, rise = np.array(profile["value"]), np.array(profile["deviance"], dtype=float)
+        x, rise = _curve(profile)
         axes.plot(x, rise, color=INK, lw=1.3)
         axes.axhline(profile["threshold"], color=QUIET, ls="--", lw=0.9)
         axes.axvline(profile["estimate"], color=ACCENT, lw=1.0)
@@ -128,8 +127,8 @@ def profiles(m: Material) -> Drawn:
             axes.text(
                 0.5, 0.92, "not identified", transform=axes.transAxes, ha="center", color=ACCENT, fontsize=8
             )
-        axes.set(xlabel=NAMES.get(name, name), ylim=(0, 3 * profile["threshold"]))
-        axes.locator_params(axis="x", nbins=4)
+        axes.set(xlim=(x[0], x[-1]), ylim=(0, 2 * profile["threshold"]), xlabel=NAMES[name])
+        axes.locator_params(axis="x", nbins=3)
     np.atleast_1d(panels)[0].set_ylabel("profile deviance")
     caption = (
         "How much worse the fit becomes when one parameter is held at a value and the others are fitted "
@@ -140,6 +139,24 @@ def profiles(m: Material) -> Drawn:
     return Drawn("profiles", "Profiles", figure, caption)
 
 
+def _curve(profile: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Value and deviance, dense, over somewhat more than the interval or all of the profile.
+
+    Between the values of a profile its signed root is the straighter line; the interval's ends lie on it too.
+    """
+    x, rise = np.array(profile["value"]), np.array(profile["deviance"], dtype=float)
+    known = np.isfinite(rise)
+    x, root = x[known], np.sqrt(rise[known]) * np.sign(x[known] - profile["estimate"])
+    low, high = x[0], x[-1]
+    if profile["identified"]:
+        ends = profile["interval_95"]
+        low, high = ends[0] - 0.2 * (ends[1] - ends[0]), ends[1] + 0.2 * (ends[1] - ends[0])
+    dense = np.linspace(low, high, 2000)
+    curve = np.interp(dense, x, root) ** 2
+    shown = curve <= 2.2 * profile["threshold"]
+    return dense[shown], curve[shown]
+
+
 def holdout(m: Material) -> Drawn:
     """Predicted against measured losses of the held-out budget."""
     held = m.analysis["holdout"]
@@ -148,32 +165,33 @@ def holdout(m: Material) -> Drawn:
     rows = held["rows"]
     measured = np.array([row["measured"] for row in rows])
     predicted = np.array([row["predicted"] for row in rows])
-    figure, axes = new_figure(width=5.0, height=4.2)
-    everything = np.concatenate(
-        [measured, predicted, *(np.array(r["interval_95"]) for r in rows if r["interval_95"])]
+    figure, (left, right) = new_figure(columns=2, width=7.2, height=3.5)
+    span = np.array(
+        [min(measured.min(), predicted.min()) * 0.99, max(measured.max(), predicted.max()) * 1.01]
     )
-    low, high = everything.min() * 0.99, everything.max() * 1.01
-    axes.plot([low, high], [low, high], color=QUIET, lw=0.9, label="predicted = measured")
-    sizes = np.array([row["n"] for row in rows])
+    left.plot(span, span, color=QUIET, lw=0.9, label="predicted = measured")
+    right.axhline(0, color=QUIET, lw=0.9)
+    ranks = np.argsort(np.argsort([row["n"] for row in rows], kind="stable"))
     colours = shades(len(rows))
-    for index, rank in enumerate(np.argsort(np.argsort(sizes, kind="stable"))):
-        row = rows[index]
+    for row, rank in zip(rows, ranks):
+        look = {"color": colours[rank], "mec": INK, "mew": 0.5, "ms": 5.5}
+        marker = MARKERS[rank % len(MARKERS)]
+        left.plot(row["measured"], row["predicted"], marker, **look)
         if row["interval_95"]:
-            axes.plot([row["measured"]] * 2, row["interval_95"], color=INK, lw=1.0, marker="_", ms=5)
-        axes.plot(row["measured"], row["predicted"], MARKERS[int(rank) % len(MARKERS)],
-        color=colours[int(rank)],
-                  mec=INK, mew=0.5, ms=6, label=f"N = {engineering(row['n'], 3)}" if len(rows) <= 12 else
-                  None)  # fmt: skip
-    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set(xlabel=f"measured {m.loss_label}", ylabel="predicted")
-    axes.locator_params(nbins=5)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+            bounds = [100 * (bound / row["measured"] - 1) for bound in row["interval_95"]]
+            right.plot([row["n"]] * 2, bounds, color=INK, lw=1.0, marker="_", ms=5)
+        right.plot(row["n"], 100 * (row["predicted"] / row["measured"] - 1), marker, **look)
+    left.set(xlim=span, ylim=span, aspect="equal", xlabel=f"measured {m.loss_label}", ylabel="predicted")
+    left.locator_params(nbins=5)
+    left.legend(loc="upper left")
+    log_axis(right, "x")
+    right.set(xlabel=SIZE, ylabel="predicted / measured - 1 (%)")
     caption = (
         f"The largest budget ({held['budget_flops']:.3g} FLOPs) predicted by the additive law fitted to the "
         f"smaller ones: "
         f"mean error {held['bias']:+.2%}, root mean square {held['rms']:.2%}, "
         f"{held['inside_95']} of {len(rows)} points "
-        "inside their 95 % interval."
+        "inside their 95 % interval (bars at the right: of a single reading, law and noise together)."
     )
     return Drawn("holdout", "Hold-out", figure, caption)
 

@@ -12,7 +12,6 @@ from dit.scaling.report.style import (
     MARKERS,
     QUIET,
     colourbar,
-    engineering,
     label_budget,
     log_axis,
     new_figure,
@@ -41,12 +40,10 @@ def loss_against_compute(m: Material) -> Drawn:
     axes.set(xlabel=COMPUTE, ylabel=m.loss_label)
     axes.legend(loc="upper right")
     caption = (
-        f"{m.loss_label.capitalize()} of all {len(curves)} runs at every reading, against exact training "
-        f"compute "
-        "(2 FLOPs per multiply-add, backward pass twice the forward). Colour: size N. Dashed: the "
-        "lowest loss that "
-        "any run had reached at that compute, interpolated within runs in log-log, never "
-        "beyond their ends."
+        f"The {m.loss_label} of all {len(curves)} runs at every reading, against exact training compute (2 "
+        "FLOPs per multiply-add, backward pass twice the forward). Colour: size N. Dashed: the lowest loss "
+        "that any run had reached at that compute, interpolated within runs in log-log, never beyond their "
+        "ends."
     )
     return Drawn("loss_against_compute", "Loss against compute", figure, caption)
 
@@ -91,10 +88,11 @@ def isoflop(m: Material) -> Drawn:
         if row["parabola"] is not None:
             x = np.linspace(np.log(m.points.n[here].min()), np.log(m.points.n[here].max()), 100)
             style = LINES[index % len(LINES)] if row["edge"] is None else ":"
-            axes.plot(np.exp(x), np.polyval(row["parabola"][::-1], x), style, color=colour, lw=1.1)
-        if row["edge"] is None:
+            curve = np.polyval(row["parabola"]["coefficients"][::-1], x - row["parabola"]["centre"])
+            axes.plot(np.exp(x), curve, style, color=colour, lw=1.1)
+        if row["n_opt"] is not None:
             _minimum(axes, row, colour)
-        else:
+        elif row["edge"] is not None:
             best = np.flatnonzero(here)[np.argmin(m.points.loss[here])]
             axes.plot(m.points.n[best], m.points.loss[best], "x", color=ACCENT, ms=9, mew=1.8)
     axes.plot([], [], "*", color="white", mec=INK, ms=9, label="minimum, 95 % interval")
@@ -132,14 +130,14 @@ def allocation(m: Material) -> Drawn:
     """N*(C) and D*(C) with bands, beside lines of published slope."""
     law = m.analysis["isoflop"]["n_flop"]["law"]
     if law is None:
-        raise Missing("fewer than two budgets have their best size inside the row: no line through minima")
+        raise Missing(m.analysis["isoflop"]["n_flop"]["why_not"])
     rows = m.analysis["isoflop"]["n_flop"]["budgets"]
     budgets = np.array([row["budget_flops"] for row in rows])
     grid = np.geomspace(budgets.min() / 1.6, budgets.max() * 1.6, 80)
     figure, panels = new_figure(columns=2, width=7.2, height=4.5)
     labels = ("optimal N* (multiply-adds per token)", "optimal images seen D*")
     for axes, what, label in zip(panels, ("n", "d"), labels):
-        _band(axes, m, grid, what)
+        _band(axes, law[what])
         _line(axes, grid, law[what], INK, "-", f"isoFLOP minima: slope {law[what]['exponent']:.3f}")
         additive = m.analysis["additive"].get("primary")
         if additive is not None:
@@ -183,13 +181,10 @@ def _line(axes: Axes, grid: np.ndarray, law: dict, colour: str, style: str, labe
     axes.plot(grid, law["coefficient"] * grid ** law["exponent"], color=colour, ls=style, lw=1.4, label=label)
 
 
-def _band(axes: Axes, m: Material, grid: np.ndarray, what: str) -> None:
-    slope, height = m.draws.get(f"isoflop_{what}_exponent"), m.draws.get(f"isoflop_{what}_log_coefficient")
-    if slope is None or height is None or len(slope) < 20:
-        return
-    lines = height[:, None] + slope[:, None] * np.log(grid)
-    low, high = np.exp(np.nanpercentile(lines, [2.5, 97.5], axis=0))
-    axes.fill_between(grid, low, high, color="#cfd8e3", lw=0, label="95 % band")
+def _band(axes: Axes, line: dict) -> None:
+    if line["band"] is not None:
+        band = line["band"]
+        axes.fill_between(band["c"], band["low"], band["high"], color="#cfd8e3", lw=0, label="95 % band")
 
 
 def _minima(axes: Axes, rows: list[dict], what: str) -> None:
@@ -211,41 +206,51 @@ def _plain(value: float) -> str:
 
 
 def frontier(m: Material) -> Drawn:
-    """The least loss at each budget, with and without a floor, and the held-out budget."""
+    """The least loss at each budget: laws with and without a floor, the additive law, the held-out budget."""
     found = m.analysis["frontier"]
     if found is None:
-        raise Missing("fewer than three budgets have an accepted minimum: no law of the least loss")
-    budget, loss = np.array(found["budgets"]), np.array(found["losses"])
-    grid = np.geomspace(budget.min() / 1.5, budget.max() * 10, 120)
-    figure, axes = new_figure()
+        raise Missing("too few budgets have an accepted minimum")
+    budgets = m.points.budgets
+    least = np.array([m.points.loss[m.points.budget == c].min() for c in budgets])
+    grid = np.geomspace(budgets.min() / 1.5, budgets.max() * 10, 120)
+    figure, axes = new_figure(height=4.0)
+    law = m.analysis["additive"]["loss"]
+    if law is not None:
+        band = law["band"]
+        if band is not None:
+            axes.fill_between(
+                band["c"], band["low"], band["high"], color="#cfd8e3", lw=0, label="additive law, 95 %"
+            )
+        axes.plot(
+            law["c"], law["value"], "-.", color=INK, lw=1.3, label=f"additive law: floor {law['floor']:.3g}"
+        )
     styles = {"power": ("-", "power law, no floor"), "power_floor": ("--", "power law with floor")}
     for (name, (style, label)), colour in zip(styles.items(), shades(3)):
-        fit = found.get(name)
-        if fit is None:
-            continue
-        curve = fit["floor"] + fit["coefficient"] * grid ** -fit["exponent"]
-        text = f"{label}: slope −{fit['exponent']:.3f}" + (
-            f", floor {fit['floor']:.3g}" if fit["floor"] else ""
-        )
-        axes.plot(grid, curve, style, color=colour, lw=1.5, label=text)
-    axes.plot(budget, loss, "o", color="white", mec=INK, ms=6, zorder=5, label="least loss at a budget")
+        fit = found[name]
+        if fit is not None:
+            text = f"{label}: slope −{-fit['exponent']:.3f}" + (
+                f", floor {fit['floor']:.3g}" if fit["floor"] else ""
+            )
+            curve = fit["floor"] + fit["coefficient"] * grid ** fit["exponent"]
+            axes.plot(grid, curve, style, color=colour, lw=1.5, label=text)
+    axes.plot(budgets, least, ".", color=INK, ms=6, label="least loss measured")
+    axes.plot(found["budgets"], found["losses"], "o", color="white", mec=INK, ms=6, label="isoFLOP minimum")
     held = m.analysis["holdout"]
     if held is not None:
-        low, high = held["interval_95"] or (held["predicted"], held["predicted"])
-        axes.plot([held["budget_flops"]] * 2, [low, high], color=ACCENT, lw=1.3, marker="_", ms=7, zorder=6)
-        axes.plot(held["budget_flops"], held["predicted"], "D", color=ACCENT, ms=5, zorder=6,
+        best = held["best"]
+        interval = best["interval_95"] or [best["predicted"]] * 2
+        axes.plot([held["budget_flops"]] * 2, interval, color=ACCENT, lw=1.3, marker="_", ms=7, zorder=6)
+        axes.plot(held["budget_flops"], best["predicted"], "D", color=ACCENT, ms=4.5, zorder=6,
                   label="held out: predicted, 95 %")  # fmt: skip
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.set(xlabel=COMPUTE, ylabel=f"least {m.loss_label}")
     axes.legend(loc="lower left")
     caption = (
-        "Least loss on the frontier against compute: minima of the isoFLOP parabolas and two laws through "
-        "them, drawn "
-        f"on to ten times the largest budget (at {engineering(budget.max() * 10, 3)} FLOPs). "
-        f"Where the laws part, the "
-        "records do not say which is right. Diamond: the largest budget as "
-        "predicted by a fit that has not seen it."
+        "Least loss against compute: power laws with and without a floor through the accepted isoFLOP "
+        "minima, and the frontier of the additive law, all drawn on to ten times the largest budget. Where "
+        "the laws part, the records do not say which is right. Diamond: the largest budget, predicted by an "
+        "additive law that has not seen it."
     )
     return Drawn("frontier", "Least loss against compute", figure, caption)
 

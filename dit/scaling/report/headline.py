@@ -76,7 +76,7 @@ def format_headline(found: dict[str, Any]) -> str:
     ]
     for row in found["budgets"]:
         interval = row["n_opt_95"] if row["accepted"] else None
-        size = row["n_opt"] if row["accepted"] else row["best_size"]
+        size = row["n_opt"] if row["n_opt"] is not None else row["best_size"]
         lines.append(
             f"{row['budget_flops']:>10.3g}  {size:>10.4g}  {_pair(interval, '.4g'):>22}  "
             f"{_number(row['d_opt'] if row['accepted'] else None, '.4g'):>10}  {row['best_loss']:>9.5g}  "
@@ -101,7 +101,7 @@ def format_headline(found: dict[str, Any]) -> str:
 def holdout_text(held: dict[str, Any] | None) -> str:
     """The hold-out in a line."""
     if held is None:
-        return "hold-out        none: see the report"
+        return "hold-out        none: the records do not allow one"
     return (
         f"hold-out        {held['budget_flops']:.3g} FLOPs predicted with mean error {held['bias']:+.2%} "
         f"(rms "

@@ -38,7 +38,7 @@ class Material:
     @property
     def loss_label(self) -> str:
         """Axis label of the loss with the weights it was measured on."""
-        return f"{LOSS} ({'EMA' if self.points.weights == 'ema' else self.points.weights} weights)"
+        return f"{LOSS} ({self.points.weights_name} weights)"
 
 
 @dataclass(frozen=True)

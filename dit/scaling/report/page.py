@@ -60,7 +60,7 @@ def write_report(
         InputError: no usable records, or records that cannot share an axis.
     """
     study = load_study(study_dir)
-    material = analyse(study, bootstrap=bootstrap)
+    material = analyse(study, draws=bootstrap)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     sections = _draw_all(material, out)
@@ -160,7 +160,8 @@ def _statements(found: dict[str, Any]) -> list[str]:
             shown = f" (95 % {interval[0]:.3f} to {interval[1]:.3f})" if interval else " (no interval)"
             parts.append(f"{x.upper()}* grows as C^{exponents[x]['value']:.3f}{shown}")
         lines.append(f"{label}: " + ", ".join(parts) + ".")
-    lines.append(" ".join(holdout_text(found["holdout"]).split()).capitalize() + ".")
+    held = " ".join(holdout_text(found["holdout"]).split())
+    lines.append(held[0].upper() + held[1:] + ".")
     return lines
 
 

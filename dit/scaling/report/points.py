@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError
+from dit.scaling.fit.points import Points as FitPoints
 from dit.scaling.records import Row, Study
 
 # What one law holds fixed: runs that differ here are not points of one surface.
@@ -63,6 +64,19 @@ class Points:
     def budgets(self) -> np.ndarray:
         """The distinct budgets, rising."""
         return np.unique(self.budget)
+
+    @property
+    def weights_name(self) -> str:
+        """The weights as a reader knows them."""
+        return "EMA" if self.weights == "ema" else self.weights
+
+    def for_fit(self, size: str = "n_flop", keep: np.ndarray | None = None) -> FitPoints:
+        """The same points as the fits take them; ``size`` n_flop or n_total, ``keep`` (P,) which of them."""
+        n = self.n if size == "n_flop" else self.n_total
+        points = FitPoints(
+            self.loss, n=n, d=self.images, c=self.flops, run=np.array(self.run), budget=self.budget
+        )
+        return points if keep is None else points[keep]
 
 
 def collect(study: Study, weights: str | None = None) -> Points:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dit.scaling.report.anchors import allocation_anchors
 from dit.scaling.report.material import Material
+from dit.scaling.report.style import engineering
 
 SHOWN_ROWS = 60
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
@@ -44,9 +45,11 @@ def cell_text(value: Any) -> str:
         return "–"
     if isinstance(value, (bool, str)):
         return str(value)
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e9):
-        return f"{int(value):,}".replace(",", " ") if abs(value) < 1e12 else f"{value:.4g}"
-    return f"{value:.4g}"
+    if isinstance(value, int) and abs(value) < 1e12:
+        return f"{value:,}".replace(",", " ")
+    if value != 0 and not 1e-3 <= abs(value) < 1e4:
+        return engineering(value, 4)
+    return f"{value:.4g}" if float(value).is_integer() or abs(value) < 0.01 else f"{value:#.4g}"
 
 
 def all_tables(m: Material) -> list[Table]:
@@ -135,7 +138,7 @@ def minima(m: Material) -> Table:
 
 
 def fits(m: Material) -> Table:
-    """Parameters of every law with intervals and how they were found."""
+    """Parameters of every law with their intervals."""
     columns = [
         "law",
         "size",
@@ -146,60 +149,46 @@ def fits(m: Material) -> Table:
         "80 % high",
         "95 % low",
         "95 % high",
-        "objective",
-        "n",
-        "starts",
-        "starts that converged",
-        "draws",
-        "draws that converged",
     ]
     rows = []
     for fit in m.analysis["fits"]:
         for name, value in fit["parameters"].items():
             intervals = fit["intervals"].get(name, {})
-            low80, high80 = intervals.get("80") or (None, None)
-            low95, high95 = intervals.get("95") or (None, None)
-            rows.append([
-                fit["law"], fit["size"], fit["loss"], name, value, low80, high80, low95, high95,
-                fit["objective"], fit["n"], fit["starts"], fit["converged"], fit["draws"],
-                fit["draws_converged"],
-            ])  # fmt: skip
+            pairs = [bound for level in ("80", "95") for bound in intervals.get(level) or (None, None)]
+            rows.append([fit["law"], fit["size"], fit["loss"], name, value, *pairs])
     note = (
-        "Intervals are percentiles over bootstrap draws that resample whole runs (all readings of a run "
-        "together). "
-        "A value without an interval could not be bootstrapped: too few runs."
+        "Intervals are over bootstrap draws that resample whole runs (all readings of a run together). A "
+        "value without an interval could not be bootstrapped."
     )
     return Table("fits", "Fitted laws", columns, rows, note)
 
 
+def fit_quality(m: Material) -> Table:
+    """How well every law fits and how it was found."""
+    columns = ["law", "size", "loss function", "objective", "n", "starts", "starts that converged",
+               "bootstrap draws", "draws that converged"]  # fmt: skip
+    keys = ("law", "size", "loss", "objective", "n", "starts", "converged", "draws", "draws_converged")
+    rows = [[fit[key] for key in keys] for fit in m.analysis["fits"]]
+    note = "Objective: the sum over points of the loss function at the optimum (Huber: of residuals of ln L)."
+    return Table("fit_quality", "Objectives and convergence", columns, rows, note)
+
+
 def allocation(m: Material) -> Table:
     """What to train at three target budgets, and what it costs to miss the best size by a factor of two."""
-    columns = ["budget (FLOPs)", "law", "N*", "N* 95 % low", "N* 95 % high", "D* (images)", "epochs", "loss",
-               "loss at N*/2", "loss at 2 N*", "compute lost at N*/2", "compute lost at 2 N*"]  # fmt: skip
-    rows = [
-        [
-            row.get(key)
-            for key in (
-                "budget_flops",
-                "law",
-                "n",
-                "n_low",
-                "n_high",
-                "d",
-                "epochs",
-                "loss",
-                "loss_half",
-                "loss_double",
-                "waste_half",
-                "waste_double",
-            )
-        ]
-        for row in m.analysis["targets"]
-    ]
+    columns = ["budget (FLOPs)", "N*", "N* 95 % low", "N* 95 % high", "D* (images)", "epochs", "loss",
+               "loss 95 % low", "loss 95 % high", "loss at N*/2", "loss at 2 N*", "compute lost at N*/2",
+               "compute lost at 2 N*"]  # fmt: skip
+    rows = []
+    for row in m.analysis["targets"]:
+        n_pair, loss_pair = (row.get(key) or (None, None) for key in ("n_interval_95", "loss_interval_95"))
+        rows.append([
+            row["budget_flops"], row["n"], *n_pair, row["d"], row["epochs"], row["loss"], *loss_pair,
+            row["loss_half"], row["loss_double"], row["waste_half"], row["waste_double"],
+        ])  # fmt: skip
     note = (
-        "Targets: the largest budget, ten and a hundred times it. Compute lost: the share of the budget with "
-        "which the best size would have reached the same loss. Beyond a few epochs of repeated data the "
-        "additive law promises too much."
+        "By the additive law, at the largest budget, ten and a hundred times it. Compute lost: the share of "
+        "the budget that the best size would not have needed for the same loss. Beyond a few epochs of "
+        "repeated data the law promises too much."
     )
     return Table("allocation", "Allocation at target budgets", columns, rows, note)
 
@@ -223,26 +212,36 @@ def holdout(m: Material) -> Table:
 
 def published(m: Material) -> Table:
     """This study's exponents beside published ones."""
-    columns = ["study", "setting", "N* exponent", "sd", "D* exponent", "Fréchet exponent", "size counted in",
-               "N* exponent minus ours", "in our sd", "source"]  # fmt: skip
+    columns = [
+        "study",
+        "N* exponent",
+        "sd",
+        "D* exponent",
+        "Fréchet exponent",
+        "N* minus ours",
+        "in our sd",
+        "source",
+    ]
     law, additive = m.analysis["isoflop"]["n_flop"]["law"], m.analysis["additive"].get("primary")
-    ours = law or (additive and additive["allocation"])
+    ours = additive["allocation"] if additive else law
     rows: list[list[Any]] = []
-    sd = None
+    sd = ours["n"]["sd"] if ours else None
     if ours:
-        sd = ours["n"].get("sd")
-        frechet = m.analysis["frechet"]["fit"]
-        rows.append(["this study", m.study.name, ours["n"]["exponent"], sd, ours["d"]["exponent"],
-                     frechet["exponent"] if frechet else None, "multiply-adds per token", None, None,
-                     "records"])  # fmt: skip
+        fit = m.analysis["frechet"]["fit"]
+        which = "additive law" if additive else "isoFLOP minima"
+        rows.append([f"this study ({which})", ours["n"]["exponent"], sd, ours["d"]["exponent"],
+                     fit["exponent"] if fit else None, None, None, "records"])  # fmt: skip
     for anchor in allocation_anchors():
         gap = anchor["n_exponent"] - ours["n"]["exponent"] if ours else None
         rows.append([
-            anchor["name"], anchor["setting"], anchor["n_exponent"], anchor["n_exponent_sd"],
-            anchor["d_exponent"], anchor["frechet_exponent"], anchor["size_measure"], gap, gap / sd if gap is
-            not None and sd else None, anchor["source"],
+            f"{anchor['name']} ({anchor['setting']})", anchor["n_exponent"], anchor["n_exponent_sd"],
+            anchor["d_exponent"], anchor["frechet_exponent"], gap,
+            gap / sd if gap is not None and sd else None, anchor["source"],
         ])  # fmt: skip
-    note = "Only exponents are comparable; how the size is counted alone moves them by about .1."
+    note = (
+        "Only exponents are comparable. Ours counts size in multiply-adds per token, the published ones in "
+        "parameters; that choice alone moves the exponent by up to .1 (see the sensitivity figure)."
+    )
     return Table("published", "Published exponents", columns, rows, note)
 
 
