@@ -15,7 +15,6 @@ from dit.evaluation.reference import measure_reference
 from dit.evaluation.statistics import Statistics
 from tests.evaluation.test_measure import Pooled
 
-
 pytestmark = pytest.mark.filterwarnings(
     "ignore::dit.evaluation.metrics.MetricWarning"
 )  # few images on purpose
