@@ -135,7 +135,7 @@ class Saturating:
         return out
 
     def contract(self, shares: Array, first: Array, second: Array) -> tuple[Array, Array]:
-        """Gradient (R, 7) and Hessian (R, 7, 7) of sum rho at theta ``shares``, given w rho', w rho'' (R, n)."""
+        """Gradient (R, 7) and Hessian (R, 7, 7) of sum rho at theta ``shares``; w rho', w rho'' are (R, n)."""
         slopes = self.jacobian(shares)
         gradient = np.einsum("rn,rnp->rp", first, slopes)
         hessian = slopes.transpose(0, 2, 1) @ (second[..., None] * slopes)

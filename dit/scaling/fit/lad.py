@@ -1,6 +1,7 @@
-"""The exact least-absolute-deviation optimum: Huber with delta -> 0, then the vertex, then its certificate.
+"""The exact least-absolute-deviation optimum: Huber with delta -> 0, then its limit, then a certificate.
 
-Legend: R rows, n points, p parameters. At the optimum p residuals are (generically) exactly zero.
+Legend: R rows, n points, p parameters, m points that a row passes through (m = p at a vertex; fewer where the
+curvature of the law holds the other directions, or where a term is absent).
 """
 
 import numpy as np
@@ -9,8 +10,9 @@ from dit.scaling.fit.losses import huber
 from dit.scaling.fit.newton import Law, Minimum, newton
 
 Array = np.ndarray
-SHRINK, STAGES, FIRST_TRY = 0.25, 17, 2
-SLACK = 1e-6  # by which a multiplier may exceed 1 in the certificate
+SHRINK, STAGES, FIRST_TRY = 0.25, 13, 2
+ROUNDS = 6  # Newton steps to the limit
+SLACK = 1e-6  # by which a multiplier may exceed 1, and the slope differ from 0, in the certificate
 
 
 def lad(
@@ -18,51 +20,65 @@ def lad(
 ) -> Minimum:
     """Least absolute deviations of ln L.
 
-    Huber's delta shrinks from the spread of the residuals; once it is below all residuals but p, Newton on
-    those p equations finishes to rounding, and the row leaves when its subgradient contains zero. Rows that
-    no vertex satisfies (a law at its boundary, or a restricted ``basis``) end at a delta of 1e-10 of the
-    spread.
+    Huber's delta shrinks from the spread of the residuals. The points left within delta are those that the
+    optimum passes through; Newton on "their residuals are zero and the slope of the rest is balanced by
+    multipliers" finishes to rounding, and the row leaves once it is certified. Other rows, and those restricted
+    to a ``basis``, end at a delta of 1e-8 of the spread.
     """
     rows = theta.shape[0]
     spread = float(np.median(np.abs(law.value(theta) - y))) + 1e-12
     stage = newton(law, huber(spread), y, w, theta, max_iterations, basis)
-    out, converged, iterations, left = (
-        stage.theta.copy(),
-        stage.converged.copy(),
-        stage.iterations,
-        np.arange(rows),
-    )
+    out, converged, left = stage.theta.copy(), stage.converged.copy(), np.arange(rows)
+    iterations = stage.iterations
     for k in range(1, STAGES + 1):
-        part = None if basis is None else basis[left]
-        stage = newton(law, huber(spread * SHRINK**k), y[left], w[left], out[left], max_iterations, part)
+        part, delta = None if basis is None else basis[left], spread * SHRINK**k
+        stage = newton(law, huber(delta), y[left], w[left], out[left], max_iterations, part)
         out[left], converged[left] = stage.theta, stage.converged
         iterations += stage.iterations
         if k < FIRST_TRY or basis is not None:
             continue
-        vertex, certified = _vertex(law, y[left], w[left], out[left])
-        out[left[certified]], converged[left[certified]] = vertex[certified], True
+        limit, certified = _limit(law, y[left], w[left], out[left], delta)
+        out[left[certified]], converged[left[certified]] = limit[certified], True
         left = left[~certified]
         if not len(left):
             break
     return Minimum(out, (w * np.abs(law.value(out) - y)).sum(1), converged, iterations)
 
 
-def _vertex(law: Law, y: Array, w: Array, theta: Array) -> tuple[Array, Array]:
-    """Each row moved onto the p points that it nearly passes through, and whether that is an optimum.
+def _limit(law: Law, y: Array, w: Array, theta: Array, delta: float) -> tuple[Array, Array]:
+    """Each row's limit as delta -> 0 with the points now within delta, and whether that is an optimum."""
+    slope = np.where(w > 0, (law.value(theta) - y) / delta, np.inf)
+    within = (np.abs(slope) < 1).sum(1)
+    theta, certified = theta.copy(), np.zeros(len(theta), bool)
+    for m in np.unique(within[(within > 0) & (within <= theta.shape[1])]):
+        rows = within == m
+        chosen = np.argsort(np.abs(slope[rows]), axis=1)[:, :m]
+        theta[rows], certified[rows] = _through(law, y[rows], w[rows], theta[rows], chosen, slope[rows])
+    return theta, certified
 
-    It is one when the slopes of all other deviations are balanced by multipliers within [-1, 1] on those p.
-    """
-    p = theta.shape[1]
-    chosen = np.argsort(np.where(w > 0, np.abs(law.value(theta) - y), np.inf), axis=1)[:, :p]
-    for _ in range(5):
-        r = np.take_along_axis(law.value(theta) - y, chosen, 1)
-        at = np.take_along_axis(law.jacobian(theta), chosen[:, :, None], 1)
-        theta = theta - np.einsum("rij,rj->ri", np.linalg.pinv(at), r)
-    residual, slopes = law.value(theta) - y, law.jacobian(theta)
-    at = np.take_along_axis(slopes, chosen[:, :, None], 1)
-    others = np.sign(residual) * w
-    np.put_along_axis(others, chosen, 0.0, 1)
-    pull = np.einsum("rn,rnp->rp", others, slopes)
-    multiplier = -np.einsum("rij,ri->rj", np.linalg.pinv(at), pull) / np.take_along_axis(w, chosen, 1)
-    through = np.abs(np.take_along_axis(residual, chosen, 1)).max(1) < 1e-10
-    return theta, through & (np.abs(multiplier).max(1) <= 1 + SLACK)
+
+def _through(law: Law, y: Array, w: Array, theta: Array, chosen: Array, slope: Array) -> tuple[Array, Array]:
+    """Rows through their ``chosen`` points (R, m); ``slope`` (R, n) starts the multipliers and has the signs."""
+    p, m = theta.shape[1], chosen.shape[1]
+    sign = np.sign(slope)
+    pull = w * np.where(np.isfinite(slope), sign, 0.0)
+    multiplier = np.take_along_axis(slope, chosen, 1)
+    own = np.take_along_axis(w, chosen, 1)
+    system = np.zeros((len(theta), p + m, p + m))
+    for _ in range(ROUNDS):
+        np.put_along_axis(pull, chosen, multiplier * own, 1)
+        value, shares = law.value_and_shares(theta)
+        gradient, curvature = law.contract(shares, pull, np.zeros_like(pull))
+        at = np.take_along_axis(law.jacobian(theta), chosen[:, :, None], 1) * own[:, :, None]
+        residual = np.take_along_axis(value - y, chosen, 1)
+        system[:, :p, :p], system[:, p:, :p], system[:, :p, p:] = curvature, at, at.transpose(0, 2, 1)
+        right = np.concatenate([gradient, residual * own], axis=1)
+        move = np.einsum("rij,rj->ri", np.linalg.pinv(system, hermitian=True), right)
+        theta, multiplier = theta - move[:, :p], multiplier - move[:, p:]
+    left = law.value(theta) - y
+    kept = np.sign(left) == sign
+    np.put_along_axis(kept, chosen, True, 1)
+    zero = np.abs(np.take_along_axis(left, chosen, 1)).max(1) < 1e-10
+    flat = np.abs(gradient).max(1) <= SLACK * np.abs(pull).sum(1)
+    bounded = np.abs(multiplier).max(1) <= 1 + SLACK
+    return theta, (kept | (w == 0)).all(1) & zero & flat & bounded

@@ -14,7 +14,7 @@ from dit.scaling.fit.losses import Loss
 Array = np.ndarray
 FLAT = 1e-9  # converged: the gradient against the sum of its absolute parts
 NEARLY_FLAT = 1e-6  # converged too where rounding hides any further decrease (a kink of Huber's loss)
-STALLED = 1e7  # damping at which no step lowers the objective any more
+STALLED = 1e11  # damping at which no step lowers the objective any more
 
 
 class Law(Protocol):
@@ -51,6 +51,7 @@ class Minimum:
     iterations: int
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a wild trial step is refused by its objective
 def newton(
     law: Law, loss: Loss, y: Array, w: Array, theta: Array, max_iterations: int, basis: Array | None = None
 ) -> Minimum:
@@ -100,14 +101,13 @@ def _derivatives(
     law: Law, loss: Loss, y: Array, w: Array, theta: Array, basis: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Objective (R,), gradient (R, q), Hessian (R, q, q), and the gradient's scale (R,): sum |w rho'|."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a wild trial step is refused by its objective
-        f, shares = law.value_and_shares(theta)
-        rho, first, second = loss.derivatives(f, y)
-        first *= w
-        gradient, hessian = law.contract(shares, first, second * w)
-        gradient = np.einsum("rpq,rp->rq", basis, gradient)
-        hessian = basis.transpose(0, 2, 1) @ hessian @ basis
-        return np.einsum("rn,rn->r", rho, w), gradient, hessian, np.abs(first).sum(1)
+    f, shares = law.value_and_shares(theta)
+    rho, first, second = loss.derivatives(f, y)
+    first *= w
+    gradient, hessian = law.contract(shares, first, second * w)
+    gradient = np.einsum("rpq,rp->rq", basis, gradient)
+    hessian = basis.transpose(0, 2, 1) @ hessian @ basis
+    return np.einsum("rn,rn->r", rho, w), gradient, hessian, np.abs(first).sum(1)
 
 
 def _step(gradient: Array, hessian: Array, damping: Array) -> tuple[Array, Array, Array]:
