@@ -1,7 +1,8 @@
 """The ``dit`` command: one verb, then Hydra overrides.
 
-This file imports nothing but the standard library and the exit codes, so that ``dit --help`` answers at once; each verb imports what it needs.
-Exit codes: 0 done, 2 the user's input is wrong, 75 stopped on request and resumable, 1 anything else.
+This file imports nothing but the standard library and the exit codes, so that ``dit --help`` answers at once; each verb
+imports what it needs. Exit codes: 0 done, 2 the user's input is wrong, 75 stopped on request and resumable, 1 anything
+else.
 """
 
 import importlib

@@ -95,7 +95,7 @@ class Averages:
         parameters = dict(network.named_parameters())
         for name, profile in self.profiles.items():
             shadow = self.shadows[name]
-            torch._foreach_lerp_(
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage] - no public name yet
                 list(shadow.values()),
                 [parameters[key].detach() for key in shadow],
                 1 - profile.decay(step, batch_size),

@@ -34,8 +34,8 @@ from dit.training.hooks import (
 from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW
 from dit.training.settings import ReadPoint, Settings
-from dit.training.streams import Streams, key
 from dit.training.strategy import Hardware
+from dit.training.streams import Streams, key
 
 log = logging.getLogger("dit")
 

@@ -63,6 +63,7 @@ class DiffusionModule(L.LightningModule):
         self.averages = Averages(network, profiles)
         self.steps_done = first_step
         # sum of losses, number of them and last gradient norm since the last `train` record
+        self.meters: torch.Tensor
         self.register_buffer("meters", torch.zeros(3, dtype=torch.float64), persistent=False)
 
     @property

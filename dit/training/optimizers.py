@@ -15,12 +15,12 @@ def constant(lr: float, width: int, base_width: int) -> float:
 
 
 def inverse_width(lr: float, width: int, base_width: int) -> float:
-    """lr x base_width / width: what Adam wants for hidden matrices (Yang et al. 2022, arXiv 2203.03466, table 3)."""
+    """Lr x base_width / width: what Adam wants for hidden matrices (Yang et al. 2022, arXiv 2203.03466, table 3)."""
     return lr * base_width / width
 
 
 def inverse_sqrt_width(lr: float, width: int, base_width: int) -> float:
-    """lr x sqrt(base_width / width): between the other two, common in published scaling studies."""
+    """Lr x sqrt(base_width / width): between the other two, common in published scaling studies."""
     return lr * (base_width / width) ** 0.5
 
 

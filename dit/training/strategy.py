@@ -1,18 +1,22 @@
 """Device, precision and processes: how Lightning's trainer is set up."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from dit.errors import check_choice, check_number
 
 # Lightning announces devices and tips for every trainer; a study makes many.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings(
+    "ignore", message=".*LeafSpec.*"
+)  # Lightning 2.6 on torch 2.15, nothing a user can mend
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class WandbSink:
 
         self._run = wandb.init(
             project=project,
-            mode=mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),
+            mode=mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),  # pyright: ignore[reportArgumentType]
             id=run_id,
             name=settings.get("run_name"),
             group=group,
@@ -74,5 +74,7 @@ def _numbers(name: str, row: dict[str, Any], skip: set[str]) -> Any:
 
 def _redacted(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _redacted(v) for k, v in value.items() if not any(word in str(k).lower() for word in SECRET)}
+        return {
+            k: _redacted(v) for k, v in value.items() if not any(word in str(k).lower() for word in SECRET)
+        }
     return value

@@ -44,7 +44,9 @@ def task(cfg: DictConfig) -> None:
 app = hydra_app("bench")(task)
 
 
-def _train(cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any) -> dict[str, Any]:
+def _train(
+    cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any
+) -> dict[str, Any]:
     import torch
 
     from dit.network.dit import DiT
@@ -76,7 +78,9 @@ def _train(cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: An
     return train_figures(split, cfg.batch_size, size.train_flops_per_image)
 
 
-def _sample(cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any) -> dict[str, Any]:
+def _sample(
+    cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any
+) -> dict[str, Any]:
     import torch
 
     from dit.diffusion.sampling import sample
@@ -99,7 +103,9 @@ def _sample(cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: A
     return {"images_per_second": rate, "nfe": nfe, "flops_per_second": rate * nfe * 2 * size.macs_per_image}
 
 
-def _data(cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any) -> dict[str, Any]:
+def _data(
+    cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any
+) -> dict[str, Any]:
     from dit.data.latents import LatentSet
     from dit.training.batches import Batches
     from dit.training.streams import Streams

@@ -4,19 +4,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from dit.network.counting import activation_bytes, count
+from dit.network.counting import count_dict
 from dit.verbs.app import console, hydra_app, instantiate, show
 
 
 def task(cfg: DictConfig) -> None:
     """Prints parameters, multiply-adds and memory of one network."""
-    network, shape = instantiate(cfg.network), tuple(cfg.input_shape)
-    result = count(network, shape, cfg.num_classes, cfg.out_channels).as_dict()
-    result["activation_bytes"] = {
-        "batch_size": cfg.batch_size,
-        "bytes_per_element": cfg.bytes_per_element,
-        "total": activation_bytes(network, shape, cfg.num_classes, cfg.batch_size, cfg.bytes_per_element),
-    }
+    shape = tuple(cfg.input_shape)
+    result = count_dict(instantiate(cfg.network), shape, cfg.num_classes, cfg.out_channels, cfg.batch_size)
     show(result, cfg.format, _print)
 
 
@@ -32,7 +27,11 @@ def _print(result: dict[str, Any]) -> None:
     for name, value in result.items():
         if isinstance(value, dict):
             for part, number in value.items():
-                table.add_row(f"{name}: {part}", f"{number:,}")
+                table.add_row(f"{name}: {part}", _number(number))
         else:
-            table.add_row(name, f"{value:,}")
+            table.add_row(name, _number(value))
     console().print(table)
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from dit.errors import InputError
 from dit.verbs.app import console, hydra_app, instantiate, show
@@ -14,20 +14,23 @@ def task(cfg: DictConfig) -> None:
     if cfg.run is None:
         raise InputError("run", None, "the directory of a run", "Name one: dit evaluate run=runs/...")
     if not cfg.evaluation.protocols:
-        raise InputError("evaluation", "(no protocols)", "a choice of conf/evaluation", "Add evaluation=digits.")
+        raise InputError(
+            "evaluation", "(no protocols)", "a choice of conf/evaluation", "Add evaluation=digits."
+        )
     from dit.verbs.loading import load_run  # torch from here on
     from dit.verbs.measuring import SampleMeasure, Yardstick
 
     hardware = instantiate(cfg.hardware)
     device = hardware.torch_device()
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
-    settings = OmegaConf.merge(loaded.cfg, {"evaluation": None})
-    settings.evaluation = cfg.evaluation
-    yardstick = Yardstick(settings, device)
+    loaded.cfg.evaluation = cfg.evaluation
+    yardstick = Yardstick(loaded.cfg, device)
     moment = f"images-{loaded.images_seen:012d}"
     rows = []
     for name, protocol in cfg.evaluation.protocols.items():
-        fields = SampleMeasure(yardstick, str(name), protocol, Path(cfg.run))(loaded.denoiser, moment, cfg.weights)
+        fields = SampleMeasure(yardstick, str(name), protocol, Path(cfg.run))(
+            loaded.denoiser, moment, cfg.weights
+        )
         rows.append({"name": name, "run": str(cfg.run), "images_seen": loaded.images_seen, **fields})
     show({"evaluations": rows}, cfg.format, _print)
 

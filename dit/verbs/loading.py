@@ -48,14 +48,19 @@ def load_run(run: str | Path, weights: str, images_seen: int | None, device: tor
     """
     directory = Path(run)
     if not (directory / "config.yaml").is_file():
-        raise InputError("run", str(run), "the directory of a run (config.yaml in it)", "Train one with dit train.")
+        raise InputError(
+            "run", str(run), "the directory of a run (config.yaml in it)", "Train one with dit train."
+        )
     cfg = OmegaConf.load(directory / "config.yaml")
     assert isinstance(cfg, DictConfig)
     checkpoint = _checkpoint(directory / "checkpoints", images_seen)
     latents = LatentSet(cfg.data.directory, "train", verify=False)
     objective = instantiate(cfg.objective)
     network = DiT(
-        building.network_config(cfg), latents.shape, latents.num_classes, objective.out_channels(latents.shape[0])
+        building.network_config(cfg),
+        latents.shape,
+        latents.num_classes,
+        objective.out_channels(latents.shape[0]),
     )
     prefix = "network/" if weights == "raw" else f"average/{weights}/"
     names = {f"{prefix}{name}": name for name, _ in network.named_parameters()}

@@ -1,11 +1,16 @@
 """``dit report``: the page, tables and figures of a study, from its records alone."""
 
+import hashlib
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+import dit
+from dit.rundir import read_json, write_json
 from dit.verbs import building
 from dit.verbs.app import hydra_app
+
+MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the headline
 
 
 def task(cfg: DictConfig) -> None:
@@ -21,5 +26,32 @@ def write(study: Path, out: Path) -> None:
     """Writes the report of a study directory and prints the headline and the page's path."""
     from dit.scaling.report.page import format_headline, write_report
 
-    print(format_headline(write_report(study, out)))
+    inputs = _inputs(study)
+    headline = format_headline(write_report(study, out))
+    write_json(out / MADE_FROM, {"inputs": inputs, "headline": headline})
+    _say(headline, out)
+
+
+def write_if_changed(study: Path, out: Path) -> None:
+    """The same, but only says the headline again where records, plan and code are those of the page that is there."""
+    made_from = read_json(out / MADE_FROM)
+    if made_from is not None and made_from["inputs"] == _inputs(study) and (out / "report.html").is_file():
+        _say(made_from["headline"], out)
+    else:
+        write(study, out)
+
+
+def _say(headline: str, out: Path) -> None:
+    print(headline)
     print(f"report: {out / 'report.html'}")
+
+
+def _inputs(study: Path) -> str:
+    """The hash of what a report is made from: the plan, the records, and the code that reads them."""
+    code = sorted((Path(dit.__file__).parent / "scaling").rglob("*.*"))
+    files = [study / "plan.json", *sorted(study.glob("runs/*/records.jsonl")), *code]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.suffix in (".json", ".jsonl", ".py", ".j2", ".csv"):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

@@ -5,8 +5,8 @@ import logging
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def task(cfg: DictConfig) -> None:
                 f"runs not done after {1 + cfg.study.retries} attempts: {', '.join(failed)}; "
                 f"see log.txt in {directory / 'runs'}/<run>, or dit status study.directory={directory}"
             )
-        report.write(directory, directory / "report")
+        report.write_if_changed(directory, directory / "report")
 
 
 app = hydra_app("study")(task)
@@ -66,7 +66,9 @@ app = hydra_app("study")(task)
 def launch(cfg: DictConfig, jobs: list[list[str]]) -> None:
     """Runs ``dit train`` once per list of overrides, through whichever Hydra launcher is chosen."""
     hydra_cfg = HydraConfig.get()
-    overrides = [*hydra_cfg.overrides.task, *_launcher_overrides(hydra_cfg)]
+    # the study shows where its runs stand; their own lines go to their log.txt
+    quiet = "hydra.job_logging.handlers.console.level=WARNING"
+    overrides = [*hydra_cfg.overrides.task, *_launcher_overrides(hydra_cfg), quiet]
     loader = ConfigLoaderImpl(create_config_search_path(config_dir()))
     train_config = loader.load_configuration("train", overrides=overrides, run_mode=RunMode.MULTIRUN)
     launcher = Plugins.instance().instantiate_launcher(

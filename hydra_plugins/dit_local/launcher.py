@@ -12,9 +12,8 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
-from typing import Any
 
-from hydra.core.singleton import Singleton
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -49,13 +48,12 @@ class LocalLauncher(Launcher):
         setup_globals()
         assert self.config is not None
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        state = Singleton.get_state()
         with ProcessPoolExecutor(
             max_workers=min(self.jobs, len(job_overrides)),
             mp_context=get_context("spawn"),
             initializer=_begin_worker,
         ) as pool:
-            arguments = (self.hydra_context, self.config, self.task_function, state)
+            arguments = (self.hydra_context, self.config, self.task_function)
             futures = [
                 pool.submit(_run, index, list(overrides), *arguments)
                 for index, overrides in enumerate(job_overrides, initial_job_idx)
@@ -78,10 +76,9 @@ def _run(
     hydra_context: HydraContext,
     config: DictConfig,
     task_function: TaskFunction,
-    state: Any,
 ) -> JobReturn:
     setup_globals()
-    Singleton.set_state(state)
+    Plugins.instance()  # finds the config sources, as in a fresh driver
     job_config = hydra_context.config_loader.load_sweep_config(config, overrides)
     with open_dict(job_config):
         job_config.hydra.job.id = f"job-{index}"

@@ -47,5 +47,5 @@ def test_applied_puts_the_weights_back_even_after_an_error():
 
 @pytest.mark.parametrize("bad", [0, 0.5, float("nan"), "wide"])
 def test_a_width_that_no_power_has_is_refused(bad):
-    with pytest.raises(InputError, match="averages.sigma_rel"):
+    with pytest.raises(InputError, match=r"averages\.sigma_rel"):
         Power(bad)

@@ -108,7 +108,10 @@ def test_nothing_in_a_checkpoint_is_unpickled(tmp_path):
     import hashlib
 
     data = (directory / "rank-00000.safetensors").read_bytes()
-    forged["files"]["rank-00000.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    forged["files"]["rank-00000.safetensors"] = {
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
     text = json.dumps(forged, indent=1, sort_keys=True)
     (directory / "manifest.json").write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n")
     with pytest.raises(Exception, match=r"(?i)header|safetensor"):

@@ -1,7 +1,6 @@
 """The command line as a contract: verbs, exit codes, one clear message for each kind of wrong input."""
 
 import json
-
 import shutil
 import sys
 from pathlib import Path
@@ -52,7 +51,9 @@ def test_planning_and_help_import_no_torch(arguments, tmp_path):
     )
     import subprocess
 
-    found = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
     assert found.returncode == 0, found.stderr
 
 
@@ -123,10 +124,18 @@ def test_every_yaml_of_a_group_composes(tmp_path):
 
     from dit.verbs.app import config_dir
 
-    groups = ("data", "autoencoder", "network", "objective", "optimizer", "averages", "evaluation", "logger", "experiment")
+    groups = (
+        "data",
+        "autoencoder",
+        "network",
+        "objective",
+        "optimizer",
+        "averages",
+        "evaluation",
+        "logger",
+        "experiment",
+    )
     with initialize_config_dir(config_dir(), version_base="1.3"):
         for group in groups:
             for file in sorted((Path(config_dir()) / group).glob("[!_]*.yaml")):
                 assert compose("train", overrides=[f"{group}={file.stem}"])
-
-

@@ -1,0 +1,97 @@
+"""A whole study, small: done once it does nothing again, and a killed one ends as the undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, dit
+
+STUDY = [
+    "study",
+    "experiment=digits",
+    *TINY,
+    "evaluation=none",
+    "batch_size=16",
+    "study.budgets_flops=[1.5e9,4.74e9,1.5e10]",
+    "study.widths=[16,32,48]",
+    "study.min_images=1280",
+    "checkpoint_every_images=512",
+]
+
+
+def arguments(tiny_latents, name):
+    return [*STUDY, f"data.directory={tiny_latents}", f"study.directory={name}"]
+
+
+def records(study: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(study.glob("runs/*/records.jsonl"))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, tiny_latents):
+    """A finished study."""
+    folder = tmp_path_factory.mktemp("study")
+    found = dit(*arguments(tiny_latents, "one"), cwd=folder, check=0)
+    assert "report.html" in found.stdout
+    return folder / "one"
+
+
+def test_a_study_ends_with_a_report(undisturbed):
+    assert set(records(undisturbed)) == {"w0016", "w0032", "w0048"}
+    page = (undisturbed / "report/report.html").read_text()
+    assert "w0016" in page and list((undisturbed / "report").glob("*.csv"))
+
+
+def test_a_second_start_launches_nothing(undisturbed, tiny_latents):
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("runs/**/*") if path.is_file()}
+    begun = time.monotonic()
+    found = dit(*arguments(tiny_latents, "one"), cwd=undisturbed.parent, check=0)
+    assert time.monotonic() - begun < 15
+    assert "report.html" in found.stdout
+    assert {
+        path: path.stat().st_mtime_ns for path in undisturbed.glob("runs/**/*") if path.is_file()
+    } == before
+
+
+def test_status_from_another_shell(undisturbed):
+    import json
+
+    found = dit("status", "study.directory=one", "format=json", cwd=undisturbed.parent, check=0)
+    assert json.loads(found.stdout)["counts"] == {"done": 3}
+
+
+def test_a_killed_study_ends_as_the_undisturbed_one(undisturbed, tiny_latents):
+    """kill -9 of the driver and its workers in the middle; then the same command again."""
+    folder = undisturbed.parent
+    command = [sys.executable, "-m", "dit", *arguments(tiny_latents, "killed")]
+    driver = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while (
+        not list((folder / "killed").glob("runs/*/checkpoints/images-*[0-9]")) and time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)  # the workers die with it
+    driver.wait()
+    time.sleep(1)
+    unfinished = records(folder / "killed")
+    assert unfinished != records(undisturbed)
+    dit(*arguments(tiny_latents, "killed"), cwd=folder, check=0)
+    assert records(folder / "killed") == records(undisturbed)
+
+
+def test_a_stopped_study_is_resumable(undisturbed, tiny_latents):
+    folder = undisturbed.parent
+    command = [sys.executable, "-m", "dit", *arguments(tiny_latents, "stopped")]
+    driver = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list((folder / "stopped").glob("runs/*/status.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=60) == 75
+    dit(*arguments(tiny_latents, "stopped"), cwd=folder, check=0)
+    assert records(folder / "stopped") == records(undisturbed)
