@@ -183,3 +183,12 @@ def test_dinov2_reads_timms_layout_and_takes_the_class_token(tmp_path, monkeypat
         tokens = network.forward_features((x / 255 - mean) / std)
         found = extractor.features(images[:2])
     torch.testing.assert_close(found, tokens[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_dinov2_without_a_network_says_what_to_download(monkeypatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise FileNotFoundError("not in the cache, and the hub cannot be reached")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(InputError, match=r"Download timm/vit_large_patch14_dinov2\.lvd142m"):
+        load_extractor("dinov2")
