@@ -15,17 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dit.data.autoencoder import AutoencoderSpec, Progress, files_sha256, silent
 from dit.data.codec import Autoencoder, to_uint8
 from dit.data.files import whole
-from dit.data.images import Source
+from dit.data.images import Source, UnreadableImage
 from dit.data.latents import DTYPES, Shard
 from dit.data.manifest import FORMAT, canonical, file_sha256, write_manifest
-from dit.data.pixels import UnreadableImage
-from dit.data.shards import ShardWriter, statistics, totals
+from dit.data.shards import ShardWriter, statistics, write_safetensors
 from dit.data.split import Chooser
 from dit.errors import InputError
 
@@ -91,9 +89,9 @@ class Work:
         return -(-len(self.source) // self.config["shard_images"])
 
     @property
-    def channels(self) -> int:
-        """C."""
-        return self.autoencoder.latent_shape(self.config["image_size"])[0]
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.autoencoder.latent_shape(self.config["image_size"])
 
     def block(self, number: int) -> range:
         """The images of one block."""
@@ -156,7 +154,10 @@ class Work:
     ) -> Iterator[int]:
         """Writes one block; yields the number of images read so far, now and then."""
         dtype, flip = DTYPES[self.config["dtype"]], self.config["flip"]
-        writers = {split: ShardWriter(autoencoder, dtype, flip, batch_size, device) for split in SPLITS}
+        writers = {
+            split: ShardWriter(autoencoder, self.latent_shape, dtype, flip, batch_size, device)
+            for split in SPLITS
+        }
         content, bad, read = hashlib.sha256(), [], 0
         for loaded in self.load(self.block(number), threads):
             content.update(loaded.digest)
@@ -177,21 +178,15 @@ class Work:
     def _write_shard(self, writer: ShardWriter, split: str, number: int) -> dict[str, Any] | None:
         if not writer.index:
             return None
-        tensors = writer.tensors()
-        shape = tuple(tensors["moments"].shape[1:])
-        expected = self.autoencoder.latent_shape(self.config["image_size"])
-        if shape not in (expected, (2 * expected[0], *expected[1:])):
-            allowed = f"latents {expected}, as its latent_channels and reduction say"
-            raise InputError("autoencoder", f"moments {shape}", allowed, "Correct these two.")
-        sums = totals(tensors.values(), expected[0])
-        posterior = shape != expected
-        tensors["label"] = torch.tensor([self.source.label(index) for index in writer.index])
-        tensors["index"] = torch.tensor(writer.index)
+        writer.flush()
+        posterior = writer.parts["moments"][0].shape[1] > self.latent_shape[0]
+        label = torch.tensor([self.source.label(index) for index in writer.index])
         path = self.result / f"{split}-{number:05d}.safetensors"
+        columns = writer.parts | {"label": [label], "index": [torch.tensor(writer.index)]}
         with whole(path, self.scratch) as partial:
-            save_file(tensors, partial)
-        entry = {"count": len(writer.index), "totals": sums, "posterior": posterior}
-        return entry | _file_entry(self.result, path)
+            size, digest = write_safetensors(partial, columns)
+        entry = {"file": path.name, "count": len(label), "bytes": size, "sha256": digest}
+        return entry | {"totals": writer.totals.as_dict(), "posterior": posterior}
 
     # -- the end
 
@@ -209,7 +204,7 @@ class Work:
         autoencoder = self.open_autoencoder(device)
         mean, std = statistics([entry["totals"] for entry in splits["train"]])
         if normalise == "autoencoder":
-            mean, std = autoencoder.own_statistics(self.channels)
+            mean, std = autoencoder.own_statistics(self.latent_shape[0])
         psnr, n = self._reconstruction(autoencoder, splits["validation"], device)
         size = self.config["image_size"]
         digests = "".join(record["content_sha256"] for record in complete)
@@ -223,7 +218,7 @@ class Work:
             "autoencoder": self.config["autoencoder"]
             | {"files": entries, "sha256": files_sha256(entries)}
             | {"reconstruction_psnr_db": psnr, "reconstruction_images": n},
-            "shape": list(self.autoencoder.latent_shape(size)),
+            "shape": list(self.latent_shape),
             "image_shape": [3, size, size],
             "dtype": self.config["dtype"],
             "posterior": splits["train"][0]["posterior"],
@@ -251,7 +246,7 @@ class Work:
             for first in range(0, len(index), 32):
                 chunk = index[first : first + 32]
                 moments = shard.rows("moments", first, len(chunk), DTYPES[self.config["dtype"]]).float()
-                decoded = to_uint8(autoencoder.decode(moments[:, : self.channels].to(device))).cpu()
+                decoded = to_uint8(autoencoder.decode(moments[:, : self.latent_shape[0]].to(device))).cpu()
                 originals = [loaded.pixels for loaded in self.load(chunk, 0) if loaded.pixels is not None]
                 images = torch.from_numpy(np.stack(originals)).permute(0, 3, 1, 2)
                 squared += (decoded.double() - images.double()).square().sum().item()

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+class UnreadableImage(Exception):
+    """One image that cannot be read or decoded; the message is the reason."""
+
+
 class Source(Protocol):
     """Labelled images in a fixed order."""
 
@@ -47,7 +51,7 @@ class Source(Protocol):
         threads.
 
         Raises:
-            UnreadableImage: (dit.data.pixels) this one cannot be read.
+            UnreadableImage: this one cannot be read.
         """
         ...
 
@@ -55,7 +59,7 @@ class Source(Protocol):
         """Decodes and resizes one image: (image_size, image_size, 3) uint8, RGB.
 
         Raises:
-            UnreadableImage: (dit.data.pixels) it cannot be decoded.
+            UnreadableImage: it cannot be decoded.
         """
         ...
 

@@ -26,7 +26,7 @@ from dit.data.manifest import check_files, manifest_hash, read_manifest
 from dit.errors import InputError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
-_SAFETENSORS_DTYPES = {"F32": "float32", "BF16": "bfloat16", "U8": "uint8", "I64": "int64"}
+SAFETENSORS_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}
 
 
 class Shard:

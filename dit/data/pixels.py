@@ -15,33 +15,28 @@ Conversions (each has a test):
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
+import numpy as np
+from PIL import Image
+
+from dit.data.images import UnreadableImage
 
 SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-class UnreadableImage(Exception):
-    """One image that cannot be decoded; the message is the reason."""
-
-
-def decode(content: bytes) -> "Image.Image":
+def decode(content: bytes) -> Image.Image:
     """An encoded file as an 8-bit RGB image.
 
     Raises:
         UnreadableImage: empty, truncated, or no image at all.
     """
-    from PIL import Image
-
     if not content:
         raise UnreadableImage("zero bytes")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            return to_rgb(image)
+        formats = ("JPEG",) if content.startswith(b"\xff\xd8") else None  # saves asking the others first
+        image = Image.open(io.BytesIO(content), formats=formats)
+        image.load()
+        return to_rgb(image)
     # The decoders of Pillow raise whatever their format's parser runs into.
     except (OSError, SyntaxError, ValueError, IndexError, KeyError, EOFError, MemoryError) as error:
         raise UnreadableImage(str(error)) from error
@@ -49,11 +44,10 @@ def decode(content: bytes) -> "Image.Image":
         raise UnreadableImage(str(error)) from error
 
 
-def to_rgb(image: "Image.Image") -> "Image.Image":
+def to_rgb(image: Image.Image) -> Image.Image:
     """Any loaded image as 8-bit RGB; the table at the top of this file."""
-    import numpy as np
-    from PIL import Image
-
+    if image.mode == "RGB":
+        return image
     if image.mode == "F":
         raise UnreadableImage("floating-point pixels")
     if image.mode in SIXTEEN_BIT:
@@ -64,7 +58,7 @@ def to_rgb(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
-def centre_crop(image: "Image.Image", size: int) -> "np.ndarray":
+def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     """The central square at ``size`` pixels, (size, size, 3) uint8: ADM's preprocessing.
 
     Halve by 2x2 averages (box filter) while the shorter side is at least twice ``size``, bring the shorter
@@ -74,17 +68,16 @@ def centre_crop(image: "Image.Image", size: int) -> "np.ndarray":
     Source: Dhariwal & Nichol, 2105.05233, published preprocessing of its ImageNet models; also used by DiT,
         2212.09748.
     """
-    import numpy as np
-    from PIL import Image
-
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    if min(image.size) != size:
+        scale = size / min(image.size)
+        new_size = (round(image.width * scale), round(image.height * scale))
+        image = image.resize(new_size, Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image)[top : top + size, left : left + size]
 
 
-def decode_square(content: bytes, size: int) -> "np.ndarray":
+def decode_square(content: bytes, size: int) -> np.ndarray:
     """An encoded file as its central square, (size, size, 3) uint8."""
     return centre_crop(decode(content), size)

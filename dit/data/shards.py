@@ -3,7 +3,11 @@
 B batch, C H W latent, K stored channels (2C where there is a posterior, else C).
 """
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dit.data.codec import Autoencoder
+from dit.data.latents import SAFETENSORS_NAMES
 from dit.errors import InputError
 
 
@@ -19,6 +24,7 @@ class ShardWriter:
 
     Args:
         autoencoder: the working autoencoder.
+        shape: (C, H, W) that its latents must have.
         dtype: storage of the moments.
         flip: encode the mirrored images too.
         batch_size: images per call of the autoencoder.
@@ -26,65 +32,119 @@ class ShardWriter:
     """
 
     def __init__(
-        self, autoencoder: Autoencoder, dtype: torch.dtype, flip: bool, batch_size: int, device: str
+        self,
+        autoencoder: Autoencoder,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        flip: bool,
+        batch_size: int,
+        device: str,
     ) -> None:
         self.autoencoder, self.dtype, self.batch_size, self.device = autoencoder, dtype, batch_size, device
-        self.waiting: list[np.ndarray] = []
+        self.batch, self.waiting = np.empty(0, np.uint8), 0
         self.parts: dict[str, list[Tensor]] = {"moments": []} | ({"moments_flipped": []} if flip else {})
+        self.shape, self.totals = shape, Totals(shape[0])
         self.index: list[int] = []
 
     def add(self, index: int, pixels: np.ndarray) -> None:
         """Takes one image; encodes when a batch is full."""
         self.index.append(index)
-        self.waiting.append(pixels)
-        if len(self.waiting) == self.batch_size:
+        if not self.waiting:
+            self.batch = np.empty((self.batch_size, 3, *pixels.shape[:2]), np.uint8)
+        self.batch[self.waiting] = pixels.transpose(2, 0, 1)
+        self.waiting += 1
+        if self.waiting == self.batch_size:
             self.flush()
 
     def flush(self) -> None:
         """Encodes what waits."""
         if not self.waiting:
             return
-        images = torch.from_numpy(np.stack(self.waiting)).permute(0, 3, 1, 2)  # (B, 3, H, W)
-        self.waiting = []
+        images = torch.from_numpy(self.batch[: self.waiting])  # (B, 3, H, W)
+        self.waiting = 0
         for name, part in self.parts.items():
             part.append(self._encode(images.flip(-1) if name == "moments_flipped" else images))
+            self.totals.add(part[-1])
 
     def _encode(self, images: Tensor) -> Tensor:
         if self.autoencoder.module is None:
             return images
         mean, logvar = self.autoencoder.encode(images.to(self.device))
+        if tuple(mean.shape[1:]) != self.shape:
+            allowed = f"latents {self.shape}, as its latent_channels and reduction say"
+            raise InputError("autoencoder", f"latents {tuple(mean.shape[1:])}", allowed, "Correct these two.")
         moments = mean if logvar is None else torch.cat([mean, logvar], dim=1)
         if not bool(moments.isfinite().all()):
             raise InputError("autoencoder", "latents that are not finite", "weights that give finite latents")
         return moments.cpu().to(self.dtype)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All moments: (n, K, H, W) each."""
-        self.flush()
-        return {name: torch.cat(part).contiguous() for name, part in self.parts.items()}
 
+@dataclass
+class Totals:
+    """Sums per channel over stored moments in float64.
 
-def totals(moments: Iterable[Tensor], channels: int) -> dict[str, Any]:
-    """Sums per channel over stored moments in float64: elements, draws, and draws squared (expected, over
-    the posterior).
+    Args:
+        channels: C.
     """
-    elements, first, second = 0, np.zeros(channels), np.zeros(channels)
-    for stored in moments:
-        for part in stored.split(256):
-            elements += part[:, 0].numel()
-            if part.dtype == torch.uint8:  # exact in integers, and several times faster
-                levels = part.to(torch.int32)
-                s1, s2 = (x.sum(dim=(0, 2, 3)).double() for x in (levels, levels * levels))
-                n = part[:, 0].numel()
-                first += (s1 / 127.5 - n).numpy()
-                second += (s2 / 127.5**2 - 2 * s1 / 127.5 + n).numpy()
-                continue
-            mean, logvar = part[:, :channels].double(), part[:, channels:].double()
-            first += mean.sum(dim=(0, 2, 3)).numpy()
-            second += mean.square().sum(dim=(0, 2, 3)).numpy()
-            if logvar.shape[1]:
-                second += logvar.exp().sum(dim=(0, 2, 3)).numpy()
-    return {"elements": elements, "first": first.tolist(), "second": second.tolist()}
+
+    channels: int
+
+    def __post_init__(self) -> None:
+        self.elements, self.first, self.second = 0, np.zeros(self.channels), np.zeros(self.channels)
+
+    def add(self, stored: Tensor) -> None:
+        """Takes (n, K, H, W) moments: their draws' sum, and the posterior's expectation of the sum of squares."""
+        n = stored[:, 0].numel()
+        self.elements += n
+        if stored.dtype == torch.uint8:  # sums of rows are exact in float32, and 10x faster
+            levels = stored.float()
+            rows = levels.sum(dim=-1), torch.linalg.vecdot(levels, levels)
+            s1, s2 = (row.double().sum(dim=(0, 2)) for row in rows)
+            self.first += (s1 / 127.5 - n).numpy()
+            self.second += (s2 / 127.5**2 - 2 * s1 / 127.5 + n).numpy()
+            return
+        mean, logvar = stored[:, : self.channels].double(), stored[:, self.channels :].double()
+        self.first += mean.sum(dim=(0, 2, 3)).numpy()
+        self.second += mean.square().sum(dim=(0, 2, 3)).numpy()
+        if logvar.shape[1]:
+            self.second += logvar.exp().sum(dim=(0, 2, 3)).numpy()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the block's record."""
+        return {"elements": self.elements, "first": self.first.tolist(), "second": self.second.tolist()}
+
+
+def write_safetensors(path: Path, tensors: dict[str, list[Tensor]]) -> tuple[int, str]:
+    """Writes tensors, given in parts along their first dimension, and returns the file's size and SHA-256.
+
+    In one pass: the library's own writer wants whole tensors, and would copy a shard three times.
+
+    Source: the format's description, github.com/huggingface/safetensors: header length, JSON header, data.
+    """
+    header, offset = {}, 0
+    for name, parts in tensors.items():
+        shape = [sum(len(part) for part in parts), *parts[0].shape[1:]]
+        size = sum(part.numel() * part.element_size() for part in parts)
+        header[name] = {
+            "dtype": SAFETENSORS_NAMES[parts[0].dtype],
+            "shape": shape,
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest, written = hashlib.sha256(), 0
+    with open(path, "wb") as file:
+        for chunk in (len(text).to_bytes(8, "little"), text, *_buffers(tensors)):
+            digest.update(chunk)
+            written += file.write(chunk)
+    return written, digest.hexdigest()
+
+
+def _buffers(tensors: dict[str, list[Tensor]]) -> Iterator[memoryview]:
+    for parts in tensors.values():
+        for part in parts:
+            yield part.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def statistics(parts: list[dict[str, Any]]) -> tuple[list[float], list[float]]:

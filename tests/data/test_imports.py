@@ -11,7 +11,7 @@ import pytest
     ("modules", "absent"),
     [
         (
-            "images split manifest autoencoder pixels sources.folder sources.webdataset sources.parquet",
+            "images split manifest autoencoder sources.folder sources.webdataset sources.parquet",
             ["torch", "torchvision", "diffusers", "sklearn", "pyarrow", "PIL"],
         ),
         ("latents loader draws codec encode", ["torchvision", "diffusers", "sklearn", "pyarrow", "PIL"]),

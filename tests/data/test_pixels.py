@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dit.data.pixels import UnreadableImage, centre_crop, decode, decode_square
+from dit.data.images import UnreadableImage
+from dit.data.pixels import centre_crop, decode, decode_square
 
 
 def noise(*shape: int, high: int = 256, seed: int = 0) -> np.ndarray:

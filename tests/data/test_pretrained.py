@@ -148,7 +148,7 @@ def test_the_manifest_knows_weights_not_places(saved, tmp_path):
 
 def test_wrong_shapes_are_refused(saved, tmp_path):
     kind, directory, _ = saved
-    with pytest.raises(InputError, match=r"moments.*latent_channels and reduction"):
+    with pytest.raises(InputError, match=r"latents.*latent_channels and reduction"):
         encode(tmp_path / "latents", Pretrained(kind, str(directory), 16, reduction=2))
 
 

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit.data.pixels import decode_square
 from dit.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ class EncodedFiles:
         return int(self._listing[2][index])
 
     def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
+        from dit.data.pixels import decode_square  # Pillow: not needed to list images
+
         return decode_square(content, image_size)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from dit.data.pixels import UnreadableImage
+from dit.data.images import UnreadableImage
 from dit.data.sources.base import EXTENSIONS, EncodedFiles, is_image
 from dit.errors import InputError
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dit.data.pixels import UnreadableImage
+from dit.data.images import UnreadableImage
 from dit.data.sources.base import EncodedFiles, check_labels, expand, numbered
 from dit.errors import InputError
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dit.data.pixels import centre_crop, to_rgb
 from dit.data.sources.base import check_labels, numbered
 from dit.errors import InputError
 
@@ -82,11 +81,15 @@ class Torchvision:
         return self._labels[index]
 
     def content(self, index: int) -> bytes:
+        from dit.data.pixels import to_rgb
+
         image = to_rgb(self._dataset[index][0])
         return b"%d %d\n" % image.size + image.tobytes()
 
     def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
         from PIL import Image
+
+        from dit.data.pixels import centre_crop
 
         header, data = content.split(b"\n", 1)
         width, height = map(int, header.split())
