@@ -62,6 +62,12 @@ def make_directory(key: str, path: Path) -> Path:
     return path
 
 
+def is_done(path: Path, config_hash: str) -> bool:
+    """Whether a run of this configuration has finished there."""
+    known, status = read_json(path / "environment.json"), read_json(path / "status.json")
+    return bool(known and status) and known["config_hash"] == config_hash and status["state"] == "done"
+
+
 class RunDirectory:
     """The directory of one run, held by one process at a time.
 

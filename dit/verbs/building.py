@@ -19,11 +19,20 @@ from dit.scaling.plan import Grid, Plan, make_plan
 from dit.verbs.app import instantiate
 
 if TYPE_CHECKING:
-    from dit.rundir import RunDirectory
     from dit.training.engine import Job
 
 # What a run computes on, where it lies, how it is shown and how often it is saved: not what it is.
-NOT_IDENTITY = ("run_dir", "run_name", "hardware", "logger", "study", "format", "checkpoint_every_images")
+# The data and its autoencoder are known by the hash of the latents instead.
+NOT_IDENTITY = (
+    "run_dir",
+    "run_name",
+    "hardware",
+    "logger",
+    "study",
+    "checkpoint_every_images",
+    "data",
+    "autoencoder",
+)
 
 
 # -- without torch ---------------------------------------------------------------------------------------
@@ -90,21 +99,20 @@ def study_directory(cfg: DictConfig) -> Path:
     return Path("runs") / cfg.study.name
 
 
-def identity(cfg: DictConfig) -> tuple[dict[str, Any], str]:
-    """What a run was asked to do, and its hash: the settings that move its numbers, and its data by content."""
+def identity(cfg: DictConfig) -> str:
+    """The hash of what a run was asked to do: the settings that move its numbers, and its data by content."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
     asked = {str(key): value for key, value in settings.items() if key not in NOT_IDENTITY}
     asked["data"] = manifest_hash(cfg.data.directory)
-    asked.pop("autoencoder", None)  # part of the data
     text = json.dumps(asked, sort_keys=True, default=str)
-    return asked, hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # -- with torch ------------------------------------------------------------------------------------------
 
 
-def training_job(cfg: DictConfig, config_hash: str, run_directory: "RunDirectory") -> "Job":
+def training_job(cfg: DictConfig, config_hash: str, path: Path) -> "Job":
     """Everything a training run is made of, checked."""
     from dit.data.draws import validation_draws
     from dit.data.latents import LatentSet
@@ -125,7 +133,7 @@ def training_job(cfg: DictConfig, config_hash: str, run_directory: "RunDirectory
     latents = LatentSet(cfg.data.directory, "train")
     held_out = LatentSet(cfg.data.directory, "validation", verify=False)  # the line above read every file
     draws = validation_draws(held_out, cfg.validation.n_draws, cfg.validation.n_bins, cfg.validation.seed)
-    name = cfg.run_name or run_directory.path.name
+    name = cfg.run_name or path.name
     facts = {
         "study": cfg.study.name or name,
         "objective": describe_objective(cfg),
@@ -147,9 +155,9 @@ def training_job(cfg: DictConfig, config_hash: str, run_directory: "RunDirectory
         config_hash=config_hash,
         facts=facts,
         hardware=hardware,
-        measures=sample_measures(cfg, run_directory.path, hardware.torch_device()),
+        measures=sample_measures(cfg, path, hardware.torch_device()),
         sample_weights=cfg.sample_weights,
-        sinks=_sinks(cfg, config_hash, run_directory.path),
+        sinks=_sinks(cfg, config_hash, path),
     )
 
 

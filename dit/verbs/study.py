@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from dit import signals
 from dit.errors import InputError
-from dit.rundir import make_directory, write_json
+from dit.rundir import make_directory, read_json, write_json
 from dit.verbs import building, report, train
 from dit.verbs.app import Stopped, config_dir, hydra_app
 
@@ -35,7 +35,16 @@ def task(cfg: DictConfig) -> None:
     with _only_driver(directory):
         encode_if_missing(cfg)
         plan = building.plan(cfg, grid)
-        write_json(directory / "plan.json", plan.as_dict())
+        settings = building.identity(cfg)
+        known = read_json(directory / "plan.json")
+        if known is not None and known["settings"] != settings:
+            raise InputError(
+                "study.directory",
+                str(directory),
+                "a new directory, or a study of these very settings (its grid may grow)",
+                "Name another study.directory, or undo the change to continue.",
+            )
+        write_json(directory / "plan.json", {"settings": settings, **plan.as_dict()})
         for warning in plan.warnings:
             log.info("plan: %s", warning)
         ledger = Ledger(directory)

@@ -58,6 +58,11 @@ def test_a_second_start_launches_nothing(undisturbed, tiny_latents):
     } == before
 
 
+def test_a_study_of_other_settings_is_refused(undisturbed, tiny_latents):
+    found = dit(*arguments(tiny_latents, "one"), "optimizer.lr=0.001", cwd=undisturbed.parent, check=2)
+    assert "study.directory" in found.stderr and "Traceback" not in found.stderr
+
+
 def test_status_from_another_shell(undisturbed):
     import json
 
