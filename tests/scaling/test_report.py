@@ -3,9 +3,11 @@
 import base64
 import csv
 import html.parser
+import itertools
 import json
 import math
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from dit.scaling.fit.additive import AdditiveLaw
 from dit.scaling.records import load_study
+from dit.scaling.report import page
 from dit.scaling.report.analysis import analyse
 from dit.scaling.report.derived import targets
 from dit.scaling.report.headline import format_headline
@@ -120,6 +124,38 @@ def test_every_figure_is_a_png_and_an_svg_and_is_numbered_in_the_page(report):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         xml.etree.ElementTree.parse(out / f"{name}.svg")
     assert text.count("dit report study=synthetic") >= len(names)
+
+
+def test_no_label_overlaps_another_or_leaves_its_figure(study, monkeypatch):
+    """Tick labels of an axis, and titles and labels of neighbouring axes, as laid out for the files."""
+    boxes = {}
+
+    def measure(figure):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        frame = figure.bbox
+        for axes in figure.axes:
+            for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+                labels = [
+                    label for label in axis.get_ticklabels() if label.get_text() and label.get_visible()
+                ]
+                low, high = sorted(axis.get_view_interval())
+                inside = [label for label, at in zip(labels, axis.get_ticklocs()) if low <= at <= high]
+                extents = [label.get_window_extent() for label in inside] if axes.axison else []
+                boxes.setdefault(name, []).append(len(extents))
+                for one, two in itertools.combinations(extents, 2):
+                    assert not one.overlaps(two), (axes.get_xlabel(), axes.get_ylabel())
+                names = [axis.label.get_window_extent()] if axis.label.get_text() else []
+                for box in [*extents, *names]:
+                    assert frame.x0 - 2 <= box.x0 and box.x1 <= frame.x1 + 2, (axes.get_xlabel(), box)
+                    assert frame.y0 - 2 <= box.y0 and box.y1 <= frame.y1 + 2, (axes.get_ylabel(), box)
+        return b"", b"<svg/>"
+
+    monkeypatch.setattr(page, "write", measure)
+    material = analyse(load_study(study), draws=BOOTSTRAP)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", lambda self, content: len(content))
+    page._draw_all(material, study)
+    assert len(boxes["x"]) > 20
 
 
 def test_the_points_are_the_records(study, report):

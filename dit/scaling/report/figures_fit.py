@@ -45,8 +45,14 @@ def residuals(m: Material) -> Drawn:
         axes.axhline(0, color=INK, lw=0.8)
         for index, budget in enumerate(points.budgets):
             here = points.budget == budget
-            axes.plot(x[here], percent[here], MARKERS[index % len(MARKERS)], color=colours[index], ms=4.5,
-                      label=label_budget(budget))  # fmt: skip
+            axes.plot(
+                x[here],
+                percent[here],
+                MARKERS[index % len(MARKERS)],
+                color=colours[index],
+                ms=4.5,
+                label=label_budget(budget),
+            )
         log_axis(axes, "x")
         axes.set_xlabel(label)
     panels[0].set_ylabel("measured / fitted - 1 (%)")
@@ -85,7 +91,7 @@ def bootstrap_pairs(m: Material) -> Drawn:
                 axes.plot(_value(fit, across), _value(fit, down), "+", color=ACCENT, ms=10, mew=1.6)
                 axes.set_ylim(*_central(m.draws[down])[1:])
             axes.set_xlim(low, high)
-            axes.locator_params(nbins=3)
+            axes.locator_params(nbins=2)
             axes.tick_params(labelbottom=i == count - 1, labelleft=j == 0 and i > 0)
             axes.set_xlabel(NAMES[across] if i == count - 1 else "")
             axes.set_ylabel(NAMES[down] if j == 0 and i > 0 else "")
@@ -128,7 +134,7 @@ def profiles(m: Material) -> Drawn:
                 0.5, 0.92, "not identified", transform=axes.transAxes, ha="center", color=ACCENT, fontsize=8
             )
         axes.set(xlim=(x[0], x[-1]), ylim=(0, 2 * profile["threshold"]), xlabel=NAMES[name])
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=2)
     np.atleast_1d(panels)[0].set_ylabel("profile deviance")
     caption = (
         "How much worse the fit becomes when one parameter is held at a value and the others are fitted "
@@ -171,16 +177,22 @@ def holdout(m: Material) -> Drawn:
     )
     left.plot(span, span, color=QUIET, lw=0.9, label="predicted = measured")
     right.axhline(0, color=QUIET, lw=0.9)
-    ranks = np.argsort(np.argsort([row["n"] for row in rows], kind="stable"))
-    colours = shades(len(rows))
-    for row, rank in zip(rows, ranks):
-        look = {"color": colours[rank], "mec": INK, "mew": 0.5, "ms": 5.5}
-        marker = MARKERS[rank % len(MARKERS)]
-        left.plot(row["measured"], row["predicted"], marker, **look)
-        if row["interval_95"]:
-            bounds = [100 * (bound / row["measured"] - 1) for bound in row["interval_95"]]
-            right.plot([row["n"]] * 2, bounds, color=INK, lw=1.0, marker="_", ms=5)
-        right.plot(row["n"], 100 * (row["predicted"] / row["measured"] - 1), marker, **look)
+    n = np.array([row["n"] for row in rows])
+    look = {
+        "c": np.log(n),
+        "cmap": "viridis",
+        "vmax": np.log(n.max() * 3),
+        "edgecolors": INK,
+        "lw": 0.5,
+        "s": 28,
+    }
+    left.scatter(measured, predicted, **look, zorder=3)
+    right.scatter(n, 100 * (predicted / measured - 1), **look, zorder=3)
+    if all(row["interval_95"] for row in rows):
+        low, high = (
+            100 * (np.array(ends) / measured - 1) for ends in zip(*(row["interval_95"] for row in rows))
+        )
+        right.vlines(n, low, high, color=INK, lw=1.0)
     left.set(xlim=span, ylim=span, aspect="equal", xlabel=f"measured {m.loss_label}", ylabel="predicted")
     left.locator_params(nbins=5)
     left.legend(loc="upper left")

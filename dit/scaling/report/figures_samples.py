@@ -1,6 +1,4 @@
-"""Figures of the samples and of the noise bins: Fréchet distance, accuracy, sample grids, loss per
-log-SNR.
-"""
+"""Figures of the samples and of the noise bins: Fréchet distance, accuracy, pictures, loss per log-SNR."""
 
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ from dit.scaling.report.style import (
     label_budget,
     log_axis,
     new_figure,
+    run_lines,
     shades,
 )
 
 DISTANCE = "Fréchet distance"
-MANY_RUNS = 60
 
 
 def noise_bins(m: Material) -> Drawn:
@@ -34,8 +32,15 @@ def noise_bins(m: Material) -> Drawn:
     edges = np.array(found["edges"])
     figure, (left, right) = new_figure(columns=2, width=7.2, height=3.3)
     for index, (row, colour) in enumerate(zip(found["best"], shades(len(found["best"])))):
-        left.stairs(row["bins"], edges, color=colour, lw=1.4, ls=LINES[index % len(LINES)], baseline=None,
-                    label=label_budget(row["budget_flops"]))  # fmt: skip
+        left.stairs(
+            row["bins"],
+            edges,
+            color=colour,
+            lw=1.4,
+            ls=LINES[index % len(LINES)],
+            baseline=None,
+            label=label_budget(row["budget_flops"]),
+        )
     log_axis(left, "y")
     left.set(xlabel="log-SNR (data to the right)", ylabel="validation loss in the bin")
     left.legend(loc="upper left", bbox_to_anchor=(0.0, -0.2), ncols=2)
@@ -76,25 +81,32 @@ def frechet_against_compute(m: Material) -> Drawn:
     figure, axes = new_figure()
     sizes = np.array([row["n"] for row in rows])
     colour = colourbar(figure, axes, sizes, "N (multiply-adds per token)")
-    names = sorted({row["run"] for row in rows})
-    for index, name in enumerate(names):
-        mine = [row for row in rows if row["run"] == name]
-        few = len(names) <= MANY_RUNS
-        axes.plot([r["train_flops"] for r in mine], [r["frechet_distance"] for r in mine], lw=0.9 if few else
-        0.4,
-                  marker=MARKERS[index % len(MARKERS)] if few else "", color=colour(mine[0]["n"]),
-                  rasterized=not few)  # fmt: skip
+    curves = _curves(rows, "frechet_distance")
+    run_lines(axes, list(curves.values()), [colour(m.study.run(name)["macs_per_token"]) for name in curves])
     law = m.analysis["frechet"]
     best = law["best"]
-    axes.plot([b["budget_flops"] for b in best], [b["frechet_distance"] for b in best], "o", mfc="none",
-    mec=INK,
-              ms=9, mew=1.3, label="best of the budget")  # fmt: skip
+    axes.plot(
+        [b["budget_flops"] for b in best],
+        [b["frechet_distance"] for b in best],
+        "o",
+        mfc="none",
+        mec=INK,
+        ms=9,
+        mew=1.3,
+        label="best of the budget",
+    )
     _seed_bars(axes, rows)
     fit = law["fit"]
     if fit is not None:
         grid = np.geomspace(best[0]["budget_flops"], best[-1]["budget_flops"], 50)
-        axes.plot(grid, fit["coefficient"] * grid ** fit["exponent"], color=INK, ls="--", lw=1.8,
-                  label=f"through the best: slope −{-fit['exponent']:.3f}")  # fmt: skip
+        axes.plot(
+            grid,
+            fit["coefficient"] * grid ** fit["exponent"],
+            color=INK,
+            ls="--",
+            lw=1.8,
+            label=f"through the best: slope −{-fit['exponent']:.3f}",
+        )
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.set(xlabel=COMPUTE, ylabel=f"{DISTANCE} (unguided, n = {group.protocol.get('n')})")
@@ -107,13 +119,28 @@ def frechet_against_compute(m: Material) -> Drawn:
     return Drawn("frechet_against_compute", f"{DISTANCE} against compute", figure, caption)
 
 
+def _curves(rows: list[dict[str, Any]], what: str, factor: float = 1.0) -> dict[str, tuple[list, list]]:
+    """Run -> (train FLOPs, ``factor`` times ``what``), rising in FLOPs."""
+    curves: dict[str, tuple[list, list]] = {}
+    for row in sorted(rows, key=lambda row: (row["run"], row["train_flops"])):
+        x, y = curves.setdefault(row["run"], ([], []))
+        x.append(row["train_flops"])
+        y.append(factor * row[what])
+    return curves
+
+
 def _seed_bars(axes: Any, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["frechet_distance_sd"]:
             spread = row["frechet_distance_sd"]
-            axes.plot([row["train_flops"]] * 2, [row["frechet_distance"] - spread, row["frechet_distance"] +
-            spread],
-                      color=INK, lw=0.8, marker="_", ms=3)  # fmt: skip
+            axes.plot(
+                [row["train_flops"]] * 2,
+                [row["frechet_distance"] - spread, row["frechet_distance"] + spread],
+                color=INK,
+                lw=0.8,
+                marker="_",
+                ms=3,
+            )
 
 
 def frechet_against_loss(m: Material) -> Drawn:
@@ -126,9 +153,14 @@ def frechet_against_loss(m: Material) -> Drawn:
     budgets = sorted({row["budget_flops"] for row in rows})
     for index, (budget, colour) in enumerate(zip(budgets, shades(len(budgets)))):
         mine = [row for row in rows if row["budget_flops"] == budget]
-        axes.plot([r["loss"] for r in mine], [r["frechet_distance"] for r in mine], MARKERS[index %
-        len(MARKERS)],
-                  color=colour, ms=5, label=label_budget(budget))  # fmt: skip
+        axes.plot(
+            [r["loss"] for r in mine],
+            [r["frechet_distance"] for r in mine],
+            MARKERS[index % len(MARKERS)],
+            color=colour,
+            ms=5,
+            label=label_budget(budget),
+        )
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.set(xlabel=m.loss_label, ylabel=f"{DISTANCE} (unguided)")
@@ -149,19 +181,11 @@ def guided_accuracy(m: Material) -> Drawn:
     if not rows:
         raise Missing("no accuracy among the guided samples records")
     figure, axes = new_figure(height=3.3)
-    names = sorted(
-        {row["run"] for row in rows}, key=lambda name: next(r["n"] for r in rows if r["run"] == name)
-    )
-    for index, (name, colour) in enumerate(zip(names, shades(len(names)))):
-        mine = [row for row in rows if row["run"] == name]
-        axes.plot([r["train_flops"] for r in mine], [100 * r["accuracy"] for r in mine], LINES[index %
-        len(LINES)],
-                  marker=MARKERS[index % len(MARKERS)], color=colour, lw=1.1,
-                  label=f"N = {engineering(mine[0]['n'], 3)}" if len(names) <= 14 else None)  # fmt: skip
+    colour = colourbar(figure, axes, np.array([row["n"] for row in rows]), "N (multiply-adds per token)")
+    curves = _curves(rows, "accuracy", 100.0)
+    run_lines(axes, list(curves.values()), [colour(m.study.run(name)["macs_per_token"]) for name in curves])
     log_axis(axes, "x")
     axes.set(xlabel=COMPUTE, ylabel="samples judged right (%)")
-    if len(names) <= 14:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     caption = (
         "Guided class-conditional samples whose label the classifier gives back. A check of conditioning, "
         "not a law. " + protocol_text(group)
@@ -188,8 +212,11 @@ def sample_grids(m: Material) -> Drawn:
     if not columns:
         raise Missing("no samples row names a grid that exists")
     budgets = sorted({budget for _, best in columns for budget in best})
-    pictures = {(c, b): np.asarray(Image.open(path).convert("RGB")) for c, (_, best) in enumerate(columns)
-                for b, (_, path) in best.items()}  # fmt: skip
+    pictures = {
+        (c, b): np.asarray(Image.open(path).convert("RGB"))
+        for c, (_, best) in enumerate(columns)
+        for b, (_, path) in best.items()
+    }
     tall = max(picture.shape[0] for picture in pictures.values())
     wide = max(picture.shape[1] for picture in pictures.values())
     across = min(6.2 / len(columns), max(2.5, wide / DPI))

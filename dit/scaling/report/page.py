@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from dit.scaling.records import load_study
-from dit.scaling.report import figures_fit, figures_loss, figures_samples
+from dit.scaling.report import figures_fit, figures_law, figures_loss, figures_samples
 from dit.scaling.report.analysis import analyse
 from dit.scaling.report.definitions import definitions
 from dit.scaling.report.headline import format_headline, headline, holdout_text
@@ -26,8 +26,8 @@ __all__ = ["format_headline", "write_report"]
 
 Draw = Callable[[Material], Drawn]
 SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
-    ("Loss and allocation", (figures_loss.loss_against_compute, figures_loss.isoflop, figures_loss.allocation,
-                             figures_loss.frontier, figures_loss.contours)),
+    ("Loss and allocation", (figures_loss.loss_against_compute, figures_loss.isoflop, figures_law.allocation,
+                             figures_law.frontier, figures_law.contours)),
     ("Quality of the fit", (figures_fit.holdout, figures_fit.residuals, figures_fit.bootstrap_pairs,
                             figures_fit.profiles, figures_fit.sensitivity)),
     ("Samples and noise levels", (figures_samples.frechet_against_compute,

@@ -7,7 +7,7 @@ marker of their own besides. Matplotlib is used through its Figure object, witho
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,11 @@ import numpy as np
 from matplotlib import colormaps, ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+MANY_RUNS = 60  # above this number of lines, markers only hide each other
 LINES = ("-", "--", "-.", ":")
 INK, QUIET, ACCENT = "#1a1a1a", "#767676", "#b3402a"
 DPI = 150
@@ -131,6 +133,20 @@ def colourbar(figure: Figure, axes: Any, values: np.ndarray, label: str, name: s
     log_axis(bar.ax, "y")
     bar.ax.grid(False)
     return scale.to_rgba
+
+
+def run_lines(axes: Axes, curves: Sequence[tuple[Any, Any]], colours: Sequence[Any]) -> None:
+    """One line per run: with markers where they can be told apart, else thin and as one picture."""
+    if len(curves) <= MANY_RUNS:
+        for index, ((x, y), colour) in enumerate(zip(curves, colours)):
+            axes.plot(x, y, marker=MARKERS[index % len(MARKERS)], color=colour, lw=1.1, ms=3.5)
+        return
+    lines = LineCollection(
+        [np.column_stack(curve) for curve in curves], colors=list(colours), lw=0.5, alpha=0.45
+    )
+    lines.set_rasterized(True)
+    axes.add_collection(lines)
+    axes.autoscale()
 
 
 def label_budget(budget: float) -> str:
