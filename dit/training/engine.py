@@ -139,7 +139,6 @@ def build_module(job: Job, first_step: int) -> DiffusionModule:
     return DiffusionModule(
         job.objective,
         network,
-        width=job.network.width,
         null_class=latents.num_classes,
         optimizer=job.optimizer,
         profiles=job.profiles,

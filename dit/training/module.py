@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dit.diffusion.objective import Objective
 from dit.diffusion.times import stratified
+from dit.network.dit import DiT
 from dit.training.averaging import Averages, Profile
 from dit.training.batches import Batch
 from dit.training.optimizers import AdamW, warm_up
@@ -33,7 +34,6 @@ class DiffusionModule(L.LightningModule):
     Args:
         objective: what is learned; makes the denoiser from the network.
         network: (x (b, C, H, W), t (b,), y (b,)) -> (b, C_out, H, W).
-        width: the network's width, for the learning-rate rule.
         null_class: the label that stands for "no label".
         optimizer: its settings.
         profiles: averages of the weights to follow, by name.
@@ -45,9 +45,8 @@ class DiffusionModule(L.LightningModule):
     def __init__(
         self,
         objective: Objective,
-        network: nn.Module,
+        network: DiT,
         *,
-        width: int,
         null_class: int,
         optimizer: AdamW,
         profiles: Mapping[str, Profile],
@@ -57,7 +56,7 @@ class DiffusionModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.objective, self.optimizer_settings, self.width = objective, optimizer, width
+        self.objective, self.optimizer_settings = objective, optimizer
         self.settings, self.streams, self.null_class = settings, streams, null_class
         self.denoiser = objective.denoiser(network)
         self.averages = Averages(network, profiles)
@@ -67,9 +66,11 @@ class DiffusionModule(L.LightningModule):
         self.register_buffer("meters", torch.zeros(3, dtype=torch.float64), persistent=False)
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> DiT:
         """The network inside the denoiser."""
-        return self.denoiser.network
+        network = self.denoiser.network
+        assert isinstance(network, DiT)
+        return network
 
     @property
     def images_seen(self) -> int:
@@ -77,12 +78,12 @@ class DiffusionModule(L.LightningModule):
         return self.steps_done * self.settings.batch_size
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer_settings.build(self.network, self.width)
+        return self.optimizer_settings.build(self.network)
 
     def learning_rate(self) -> float:
         """The learning rate of the step after ``images_seen``, which warms up over the images including its own."""
         reached = self.images_seen + self.settings.batch_size
-        return self.optimizer_settings.learning_rate(self.width) * warm_up(
+        return self.optimizer_settings.learning_rate(self.network.config.width) * warm_up(
             reached, self.settings.warmup_images
         )
 
@@ -110,7 +111,7 @@ class DiffusionModule(L.LightningModule):
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self._guard(loss, norm)
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() * group["lr_multiplier"]
         optimizer.step()
         self.meters[2] = norm
 

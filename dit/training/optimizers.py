@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from dit.errors import InputError, check_choice, check_number
+from dit.network.dit import DiT
+from dit.network.parametrization import MUP_ADAM_EPS, parameter_groups
 
 
 def constant(lr: float, width: int, base_width: int) -> float:
@@ -38,7 +39,7 @@ class AdamW:
         lr_rule: how it follows the network's width; a name of LEARNING_RATE_RULES.
         base_width: the width at which ``lr`` holds as it is.
         betas: decay of the two moments.
-        weight_decay: decoupled decay of the matrices; biases, embeddings' and norms' vectors are never decayed.
+        weight_decay: decoupled decay of the matrices; vectors, embeddings and positions are never decayed.
     """
 
     lr: float
@@ -61,17 +62,26 @@ class AdamW:
         """The learning rate for a network of ``width``, by the rule."""
         return LEARNING_RATE_RULES[self.lr_rule](self.lr, width, self.base_width)
 
-    def build(self, network: nn.Module, width: int) -> torch.optim.Optimizer:
-        """The optimizer over a network's parameters (fused: one kernel for all tensors)."""
-        matrices = [p for p in network.parameters() if p.requires_grad and p.ndim >= 2]
-        vectors = [p for p in network.parameters() if p.requires_grad and p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            groups, lr=self.learning_rate(width), betas=(self.betas[0], self.betas[1]), fused=True
-        )
+    def build(self, network: DiT) -> torch.optim.Optimizer:
+        """The optimizer over a network's parameters (fused: one kernel for all tensors).
+
+        With muP every group has its own multiple of the learning rate, and width enters nowhere else.
+
+        Raises:
+            InputError: a learning-rate rule beside muP, which is one itself.
+        """
+        mup = network.config.parametrization == "mup"
+        if mup and self.lr_rule != "constant":
+            raise InputError(
+                "optimizer.lr_rule",
+                self.lr_rule,
+                "constant with network.parametrization=mup",
+                "muP scales the learning rate itself.",
+            )
+        lr = self.learning_rate(network.config.width)
+        groups = parameter_groups(network, lr, self.weight_decay)
+        betas = (self.betas[0], self.betas[1])
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=MUP_ADAM_EPS if mup else 1e-8, fused=True)
 
 
 def warm_up(images_seen: int, warmup_images: int) -> float:

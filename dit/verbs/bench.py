@@ -62,7 +62,6 @@ def _train(
     module = DiffusionModule(
         objective,
         DiT(network, shape, num_classes, objective.out_channels(shape[0]), seed=cfg.seed).to(device),
-        width=network.width,
         null_class=num_classes,
         optimizer=instantiate(cfg.optimizer),
         profiles=instantiate(cfg.averages),

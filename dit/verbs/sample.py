@@ -33,8 +33,7 @@ def task(cfg: DictConfig) -> None:
     device = instantiate(cfg.hardware).torch_device()
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
     codec = Codec.open(loaded.cfg.data.directory, device)
-    guidance = instantiate(cfg.guidance)
-    denoiser = loaded.denoiser if guidance.keywords.get("scale") == 1 else guidance(loaded.denoiser)
+    denoiser = _guided(cfg, loaded.denoiser, device)
     with torch.no_grad():
         latents, labels = _draw(cfg, loaded, denoiser, device)
         images = torch.cat([codec.decode(part) for part in latents.split(cfg.batch_size)]).cpu()
@@ -50,6 +49,30 @@ def task(cfg: DictConfig) -> None:
 
 
 app = hydra_app("sample")(task)
+
+
+def _guided(cfg: DictConfig, denoiser: Any, device: Any) -> Any:
+    """The denoiser under the configuration's guidance."""
+    from dit.diffusion.guidance import Autoguidance, Classifier
+    from dit.verbs.loading import load_run
+
+    guidance = instantiate(cfg.guidance)
+    if guidance.keywords.get("scale") == 1:
+        return denoiser
+    if guidance.func is Classifier:
+        raise InputError(
+            "guidance",
+            "classifier",
+            "guidance without a classifier of noisy latents",
+            "Use dit.diffusion.guidance.",
+        )
+    if guidance.func is not Autoguidance:
+        return guidance(denoiser)
+    if cfg.weak_run is None:
+        raise InputError(
+            "weak_run", None, "the directory of a weaker run", "Name one for guidance=autoguidance."
+        )
+    return guidance(denoiser, weak=load_run(cfg.weak_run, cfg.weights, None, device).denoiser)
 
 
 def _draw(cfg: DictConfig, loaded: Any, denoiser: Any, device: Any) -> tuple[Any, Any]:

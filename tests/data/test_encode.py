@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from dit.data.autoencoder import Identity, TrainedKL
-from dit.data.encode import encode_dataset
+from dit.data.encode import encode_dataset, share_of_this_process
 from dit.data.images import Digits
 from dit.data.manifest import file_sha256, read_manifest
 from dit.data.split import Stratified
@@ -177,3 +177,19 @@ def test_the_autoencoder_of_the_digits_study(tmp_path):
 def test_identity_shape():
     assert Identity().latent_shape(32) == (3, 32, 32)
     assert TINY_KL.latent_shape(32) == (2, 16, 16)
+
+
+def test_share_of_this_process():
+    assert share_of_this_process({}) == (0, 1)
+    assert share_of_this_process({"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "0"}) == (3, 8)
+    assert share_of_this_process({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}) == (1, 4)
+    # sbatch --array=2-10:4, two tasks in each: tasks 2, 6, 10 give shares 0..5 of 6
+    array = {"SLURM_ARRAY_TASK_MIN": "2", "SLURM_ARRAY_TASK_STEP": "4", "SLURM_ARRAY_TASK_COUNT": "3"}
+    shares = [
+        share_of_this_process(
+            array | {"SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": rank, "SLURM_NTASKS": "2"}
+        )
+        for task in ("2", "6", "10")
+        for rank in ("0", "1")
+    ]
+    assert shares == [(share, 6) for share in range(6)]

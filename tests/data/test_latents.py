@@ -1,6 +1,7 @@
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +189,21 @@ def test_draws_are_the_same_when_read_again_and_remade_when_damaged(copy):
     assert validation_draws(held_out, 64, 8, seed=1).sha256 != first.sha256
     with pytest.raises(InputError, match="n_draws"):
         validation_draws(held_out, 4, 8)
+
+
+def test_memory_stays_flat(pixels):
+    """Reading every image many times over leaves nothing behind: rows are read, not mapped."""
+    train = LatentSet(pixels, "train")
+
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def epoch() -> None:
+        for start in range(0, 1500, 100):
+            train.draw(torch.arange(start, start + 100))
+
+    epoch()
+    before = resident_mb()
+    for _ in range(10):  # 46 MB of pixels, 180 MB of latents
+        epoch()
+    assert resident_mb() - before < 10

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from dit.diffusion import grids, solvers
 from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree, NegativeClass, unguided
+from dit.diffusion.objective import Objective
 from dit.diffusion.paths import VE, VP, Discrete, Linear
 from dit.diffusion.sampling import NoiseStream, counted, first_time, prior_deviation, sample, seeded_noise
 from dit.diffusion.targets import Data, Karras, Noise, Score, Velocity
+from dit.diffusion.weights import EDM
 from dit.errors import InputError
 from tests.diffusion.gaussian import Gaussian, Plausible
-from tests.diffusion.values import PATHS, TARGETS
+from tests.diffusion.values import PATHS, TARGETS, TIMES, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 SHAPE, SEEDS = (2, 4, 4), [3, 1, 4, 1, 5, 9, 2, 6]
@@ -47,6 +49,14 @@ SOLVERS = {
     "dpmpp_2m": solvers.dpmpp_2m,
     "dopri5": solvers.dopri5,
 }
+
+
+def weight_for(name, target):
+    """A weight of the table; EDM's for the target's own deviation, as the objective demands."""
+    karras = isinstance(TARGETS[target], Karras)
+    return EDM(TARGETS[target].sigma_data) if name == "edm" and karras else WEIGHTS[name]
+
+
 GUIDANCE = {
     "none": unguided,
     "classifier_free": lambda d: ClassifierFree(d, 1.7, null_class=10),
@@ -67,9 +77,14 @@ GUIDANCE = {
     grid=st.sampled_from(list(GRIDS)),
     steps=st.integers(5, 20),
     learned_variance=st.booleans(),
+    times=st.sampled_from(list(TIMES)),
+    weight=st.sampled_from(list(WEIGHTS)),
 )
-def test_any_valid_combination_samples(path, target, solver, guidance, grid, steps, learned_variance):
+def test_any_valid_combination_trains_and_samples(
+    path, target, solver, guidance, grid, steps, learned_variance, times, weight
+):
     """No NaN, no surprise of shape, and a seed that means the same sample in a batch of 1 and of 8."""
+    learned_variance = learned_variance and isinstance(PATHS[path], Discrete)
     if grid == "respaced" and not isinstance(PATHS[path], Discrete):
         grid = "uniform"
     # dopri5 chooses its steps for the batch as a whole, so that batches agree to its tolerance only
@@ -79,6 +94,13 @@ def test_any_valid_combination_samples(path, target, solver, guidance, grid, ste
     denoiser = GUIDANCE[guidance](
         Plausible(PATHS[path], TARGETS[target], learned_variance=learned_variance).to(dtype)
     )
+    objective = Objective(
+        PATHS[path], TARGETS[target], TIMES[times], weight_for(weight, target), learned_variance
+    )
+    x0, u = seeded_noise(SEEDS, SHAPE, dtype=dtype), torch.rand(8, generator=torch.Generator().manual_seed(0))
+    strong = Plausible(PATHS[path], TARGETS[target], learned_variance=learned_variance).to(dtype)
+    loss = objective.loss(strong, x0, LABELS, u, seeded_noise(range(8), SHAPE, dtype=dtype)).loss
+    assert loss.shape == (8,) and loss.isfinite().all()
     options = {
         "denoiser": denoiser,
         "solver": bound,

@@ -12,7 +12,12 @@ def test_records_reach_an_offline_run(tmp_path, monkeypatch):
 
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    settings = {"run_name": "tiny", "optimizer": {"lr": 0.1}, "api_key": "hidden", "nested": {"token": "hidden"}}
+    settings = {
+        "run_name": "tiny",
+        "optimizer": {"lr": 0.1},
+        "api_key": "hidden",
+        "nested": {"token": "hidden"},
+    }
     sink = WandbSink("dit", None, run_id="abc123", group="digits", directory=str(tmp_path), settings=settings)
     sink.record({"kind": "run", "run": "tiny", "n_params_total": 7})
     clock = {"images_seen": 64, "train_flops": 1e6}
