@@ -51,7 +51,7 @@ class TestIsoflop:
     def test_all_optima_at_the_edge_are_refused(self):
         points = isoflop_points(SYMMETRIC)
         best = np.array([SYMMETRIC.n_opt(c) for c in points.get("budget")])
-        with pytest.raises(InputError, match="smallest trained.*All optima at the edge"):
+        with pytest.raises(InputError, match=r"smallest trained.*All optima at the edge"):
             fit_isoflop(points[points.get("n") > 0.99 * best])
 
     def test_one_budget_is_refused(self):
@@ -61,7 +61,7 @@ class TestIsoflop:
     def test_scattered_compute_is_refused(self):
         n, d, _ = grid(SYMMETRIC)
         d = d * np.exp(np.random.default_rng(0).uniform(-1, 1, len(d)))
-        with pytest.raises(InputError, match="columns.budget: got .compute is scattered"):
+        with pytest.raises(InputError, match=r"columns.budget: got .compute is scattered"):
             fit_isoflop(Points(SYMMETRIC.loss(n, d), n=n, d=d))
 
     def test_the_bootstrap_covers_its_own_noise(self):

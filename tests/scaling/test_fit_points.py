@@ -95,13 +95,13 @@ def test_wrong_files_say_what_is_wrong(tmp_path, rows, columns, where, message):
 
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(
-        InputError, match="data: got .*nothing.csv'; allowed: a CSV file or a study directory"
+        InputError, match=r"data: got .*nothing.csv'; allowed: a CSV file or a study directory"
     ):
         read_points(tmp_path / "nothing.csv", COLUMNS)
 
 
 def test_unequal_columns_are_refused():
-    with pytest.raises(InputError, match="columns.n"):
+    with pytest.raises(InputError, match=r"columns\.n"):
         Points(np.array([1.0, 2.0]), n=np.array([1.0]))
 
 

@@ -1,4 +1,4 @@
-"""Published laws recovered from their published points. Values: recomputed beside their sources, see the reference README."""
+"""Published laws recovered from their published points, to the values recomputed beside their sources."""
 
 import numpy as np
 import pytest

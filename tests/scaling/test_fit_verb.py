@@ -120,7 +120,7 @@ def test_a_study_is_read_from_its_records(tmp_path):
             ["data={table}", *COLUMNS, "where=['flops<1e15']"],
             "where: got ['flops<1e15']; allowed: conditions",
         ),
-        (["data={table}", *COLUMNS, "where=['flops<3e15']"], "one budget only"),
+        (["data={table}", *COLUMNS, "where=['flops<2e16']"], "one budget only"),
         (["data={table}", *COLUMNS, "delta=0"], "delta: got 0"),
     ],
 )

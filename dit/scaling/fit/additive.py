@@ -120,7 +120,7 @@ class AdditiveProblem(Problem):
 
     def starts(self) -> Array:
         """Starts (S, 5) made of the data."""
-        return additive_starts(self.n, self.d, np.exp(self.y), relative=self.loss != "mse")
+        return additive_starts(self.n, self.d, np.exp(self.y), self.loss)
 
     def axes(self, law: Any) -> dict[str, Axis]:
         """a, alpha, beta and E; exponents up to a term that falls by e^30 over the points."""

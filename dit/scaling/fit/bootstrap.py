@@ -100,7 +100,7 @@ def bootstrap(
         seed: of the draws.
         by: what is resampled together: run (all readings of a run), point, or auto: run where a run column is
             given.
-        method: pairs, parametric, seeds, or auto: parametric below 20 runs, else pairs.
+        method: pairs, parametric, seeds, or auto: parametric below 20 runs and for isoFLOP parabolas, else pairs.
 
     Raises:
         InputError: an unknown choice; no repeats for ``seeds``; fewer than 20 draws.
@@ -113,18 +113,18 @@ def bootstrap(
         by = "run" if points.run is not None else "point"
     units = points.runs if by == "run" else np.arange(len(points))
     problem = fit.problem(points)
-    has_surface = hasattr(problem, "jacobian")
     if method == "auto":
-        method = "parametric" if has_surface and units.max() + 1 < FEW else "pairs"
-    if method != "pairs" and not has_surface:
-        raise InputError(
-            "method", method, "auto or pairs for this law", "It predicts no loss to add noise to."
-        )
+        method = problem.resampling
+    if method == "auto":
+        method = "parametric" if units.max() + 1 < FEW else "pairs"
+    if method != "pairs" and problem.resampling == "pairs":
+        allowed = "auto or pairs for this law"
+        raise InputError("method", method, allowed, "It predicts no loss to add noise to.")
     rng = np.random.RandomState(seed)  # its streams are frozen across versions of numpy
     if method == "pairs":
         return refit(points, fit, resampled(points, by, draws, rng, problem.stratified), by)
     noise = _repeats(points) if method == "seeds" else _noise(problem, fit, units)
-    y = problem.fitted(fit) + noise.draw(rng, draws, units)
+    y = problem.noisy(fit, noise.draw(rng, draws, units))
     return _collect(fit, problem.refit(fit, np.ones((1, len(points))), y), draws, by, method, noise)
 
 
@@ -175,7 +175,7 @@ def _has_budgets(points: Points) -> bool:
 
 
 def _noise(problem: Any, fit: Any, units: Array) -> Components:
-    return components(problem.y - problem.fitted(fit), problem.jacobian(fit), units)
+    return components(problem.residual(fit), problem.jacobian(fit), units)
 
 
 def _repeats(points: Points) -> Components:

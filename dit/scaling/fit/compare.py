@@ -66,5 +66,5 @@ def likelihood(points: Points, fit: Any) -> tuple[int, float]:
     parameters = len(problem.to_theta(fit)) + 1
     if problem.loss in ("huber", "lad"):
         return parameters, float(-n * (np.log(2 * np.mean(np.abs(problem.y - f))) + 1))
-    residual = points.loss - np.exp(f) if problem.loss == "mse" else problem.y - f
+    residual = points.loss - np.exp(f) if problem.loss == "mse" else problem.residual(fit)
     return parameters, float(-0.5 * n * (np.log(2 * np.pi * np.mean(residual**2)) + 1))

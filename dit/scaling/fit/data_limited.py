@@ -1,7 +1,8 @@
 """The law of repeated data: L = E + A N'^-alpha + B D'^-beta, with effective N' and D' that saturate.
 
 D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))) for U unique samples seen D/U times, and likewise N' with R_N
-beyond the size U_N that U would support at the best allocation. With D <= U the law is the additive one.
+beyond the size U_N that U would support at the best allocation. U is what was seen: at most D. With D = U and
+N <= U_N the law is the additive one.
 
 Source: Muennighoff et al. 2305.16264, equations 5 and 6. They fix the five other parameters from runs without
 repetition; here all seven are fitted together, since a study may have no such runs.
@@ -135,7 +136,7 @@ class Saturating:
         return out
 
     def contract(self, shares: Array, first: Array, second: Array) -> tuple[Array, Array]:
-        """Gradient (R, 7) and Hessian (R, 7, 7) of sum rho at theta ``shares``; w rho', w rho'' are (R, n)."""
+        """Gradient (R, 7) and Hessian (R, 7, 7) of sum rho at theta ``shares``; w rho', w rho'': (R, n)."""
         slopes = self.jacobian(shares)
         gradient = np.einsum("rn,rnp->rp", first, slopes)
         hessian = slopes.transpose(0, 2, 1) @ (second[..., None] * slopes)
@@ -197,7 +198,7 @@ class DataLimitedProblem(Problem):
         for r_d in EPOCHS:
             effective = self.u + _saturated(self.d - self.u, np.array(r_d))[0]
             shift = effective.mean()
-            base = additive_starts(self.n, effective - shift, np.exp(self.y), relative=self.loss != "mse")[:2]
+            base = additive_starts(self.n, effective - shift, np.exp(self.y), self.loss)[:2]
             base[:, 2] += base[:, 3] * shift
             starts += [np.append(row, np.log([r_d, r_n])) for r_n in EPOCHS for row in base]
         return np.array(starts)

@@ -39,6 +39,7 @@ class EnvelopeProblem:
     """The envelope of given points. It has no surface, so that only resampling gives its intervals."""
 
     stratified = False
+    resampling = "pairs"
 
     def __init__(self, points: Points) -> None:
         self.points = points.completed()

@@ -78,7 +78,7 @@ def holdout(
     boot = bootstrap(seen, fit, draws, seed)
     rows = boot.law.predict_points(points[out])
     problem = fit.problem(seen)
-    noise = components(problem.y - problem.fitted(fit), problem.jacobian(fit), seen.runs)
+    noise = components(problem.residual(fit), problem.jacobian(fit), seen.runs)
     rows = rows * np.exp(noise.draw(np.random.RandomState(seed + 1), len(rows), points[out].runs))
     rows = rows[np.isfinite(rows).all(1)]
     low, high = np.percentile(rows, [2.5, 97.5], axis=0)

@@ -85,15 +85,11 @@ class IsoflopProblem:
     """
 
     stratified = True
+    resampling = "parametric"  # few sizes per budget: drawing among them often leaves no parabola
 
     def __init__(self, points: Points) -> None:
         points = points.completed()
         self.y, self.points = points.loss, points
-        if points.budget_kind == "binned":
-            got = "(compute is scattered, not at budgets)"
-            raise InputError(
-                "columns.budget", got, "the column of budgets, or C within 10 % of one", "Or law=additive."
-            )
         self.members = [np.flatnonzero(points.budgets == i) for i in range(len(points.budget_flops))]
         if len(self.members) < 2:
             got = f"(one budget only: {points.budget_flops[0]:.3g} FLOPs)"
@@ -103,6 +99,10 @@ class IsoflopProblem:
         self.log_n, self.log_d = np.log(points.get("n")), np.log(points.get("d"))
         self.log_c = np.log(points.budget_flops)
         self.wide = [len(np.unique(np.round(self.log_n[m], 9))) >= AT_LEAST for m in self.members]
+        scattered = points.budget_kind == "grouped" and sum(self.wide) < 0.5 * len(self.wide)
+        if points.budget_kind == "binned" or scattered:
+            got, allowed = "(compute is scattered)", "the column of budgets, or C within 10 % of one"
+            raise InputError("columns.budget", got, allowed, "Or law=additive, which needs no budgets.")
 
     def parabola(self, log_x: Array, member: Array, weights: Array, y: Array) -> tuple[Array, Array]:
         """Coefficients (R, 3) in ln x about its mean, and the abscissa of the minimum (R,), NaN without one.
@@ -148,13 +148,24 @@ class IsoflopProblem:
         )
         return Refitted(found, np.isfinite(found.a), 0)
 
-    def fitted(self, law: Any) -> Array:
-        """Losses (n,) of the parabolas."""
-        design = self.jacobian(law)
+    def fitted(self) -> Array:
+        """Losses (n,) of the parabolas, those of rejected budgets included."""
+        design = self._design()
         return design @ (np.linalg.pinv(design) @ self.y)
 
+    def residual(self, law: Any) -> Array:
+        """Misses (n,) of the parabolas, relative to the loss."""
+        return self.y / self.fitted() - 1
+
+    def noisy(self, law: Any, noise: Array) -> Array:
+        """Losses (R, n) of the parabolas with relative ``noise`` (R, n)."""
+        return self.fitted() * (1 + noise)
+
     def jacobian(self, law: Any) -> Array:
-        """(n, 3 budgets) slopes of the losses in the coefficients."""
+        """(n, 3 budgets) relative slopes of the losses in the coefficients."""
+        return self._design() / self.fitted()[:, None]
+
+    def _design(self) -> Array:
         out = np.zeros((len(self.y), 3 * len(self.members)))
         for i, member in enumerate(self.members):
             x = self.log_n[member] - self.log_n[member].mean()

@@ -22,8 +22,8 @@ def lad(
 
     Huber's delta shrinks from the spread of the residuals. The points left within delta are those that the
     optimum passes through; Newton on "their residuals are zero and the slope of the rest is balanced by
-    multipliers" finishes to rounding, and the row leaves once it is certified. Other rows, and those restricted
-    to a ``basis``, end at a delta of 1e-8 of the spread.
+    multipliers" finishes to rounding, and the row leaves once it is certified. Other rows, and those
+    restricted to a ``basis``, end at a delta of 1e-8 of the spread.
     """
     rows = theta.shape[0]
     spread = float(np.median(np.abs(law.value(theta) - y))) + 1e-12
@@ -58,7 +58,7 @@ def _limit(law: Law, y: Array, w: Array, theta: Array, delta: float) -> tuple[Ar
 
 
 def _through(law: Law, y: Array, w: Array, theta: Array, chosen: Array, slope: Array) -> tuple[Array, Array]:
-    """Rows through their ``chosen`` points (R, m); ``slope`` (R, n) starts the multipliers and has the signs."""
+    """Rows through their ``chosen`` points (R, m); ``slope`` (R, n) has the signs and first multipliers."""
     p, m = theta.shape[1], chosen.shape[1]
     sign = np.sign(slope)
     pull = w * np.where(np.isfinite(slope), sign, 0.0)

@@ -76,7 +76,7 @@ def newton(
     value, gradient, hessian, size = _derivatives(law, loss, y, w, theta, basis)
     iteration = 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007  (its last value is reported)
-        step, predicted, full = _step(gradient[active], hessian[active], damping[active])
+        step, predicted, full = _step(gradient[active], hessian[active], damping[active], size[active])
         slope = np.abs(gradient[active]).max(1) / np.maximum(size[active], 1e-300)
         stalled = damping[active] > STALLED
         flat = (slope <= FLAT) | (full <= 1e-15 * value[active] + 1e-28) | (stalled & (slope <= NEARLY_FLAT))
@@ -92,8 +92,8 @@ def newton(
         moved = active[better]
         theta[moved] = trial[better]
         value[moved], gradient[moved], hessian[moved], size[moved] = (part[better] for part in new)
-        factor = np.where(~better, 6.0, np.where(gain > 0.75, 0.1, np.where(gain > 0.25, 0.5, 2.0)))
-        damping[active] = np.maximum(damping[active] * factor, 1e-14)
+        factor = np.where(~better, 10.0, np.where(gain > 0.75, 0.1, np.where(gain > 0.25, 0.5, 2.0)))
+        damping[active] = np.maximum(damping[active] * factor, 1e-15)
     return Minimum(theta, value * loss.unit, done, iteration)
 
 
@@ -110,12 +110,16 @@ def _derivatives(
     return np.einsum("rn,rn->r", rho, w), gradient, hessian, np.abs(first).sum(1)
 
 
-def _step(gradient: Array, hessian: Array, damping: Array) -> tuple[Array, Array, Array]:
-    """Step (R, q), the decrease it promises (R,), and the one that the undamped step would promise (R,)."""
+def _step(gradient: Array, hessian: Array, damping: Array, size: Array) -> tuple[Array, Array, Array]:
+    """Step (R, q), the decrease it promises (R,), and the one that the undamped step would promise (R,).
+
+    Damping is relative to the largest curvature, or to the gradient's scale ``size`` (R,) where there is less: Huber's
+    loss has none while no residual lies within delta.
+    """
     values, vectors = np.linalg.eigh(hessian)
     along = np.einsum("rji,rj->ri", vectors, gradient)
     curvature = np.abs(values)
-    top = curvature.max(1, keepdims=True) + 1e-300
+    top = np.maximum(curvature.max(1), size)[:, None] + 1e-300
     lifted = np.maximum(curvature, 1e-14 * top) + damping[:, None] * top
     coefficient = -along / lifted
     predicted = -(coefficient * along).sum(1) - 0.5 * (coefficient**2 * curvature).sum(1)

@@ -265,6 +265,6 @@ def _refuse_duplicates(points: Points) -> None:
     for i, name in enumerate(points.run):
         key = (name, *(column[i] for column in columns))
         if key in seen:
-            got = f"(run {name!r} is read twice at the same point, rows {seen[key] + 1} and {i + 1})"
+            got = f"(run {str(name)!r} is read twice at the same point, rows {seen[key] + 1} and {i + 1})"
             raise InputError("columns.run", got, "each reading of a run once", "Remove the copy.")
         seen[key] = i

@@ -99,7 +99,7 @@ class PowerProblem(Problem):
     def starts(self) -> Array:
         """Starts (S, p): least squares in ln y, other exponents through its centre; a grid with a floor."""
         if self.floor:
-            return power_floor_starts(self.x, np.exp(self.y), relative=self.loss != "mse")
+            return power_floor_starts(self.x, np.exp(self.y), self.loss)
         slope = -(self.x @ self.y) / (self.x @ self.x)
         return np.array([[self.y.mean(), slope * factor] for factor in (1.0, 0.5, 2.0, 0.0)])
 

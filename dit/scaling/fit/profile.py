@@ -19,11 +19,10 @@ from dit.scaling.fit.losses import smooth_loss
 from dit.scaling.fit.optimum import minimise
 from dit.scaling.fit.points import Points
 from dit.scaling.fit.search import Axis, Problem
-from dit.scaling.fit.variance import components
+from dit.scaling.fit.variance import components, student
 
 Array = np.ndarray
 WIDE, NEAR = 48, 33  # values over the whole range, and around the estimate
-PASSES = 2  # each value is also started from both of its neighbours' optima, this many times
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,11 @@ def _objective(problem: Problem, axis: Axis, theta: Array, held: Array) -> Array
         return found.theta, np.where(np.isfinite(found.objective), found.objective, np.inf)
 
     best, objective = solve(start)
-    for _ in range(PASSES):
-        for shift in (1, -1):
-            neighbour = np.clip(np.arange(len(held)) + shift, 0, len(held) - 1)
-            other, value = solve(axis.project(best[neighbour], held))
-            better = value < objective
-            best, objective = np.where(better[:, None], other, best), np.minimum(objective, value)
+    for shift in (1, -1):  # again from each neighbour's optimum
+        neighbour = np.clip(np.arange(len(held)) + shift, 0, len(held) - 1)
+        other, value = solve(axis.project(best[neighbour], held))
+        better = value < objective
+        best, objective = np.where(better[:, None], other, best), np.minimum(objective, value)
     return objective
 
 
@@ -128,7 +126,7 @@ def _design_effect(problem: Problem, fit: Any, axis: Axis, points: Points) -> fl
     if points.runs.max() + 1 == len(points):
         return 1.0
     slopes = problem.jacobian(fit)
-    noise = components(problem.y - problem.fitted(fit), slopes, points.runs)
+    noise = components(problem.residual(fit), slopes, points.runs)
     to_parameter = axis.slope(problem.to_theta(fit)) @ np.linalg.pinv(slopes)
     by_run = np.bincount(points.runs, to_parameter)
     independent = (noise.run + noise.reading) * to_parameter @ to_parameter
@@ -138,11 +136,8 @@ def _design_effect(problem: Problem, fit: Any, axis: Axis, points: Points) -> fl
 
 def _bar(level: float, problem: Problem, fit: Any, points: Points) -> float:
     """Deviance at the ends of an interval: the square of Student's t at the residuals' degrees of freedom."""
-    from scipy.special import stdtrit  # imported where used: it costs more than a small fit
-
-    slopes = problem.jacobian(fit)
-    freedom = components(problem.y - problem.fitted(fit), slopes, points.runs).freedom
-    return float(stdtrit(freedom, 0.5 + level / 2) ** 2)
+    freedom = components(problem.residual(fit), problem.jacobian(fit), points.runs).freedom
+    return student(0.5 + level / 2, freedom) ** 2
 
 
 def _ends(

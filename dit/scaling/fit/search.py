@@ -132,6 +132,7 @@ class Problem(ABC):
     terms: tuple[str, ...] = ()
     intercepts: tuple[int, ...] = ()
     stratified = False
+    resampling = "auto"
 
     def __init__(self, law: Law, y: Array, loss: str, delta: float) -> None:
         self.law, self.y, self.loss, self.delta = law, y, loss, delta
@@ -160,6 +161,14 @@ class Problem(ABC):
     def fitted(self, law: Any) -> Array:
         """Predicted ln L (n,)."""
         return self.law.value(self.to_theta(law)[None])[0]
+
+    def residual(self, law: Any) -> Array:
+        """Measured minus predicted ln L (n,)."""
+        return self.y - self.fitted(law)
+
+    def noisy(self, law: Any, noise: Array) -> Array:
+        """Predicted ln L with ``noise`` (R, n) added."""
+        return self.fitted(law) + noise
 
     def jacobian(self, law: Any) -> Array:
         """Slopes of ln L (n, p) in the optimiser's parameters."""

@@ -1,122 +1,155 @@
-"""Starts of a fit from the data alone: variable projection on a grid of exponents.
+"""Starts of a fit from the data alone, by variable projection.
 
-For fixed exponents the law is linear in its coefficients, so the best non-negative ones follow in closed
-form (variable projection). The grid spans exponents that change a term by 5 % to e^30 over the range of the
-data, so no start depends on the units of N and D or on anybody's published values.
+For fixed exponents the law is linear in its coefficients, so the best non-negative ones follow in closed form. What is
+left is a search over the exponents only: first a grid, then Levenberg-Marquardt from the best cell of each part of it.
+The grid spans exponents that change a term by 5 % to e^30 over the range of the data, so no start depends on the
+units of N and D or on anybody's published values.
+
+Legend: M rows (cells of the grid, or starts), n points, q regressors (ln N, ln D), each with a term; one more term is
+the constant.
+
+Source: Golub & Pereyra, SIAM J. Numer. Anal. 10 (1973) 413; Kaufman, BIT 15 (1975) 49, for the slopes.
 """
 
-from itertools import combinations, pairwise
+from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 
 Array = np.ndarray
 STEEPEST = 30.0  # no exponent makes a term fall by more than e^30 over the range of the data
 GRID = np.geomspace(0.05, STEEPEST, 24)  # exponent times the range of the centred log regressor
-BLOCK = 5  # one start from the best cell of each BLOCK x BLOCK-th of the grid
-ABSENT = (
-    1e-3  # a coefficient that comes out zero starts at this share of the loss, where its slope still shows
-)
+PARTS = {1: 25, 2: 5}  # parts of the grid along each axis, by number of regressors: 24 or 25 starts
+ROUNDS = 20  # Levenberg-Marquardt steps per start, at most
+NEAR = 1e-3  # steps in ln of an exponent at which a start is near enough
+ABSENT = 1e-3  # a coefficient that comes out zero starts at this share of the loss, where it has a slope
 
 
-def additive_starts(n: Array, d: Array, loss: Array, relative: bool) -> Array:
-    """Starts (S, 5) in theta = (ln A, alpha, ln B, beta, ln E), best first.
+@dataclass(frozen=True)
+class Separable:
+    """The least-squares problem that is linear once the exponents are fixed.
+
+    Args:
+        x: (q, n) centred ln of the regressors.
+        loss: (n,) measured loss.
+        relative: whether misses count relative to the loss (laws of ln L) or as they are.
+        robust: whether they count by their size (huber, lad), by reweighting, or squared.
+    """
+
+    x: Array
+    loss: Array
+    relative: bool
+    robust: bool
+
+    def starts(self) -> tuple[Array, Array]:
+        """Exponents (S, q) and ln of the coefficients (S, q + 1), the constant's last; best first."""
+        cells = np.array(list(product(range(len(GRID)), repeat=len(self.x))))
+        exponents = GRID[cells] / np.ptp(self.x, axis=1)
+        misses = self._solve(exponents, np.ones((1, len(self.loss))))[1]
+        cost = np.abs(misses).sum(1) if self.robust else (misses**2).sum(1)
+        part = cells * PARTS[len(self.x)] // len(GRID)
+        group = part @ PARTS[len(self.x)] ** np.arange(len(self.x))
+        order = np.argsort(cost, kind="stable")
+        first = order[np.unique(group[order], return_index=True)[1]]
+        return self._polished(exponents[first])
+
+    def _solve(self, exponents: Array, weights: Array) -> tuple[Array, Array, Array]:
+        """Best coefficients (M, q + 1) for exponents (M, q) and weights (M, n); misses (M, n); terms (M, n, q + 1)."""
+        scale = 1.0 / self.loss if self.relative else np.ones_like(self.loss)
+        terms = np.exp(-exponents[:, None, :] * self.x.T[None])
+        terms = np.concatenate([terms, np.ones_like(terms[:, :, :1])], axis=2) * scale[:, None]
+        weighted = terms * weights[:, :, None]
+        gram = weighted.transpose(0, 2, 1) @ weighted
+        moment = np.einsum("mni,mn->mi", weighted, weights * (self.loss * scale))
+        coefficient = nonnegative(gram, moment)
+        return coefficient, self.loss * scale - np.einsum("mni,mi->mn", terms, coefficient), terms
+
+    def _polished(self, exponents: Array) -> tuple[Array, Array]:
+        """The local optima over ln of the exponents (M, q) from each row, best first, with their coefficients."""
+        rows, q = exponents.shape
+        low, high = (
+            np.log(0.1 * GRID[[0]] / np.ptp(self.x, axis=1)),
+            np.log(2 * STEEPEST / np.ptp(self.x, axis=1)),
+        )
+        log_p, damping = np.log(exponents), np.full(rows, 1e-2)
+        weights = np.ones((rows, len(self.loss)))
+        coefficient, misses, terms = self._solve(exponents, weights)
+        for _ in range(ROUNDS):
+            slopes = self._slopes(log_p, coefficient, terms, weights)
+            normal = slopes.transpose(0, 2, 1) @ slopes
+            diagonal = np.einsum("mii->mi", normal)
+            lift = damping[:, None] * diagonal + 1e-12 * diagonal.max(1, keepdims=True) + 1e-300
+            right = np.einsum("mni,mn->mi", slopes, weights * misses)
+            step = np.linalg.solve(normal + lift[:, :, None] * np.eye(q), right[..., None])[..., 0]
+            trial = np.clip(log_p + np.clip(step, -1.5, 1.5), low, high)
+            found = self._solve(np.exp(trial), weights)
+            better = ((weights * found[1]) ** 2).sum(1) < ((weights * misses) ** 2).sum(1)
+            log_p[better] = trial[better]
+            coefficient[better], misses[better], terms[better] = (part[better] for part in found)
+            weights[better] = self._weights(misses[better])
+            damping = np.where(better, damping * 0.2, damping * 8)
+            if ((np.abs(step).max(1) < NEAR) | (damping > 1e4)).all():
+                break
+        cost = np.abs(misses).sum(1) if self.robust else (misses**2).sum(1)
+        level = ABSENT * np.abs(self.loss * (1 / self.loss if self.relative else 1)).mean() / terms.mean(1)
+        order = np.argsort(cost, kind="stable")
+        return np.exp(log_p)[order], np.log(np.maximum(coefficient, level))[order]
+
+    def _weights(self, misses: Array) -> Array:
+        """(M, n) weights under which squared misses are misses by size; ones where they count squared."""
+        if not self.robust:
+            return np.ones_like(misses)
+        size = np.abs(misses)
+        return 1.0 / np.sqrt(np.maximum(size, 0.1 * np.median(size, axis=1, keepdims=True)) + 1e-300)
+
+    def _slopes(self, log_p: Array, coefficient: Array, terms: Array, weights: Array) -> Array:
+        """(M, n, q) slopes of the fitted values in ln of the exponents, the linear terms' span taken out."""
+        q = len(self.x)
+        slopes = -np.exp(log_p)[:, None, :] * self.x.T[None] * coefficient[:, None, :q] * terms[:, :, :q]
+        slopes *= weights[:, :, None]
+        span = terms * (weights[:, :, None] * (coefficient > 0)[:, None, :])
+        gram = span.transpose(0, 2, 1) @ span
+        return slopes - span @ (np.linalg.pinv(gram, hermitian=True) @ (span.transpose(0, 2, 1) @ slopes))
+
+
+def additive_starts(n: Array, d: Array, loss: Array, kind: str) -> Array:
+    """Starts (25, 5) in theta = (ln A, alpha, ln B, beta, ln E), best first.
 
     Args:
         n: (points,) centred ln N.
         d: (points,) centred ln D.
         loss: (points,) measured loss.
-        relative: whether misses count relative to the loss (log losses) or as they are (mse).
+        kind: name of the loss function that is to be minimised from there.
     """
-    alphas, betas = GRID / np.ptp(n), GRID / np.ptp(d)
-    weight = 1.0 / loss if relative else np.ones_like(loss)
-    x, y = np.exp(-np.outer(alphas, n)) * weight, np.exp(-np.outer(betas, d)) * weight
-    one = weight[None]
-    cells = len(GRID)
-    gram = np.empty((cells, cells, 3, 3))
-    gram[..., 0, 0], gram[..., 1, 1] = (x * x).sum(1)[:, None], (y * y).sum(1)[None]
-    gram[..., 0, 1] = gram[..., 1, 0] = x @ y.T
-    gram[..., 0, 2] = gram[..., 2, 0] = x @ one.T
-    gram[..., 1, 2] = gram[..., 2, 1] = (y @ one.T).T
-    gram[..., 2, 2] = weight @ weight
-    target = loss * weight
-    moment = np.empty((cells, cells, 3))
-    moment[..., 0], moment[..., 1], moment[..., 2] = (
-        (x @ target)[:, None],
-        (y @ target)[None],
-        weight @ target,
-    )
-    coefficient, gained = nonnegative(gram, moment)
-    order = _best_of_blocks(gained)
-    log = _log_coefficients(
-        coefficient,
-        np.stack(
-            [x.mean(1)[:, None] + 0 * gained, y.mean(1)[None] + 0 * gained, weight.mean() + 0 * gained], -1
-        ),
-        target.mean(),
-    )
-    i, j = order.T
-    return np.stack([log[i, j, 0], alphas[i], log[i, j, 1], betas[j], log[i, j, 2]], 1)
+    exponents, log = Separable(np.stack([n, d]), loss, kind != "mse", kind in ("huber", "lad")).starts()
+    return np.stack([log[:, 0], exponents[:, 0], log[:, 1], exponents[:, 1], log[:, 2]], 1)
 
 
-def power_floor_starts(x: Array, loss: Array, relative: bool) -> Array:
-    """Starts (S, 3) in theta = (ln K, p, ln E); ``x`` (points,) is centred ln of the regressor."""
-    exponents = GRID / np.ptp(x)
-    weight = 1.0 / loss if relative else np.ones_like(loss)
-    term, target = np.exp(-np.outer(exponents, x)) * weight, loss * weight
-    gram = np.empty((len(GRID), 2, 2))
-    gram[:, 0, 0], gram[:, 1, 1] = (term * term).sum(1), weight @ weight
-    gram[:, 0, 1] = gram[:, 1, 0] = term @ weight
-    moment = np.stack([term @ target, np.full(len(GRID), weight @ target)], -1)
-    coefficient, gained = nonnegative(gram, moment)
-    log = _log_coefficients(
-        coefficient, np.stack([term.mean(1), np.full(len(GRID), weight.mean())], -1), target.mean()
-    )
-    order = np.argsort(-gained, kind="stable")
-    return np.stack([log[:, 0], exponents, log[:, 1]], 1)[order]
+def power_floor_starts(x: Array, loss: Array, kind: str) -> Array:
+    """Starts (24, 3) in theta = (ln K, p, ln E); ``x`` (points,) is centred ln of the regressor."""
+    exponents, log = Separable(x[None], loss, kind != "mse", kind in ("huber", "lad")).starts()
+    return np.stack([log[:, 0], exponents[:, 0], log[:, 1]], 1)
 
 
-def nonnegative(gram: Array, moment: Array) -> tuple[Array, Array]:
-    """Non-negative least squares of few terms by trying every set of active terms.
+def nonnegative(gram: Array, moment: Array) -> Array:
+    """Coefficients (M, k) of non-negative least squares of few terms, by trying every set of active terms.
 
     Args:
-        gram: (..., k, k) normal matrices.
-        moment: (..., k) right-hand sides.
-
-    Returns:
-        Coefficients (..., k) and the drop in the sum of squares (...) that they give.
+        gram: (M, k, k) normal matrices.
+        moment: (M, k) right-hand sides.
     """
     k = moment.shape[-1]
-    scale = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
-    gram, moment = gram / (scale[..., :, None] * scale[..., None, :]), moment / scale
-    best, gained = np.zeros_like(moment), np.zeros(moment.shape[:-1])
+    scale = np.sqrt(np.einsum("mii->mi", gram))
+    gram, moment = gram / (scale[:, :, None] * scale[:, None, :]), moment / scale
+    best, gained = np.zeros_like(moment), np.zeros(len(moment))
     for size in range(1, k + 1):
-        for active in combinations(range(k), size):
-            part = gram[..., active, :][..., active] + 1e-13 * np.eye(size)
-            right = moment[..., list(active)]
-            solution = np.linalg.solve(part, right[..., None])[..., 0]
-            drop = 2 * (solution * right).sum(-1) - np.einsum(
-                "...i,...ij,...j->...", solution, part, solution
-            )
-            take = (solution >= 0).all(-1) & (drop > gained)
+        for active in (list(chosen) for chosen in combinations(range(k), size)):
+            part = gram[:, active][:, :, active] + 1e-13 * np.eye(size)
+            solution = np.linalg.solve(part, moment[:, active, None])[..., 0]
+            drop = np.einsum("mi,mi->m", solution, moment[:, active])  # of the sum of squares
+            take = (solution >= 0).all(1) & (drop > gained)
             gained = np.where(take, drop, gained)
             full = np.zeros_like(best)
-            full[..., list(active)] = solution
-            best = np.where(take[..., None], full, best)
-    return best / scale, gained
-
-
-def _best_of_blocks(gained: Array) -> Array:
-    """(S, 2) cells: the best one of each block of the grid, best block first."""
-    cells = len(gained)
-    edges = np.linspace(0, cells, BLOCK + 1).astype(int)
-    best = []
-    for i0, i1 in pairwise(edges):
-        for j0, j1 in pairwise(edges):
-            flat = int(np.argmax(gained[i0:i1, j0:j1]))
-            best.append((i0 + flat // (j1 - j0), j0 + flat % (j1 - j0)))
-    return np.array(sorted(best, key=lambda cell: -gained[cell]))
-
-
-def _log_coefficients(coefficient: Array, mean_term: Array, mean_target: float) -> Array:
-    """Ln of the coefficients, absent ones lifted to a small share of the mean loss."""
-    return np.log(np.maximum(coefficient, ABSENT * mean_target / mean_term))
+            full[:, active] = solution
+            best = np.where(take[:, None], full, best)
+    return best / scale
