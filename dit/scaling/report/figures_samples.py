@@ -1,5 +1,6 @@
 """Figures of the samples and of the noise bins: Fréchet distance, accuracy, pictures, loss per log-SNR."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,7 @@ def sample_grids(m: Material) -> Drawn:
     )
     for c, (group, best) in enumerate(columns):
         guidance = str(group.protocol.get("guidance")) if group.guided else "unguided"
-        panels[0, c].set_title(guidance, fontsize=8)
+        panels[0, c].set_title(textwrap.fill(guidance, 40), fontsize=8)
         for r, budget in enumerate(budgets):
             axes = panels[r, c]
             axes.set(xticks=[], yticks=[])
@@ -249,12 +250,11 @@ def sample_grids(m: Material) -> Drawn:
 
 
 def _best_grids(m: Material, group: Samples) -> dict[float, tuple[dict[str, Any], Path]]:
-    """Budget -> (row, picture) of the run with the least loss whose picture exists."""
+    """Budget -> (row, picture) of the run with the least loss there, where it has a picture."""
+    runs = {row["budget_flops"]: row["best_run"] for row in m.analysis["isoflop"]["n_flop"]["budgets"]}
     best: dict[float, tuple[dict[str, Any], Path]] = {}
-    for row in sorted(
-        group.rows, key=lambda r: (r["budget_flops"], np.inf if r["loss"] is None else r["loss"])
-    ):
+    for row in group.rows:
         path = m.study.run_directory(row["run"]) / row["grid"] if row["grid"] else None
-        if row["budget_flops"] not in best and path is not None and path.is_file():
+        if runs.get(row["budget_flops"]) == row["run"] and path is not None and path.is_file():
             best[row["budget_flops"]] = (row, path)
     return best

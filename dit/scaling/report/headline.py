@@ -13,18 +13,18 @@ def headline(m: Material) -> dict[str, Any]:
         budget), exponents (``isoflop`` and ``additive``, each {n, d} with value and 95 % interval, or None),
         holdout (or None).
     """
-    unguided, guided = _best_by_budget(m, False), _best_by_budget(m, True)
+    unguided = _best_by_budget(m)
     budgets = []
     for row in m.analysis["isoflop"]["n_flop"]["budgets"]:
         c = row["budget_flops"]
+        guided = _guided(m, c, row["best_run"])
         budgets.append({
             "budget_flops": c, "n_opt": row["n_opt"], "n_opt_95": row["interval_95"], "d_opt": row["d_opt"],
             "accepted": row["edge"] is None, "verdict": row["edge"] or "accepted",
             "best_run": row["best_run"], "best_size": row["best_size"], "best_loss": row["best_loss"],
             "frechet_distance": unguided.get(c, {}).get("frechet_distance"),
             "frechet_run": unguided.get(c, {}).get("run"),
-            "guided_accuracy": guided.get(c, {}).get("accuracy"), "guidance": guided.get(c,
-            {}).get("guidance"),
+            "guided_accuracy": guided.get("accuracy"), "guidance": guided.get("guidance"),
         })  # fmt: skip
     reached: dict[str, float] = {}
     for row in m.study.validation:
@@ -52,16 +52,24 @@ def _exponents(law: dict[str, Any] | None) -> dict[str, Any] | None:
     return {x: {"value": law[x]["exponent"], "interval_95": law[x]["interval_95"]} for x in ("n", "d")}
 
 
-def _best_by_budget(m: Material, guided: bool) -> dict[float, dict[str, Any]]:
-    """Budget -> its best row: least Fréchet distance without guidance, highest accuracy with it."""
-    key, sign = ("accuracy", -1) if guided else ("frechet_distance", 1)
+def _best_by_budget(m: Material) -> dict[float, dict[str, Any]]:
+    """Budget -> its row of least Fréchet distance without guidance."""
     best: dict[float, dict[str, Any]] = {}
-    for group in [group for group in m.samples if group.guided is guided][:1]:
+    for group in [group for group in m.samples if not group.guided][:1]:
         for row in group.rows:
-            known = best.get(row["budget_flops"])
-            if row[key] is not None and (known is None or sign * row[key] < sign * known[key]):
-                best[row["budget_flops"]] = {**row, "guidance": group.protocol.get("guidance")}
+            known, distance = best.get(row["budget_flops"]), row["frechet_distance"]
+            if distance is not None and (known is None or distance < known["frechet_distance"]):
+                best[row["budget_flops"]] = row
     return best
+
+
+def _guided(m: Material, budget: float, run: str) -> dict[str, Any]:
+    """The guided row of the run of least loss at a budget, which is no choice by accuracy; empty if none was measured."""
+    for group in [group for group in m.samples if group.guided][:1]:
+        for row in group.rows:
+            if row["budget_flops"] == budget and row["run"] == run:
+                return {**row, "guidance": group.protocol.get("guidance")}
+    return {}
 
 
 def format_headline(found: dict[str, Any]) -> str:
@@ -83,7 +91,7 @@ def format_headline(found: dict[str, Any]) -> str:
             f"{_number(row['frechet_distance'], '.4g'):>8}  {_number(row['guided_accuracy'], '.1%'):>7}  "
             f"{row['verdict']}"
         )
-    lines += ["(N: multiply-adds per token; guided: share of guided samples judged right)", ""]
+    lines += ["(N: multiply-adds per token; guided: share of the best run's guided samples judged right)", ""]
     for name, label in (("isoflop", "isoFLOP minima"), ("additive", "additive law")):
         exponents = found["exponents"][name]
         if exponents is None:

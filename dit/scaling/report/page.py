@@ -161,7 +161,7 @@ def _statements(found: dict[str, Any]) -> list[str]:
             parts.append(f"{x.upper()}* grows as C^{exponents[x]['value']:.3f}{shown}")
         lines.append(f"{label}: " + ", ".join(parts) + ".")
     held = " ".join(holdout_text(found["holdout"]).split())
-    lines.append(held[0].upper() + held[1:] + ".")
+    lines.append(held.replace("hold-out ", "Hold-out: ", 1) + ".")
     return lines
 
 
@@ -186,6 +186,6 @@ def _lead(m: Material, found: dict[str, Any]) -> str:
     return (
         f"{found['runs']} runs of {len(sizes)} sizes ({span} multiply-adds per token) on "
         f"{m.study.runs[0]['data'].get('name')}, read at {len(found['budgets'])} budgets; "
-        f"{found['train_flops']:.3g} training FLOPs in all. Losses are those of the {found['weights']} "
-        "weights unless a table says otherwise."
+        f"{cell_text(found['train_flops'])} training FLOPs in all. Losses are those of the "
+        f"{m.points.weights_name} weights unless a table says otherwise."
     )

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib import colormaps, ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
@@ -74,7 +75,9 @@ def write(figure: Figure) -> tuple[bytes, bytes]:
         layout.execute(figure)
         figure.set_layout_engine("none")
     canvas.print_png(png, metadata={"Software": None})
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    FigureCanvasSVG(figure).print_svg(
+        svg, metadata={"Date": None, "Creator": None}
+    )  # savefig would draw twice
     return png.getvalue(), svg.getvalue()
 
 

@@ -13,7 +13,7 @@ from dit.scaling.report.material import Material
 from dit.scaling.report.style import engineering
 
 SHOWN_ROWS = 60
-PARAMETERS = ("E", "A", "alpha", "B", "beta")
+SIZE_NAMES = {"n_flop": "N_flop", "n_total": "N_total"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def fits(m: Material) -> Table:
         for name, value in fit["parameters"].items():
             intervals = fit["intervals"].get(name, {})
             pairs = [bound for level in ("80", "95") for bound in intervals.get(level) or (None, None)]
-            rows.append([fit["law"], fit["size"], fit["loss"], name, value, *pairs])
+            rows.append([fit["law"], SIZE_NAMES[fit["size"]], fit["loss"], name, value, *pairs])
     note = (
         "Intervals are over bootstrap draws that resample whole runs (all readings of a run together). A "
         "value without an interval could not be bootstrapped."
@@ -168,7 +168,7 @@ def fit_quality(m: Material) -> Table:
     columns = ["law", "size", "loss function", "objective", "n", "starts", "starts that converged",
                "bootstrap draws", "draws that converged"]  # fmt: skip
     keys = ("law", "size", "loss", "objective", "n", "starts", "converged", "draws", "draws_converged")
-    rows = [[fit[key] for key in keys] for fit in m.analysis["fits"]]
+    rows = [[SIZE_NAMES.get(fit[key], fit[key]) for key in keys] for fit in m.analysis["fits"]]
     note = "Objective: the sum over points of the loss function at the optimum (Huber: of residuals of ln L)."
     return Table("fit_quality", "Objectives and convergence", columns, rows, note)
 
@@ -176,15 +176,12 @@ def fit_quality(m: Material) -> Table:
 def allocation(m: Material) -> Table:
     """What to train at three target budgets, and what it costs to miss the best size by a factor of two."""
     columns = ["budget (FLOPs)", "N*", "N* 95 % low", "N* 95 % high", "D* (images)", "epochs", "loss",
-               "loss 95 % low", "loss 95 % high", "loss at N*/2", "loss at 2 N*", "compute lost at N*/2",
-               "compute lost at 2 N*"]  # fmt: skip
+               "loss 95 % low", "loss 95 % high", "compute lost at N*/2", "compute lost at 2 N*"]  # fmt: skip
     rows = []
     for row in m.analysis["targets"]:
         n_pair, loss_pair = (row.get(key) or (None, None) for key in ("n_interval_95", "loss_interval_95"))
-        rows.append([
-            row["budget_flops"], row["n"], *n_pair, row["d"], row["epochs"], row["loss"], *loss_pair,
-            row["loss_half"], row["loss_double"], row["waste_half"], row["waste_double"],
-        ])  # fmt: skip
+        rows.append([row["budget_flops"], row["n"], *n_pair, row["d"], row["epochs"], row["loss"], *loss_pair,
+                     row["waste_half"], row["waste_double"]])  # fmt: skip
     note = (
         "By the additive law, at the largest budget, ten and a hundred times it. Compute lost: the share of "
         "the budget that the best size would not have needed for the same loss. Beyond a few epochs of "
