@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -62,6 +63,9 @@ def explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("dit: interrupted; the same command continues", file=sys.stderr)
         return EXIT_RESUMABLE
+    if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough: dit ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     message = input_message(error)
     if message is None:
         traceback.print_exception(error)

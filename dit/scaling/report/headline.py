@@ -64,7 +64,7 @@ def _best_by_budget(m: Material) -> dict[float, dict[str, Any]]:
 
 
 def _guided(m: Material, budget: float, run: str) -> dict[str, Any]:
-    """The guided row of the run of least loss at a budget, which is no choice by accuracy; empty if none was measured."""
+    """The guided row of the run of least loss at a budget (no choice by accuracy); empty where none was measured."""
     for group in [group for group in m.samples if group.guided][:1]:
         for row in group.rows:
             if row["budget_flops"] == budget and row["run"] == run:
