@@ -123,7 +123,7 @@ def test_every_figure_is_a_png_and_an_svg_and_is_numbered_in_the_page(report):
     for name in names:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         xml.etree.ElementTree.parse(out / f"{name}.svg")
-    assert text.count("dit report study=synthetic") >= len(names)
+    assert text.count("dit report study.name=synthetic") >= len(names)
 
 
 def test_no_label_overlaps_another_or_leaves_its_figure(study, monkeypatch):

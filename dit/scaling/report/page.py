@@ -80,7 +80,7 @@ def write_report(
         warnings=_warnings(material, found),
         sections=sections,
         tables=[_for_page(table) for table in tables if table.name != "points"],
-        command=command or f"dit report study={material.study.name}",
+        command=command or f"dit report study.name={material.study.name}",
     )
     (out / "report.html").write_text(page, encoding="utf-8")
     return found
