@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from dit.scaling.records import load_study
-from dit.scaling.report import figures_fit, figures_law, figures_loss, figures_samples
+from dit.scaling.report import figures_fit, figures_law, figures_loss, figures_mup, figures_samples
 from dit.scaling.report.analysis import analyse
 from dit.scaling.report.definitions import definitions
 from dit.scaling.report.headline import format_headline, headline, holdout_text
@@ -34,6 +34,7 @@ SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
     figures_samples.frechet_against_loss,
                                   figures_samples.guided_accuracy, figures_samples.sample_grids,
                                   figures_samples.noise_bins)),
+    ("Parametrization", (figures_mup.coordinates,)),
 )  # fmt: skip
 INLINE_SVG_BYTES = 400_000  # above it (thousands of points) the page carries the PNG
 TEXT = {"run", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
@@ -143,7 +144,10 @@ def _headline_table(found: dict[str, Any]) -> Table:
         rows.append([row["budget_flops"], row["n_opt"] if row["accepted"] else None, low, high,
                      row["d_opt"] if row["accepted"] else None, row["best_loss"], row["best_run"],
                      row["frechet_distance"], row["guided_accuracy"], row["verdict"]])  # fmt: skip
-    note = "Fréchet distance: best unguided run of the budget, which need not be the run of least loss."
+    note = (
+        "Fréchet distance: best unguided run of the budget, which need not be the run of least loss. Guided accuracy: "
+        "of the run of least loss."
+    )
     return Table("headline", "Compute-optimal size at each budget", columns, rows, note)
 
 
