@@ -3,7 +3,8 @@
     python -m benchmarks.coordinate_check coordinates.csv
 
 Rows: parametrization, width, seed, step, layer, scale. Prints the slope of log scale on log width after the
-last step: within +-0.05 everywhere with muP. One core: about 20 s.
+last step: within +-0.05 everywhere with muP. Draws the figure beside the file, as PNG; in a study's directory the file
+is drawn by the study's report too. One core: about 20 s.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from dit.network.config import PARAMETRIZATIONS
 from dit.network.coordinates import Coordinate, coordinate_check, slopes
+from dit.scaling.report.figures_mup import draw_coordinates
 
 
 def main() -> None:
@@ -29,6 +31,8 @@ def main() -> None:
             writer.writerows(rows)
             for layer, slope in slopes(rows).items():
                 print(f"{parametrization:9s} {layer:20s} {slope:+.3f}")
+    figure, _ = draw_coordinates(out)
+    figure.savefig(out.with_suffix(".png"), dpi=150)
 
 
 if __name__ == "__main__":
