@@ -26,7 +26,8 @@ class InputError(ValueError):
         shown = got if isinstance(got, str) and got.startswith("(") else repr(got)
         super().__init__(f"{key}: got {shown}; allowed: {allowed}." + (f" {remedy}" if remedy else ""))
 
-    def __reduce__(self):  # exceptions pickle by args alone, which would lose the four fields between processes
+    def __reduce__(self):
+        # exceptions pickle by args alone, which would lose the four fields between processes
         return (InputError, (self.key, self.got, self.allowed, self.remedy))
 
 
