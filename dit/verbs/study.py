@@ -54,7 +54,9 @@ def task(cfg: DictConfig) -> None:
                 break
             if attempt:
                 log.info("retrying %s", ", ".join(run.name for run in missing))
-            missing.sort(key=lambda run: -run.readings[-1].budget_flops)  # longest first: the workers end together
+            missing.sort(
+                key=lambda run: -run.readings[-1].budget_flops
+            )  # longest first: the workers end together
             with _watch(ledger):
                 launch(
                     cfg, [[*run.overrides(), f"run_dir={ledger.run_directory(run.name)}"] for run in missing]

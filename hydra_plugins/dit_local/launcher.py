@@ -91,7 +91,9 @@ def _run(
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
-    result.cfg = result.hydra_cfg = None  # configurations of plugins do not always pickle, and nobody reads them
+    result.cfg = result.hydra_cfg = (
+        None  # configurations of plugins do not always pickle, and nobody reads them
+    )
     if result.status is JobStatus.FAILED:
         # an exception of a library may not pickle; its text, with the run's log, is what the driver needs
         error = result._return_value
