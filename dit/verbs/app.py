@@ -32,16 +32,26 @@ def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Call
     """Decorates a verb's task so that calling it composes ``conf/<config_name>.yaml`` with the command line."""
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
-        @functools.wraps(task)
-        def guarded(cfg: DictConfig) -> None:
-            try:
-                task(cfg)
-            except Exception as error:  # before Hydra sees it, which would print a line of its own
-                sys.exit(explain(error))
-
-        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(guarded)
+        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(_Guarded(task))
 
     return decorate
+
+
+class _Guarded:
+    """A task that explains its errors before Hydra sees them, which would print a line of its own.
+
+    A class rather than a closure, so that a launcher can send it to other processes.
+    """
+
+    def __init__(self, task: Callable[[DictConfig], None]) -> None:
+        functools.update_wrapper(self, task)
+        self.task = task
+
+    def __call__(self, cfg: DictConfig) -> None:
+        try:
+            self.task(cfg)
+        except Exception as error:
+            sys.exit(explain(error))
 
 
 def run(app: Callable[[], None]) -> int:

@@ -139,3 +139,10 @@ def test_every_yaml_of_a_group_composes(tmp_path):
         for group in groups:
             for file in sorted((Path(config_dir()) / group).glob("[!_]*.yaml")):
                 assert compose("train", overrides=[f"{group}={file.stem}"])
+
+
+def test_an_ordinary_sweep_runs_on_the_local_launcher(tmp_path, tiny_latents):
+    settings = [f"data.directory={tiny_latents}", "duration.images=128", "evaluation=none"]
+    dit("train", "-m", *TINY, *settings, "seed=0,1", "hydra/launcher=local", cwd=tmp_path, check=0)
+    runs = list((tmp_path / "runs").glob("train-*/records.jsonl"))
+    assert len(runs) == 2 and runs[0].read_bytes() != runs[1].read_bytes()
