@@ -1,4 +1,4 @@
-"""The one error a user can cause, the checks that raise it, and the exit codes.
+"""The error a user can cause and the checks that raise it; the error of work that cannot go on; the exit codes.
 
 Every message names the key, what it got, what is allowed and the remedy; the command line turns it into exit code 2
 without a traceback. Imports nothing, so that every layer may use it.
@@ -29,6 +29,10 @@ class InputError(ValueError):
     def __reduce__(self):
         # exceptions pickle by args alone, which would lose the four fields between processes
         return (InputError, (self.key, self.got, self.allowed, self.remedy))
+
+
+class RunError(RuntimeError):
+    """Work that cannot go on though the input was right; its message says all, so no traceback is shown."""
 
 
 def check_number(

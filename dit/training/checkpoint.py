@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
+
+from dit.errors import RunError
 
 log = logging.getLogger("dit")
 
@@ -31,7 +33,7 @@ _NAME = re.compile(r"images-(\d+)")
 _SEPARATOR = "|"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RunError):
     """A checkpoint is damaged; the message names the file."""
 
 
@@ -53,6 +55,14 @@ class Checkpoint:
 
     def read(self, names: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
         """Whole (unsharded) tensors by name; all of them where ``names`` is None."""
+        try:
+            return self._read(names)
+        except SafetensorError as error:  # the hashes agree, so it was made this way: by no trainer of ours
+            raise CheckpointError(
+                f"{self.directory} holds a file that is no safetensors file: {error}"
+            ) from error
+
+    def _read(self, names: Iterable[str] | None) -> dict[str, torch.Tensor]:
         pieces: dict[str, list[tuple[int, Path, str]]] = {}
         for file in self.manifest["files"]:
             with safe_open(self.directory / file, framework="pt") as handle:

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dit.diffusion.objective import Objective
 from dit.diffusion.times import stratified
+from dit.errors import RunError
 from dit.network.dit import DiT
 from dit.training.averaging import Averages, Profile
 from dit.training.batches import Batch
@@ -21,7 +22,7 @@ from dit.training.settings import Settings
 from dit.training.streams import Streams
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunError):
     """The loss or the gradient is no longer finite; the weights were not touched."""
 
 

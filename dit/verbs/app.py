@@ -14,7 +14,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE, InputError, check_choice
+from dit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, check_choice
 
 
 class Stopped(Exception):
@@ -32,7 +32,9 @@ def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Call
     """Decorates a verb's task so that calling it composes ``conf/<config_name>.yaml`` with the command line."""
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
-        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(_Guarded(task))
+        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(
+            _Guarded(task)
+        )
 
     return decorate
 
@@ -75,6 +77,9 @@ def explain(error: BaseException) -> int:
         return EXIT_RESUMABLE
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough: dit ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    if isinstance(error, RunError):
+        print(f"dit: {error}", file=sys.stderr)
         return EXIT_FAILED
     message = input_message(error)
     if message is None:
@@ -122,9 +127,14 @@ def _refuse_foreign_targets(node: Any, key: str = "") -> None:
             _refuse_foreign_targets(child, key)
 
 
+def check_format(format: str) -> None:
+    """Refuses a form of output that there is not, before any work."""
+    check_choice("format", format, ("table", "json"))
+
+
 def show(result: dict[str, Any], format: str, table: Callable[[dict[str, Any]], None]) -> None:
     """Prints a result as one JSON document, or as the verb's table."""
-    check_choice("format", format, ("table", "json"))
+    check_format(format)
     if format == "json":
         print(json.dumps(result, indent=2, allow_nan=False))
     else:

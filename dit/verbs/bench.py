@@ -7,11 +7,12 @@ from omegaconf import DictConfig
 
 from dit.errors import check_choice, check_number
 from dit.verbs import building
-from dit.verbs.app import console, hydra_app, instantiate, show
+from dit.verbs.app import check_format, console, hydra_app, instantiate, show
 
 
 def task(cfg: DictConfig) -> None:
     """Times one of the three."""
+    check_format(cfg.format)
     check_choice("what", cfg.what, ("train", "sample", "data"))
     for key, low in (("steps", 1), ("warm_up", 0), ("batch_size", 1)):
         check_number(key, cfg[key], low=low, integer=True)

@@ -6,11 +6,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dit.errors import InputError
-from dit.verbs.app import console, hydra_app, instantiate, show
+from dit.verbs.app import check_format, console, hydra_app, instantiate, show
 
 
 def task(cfg: DictConfig) -> None:
     """Measures one checkpoint under every protocol of the configuration."""
+    check_format(cfg.format)
     if cfg.run is None:
         raise InputError("run", None, "the directory of a run", "Name one: dit evaluate run=runs/...")
     if not cfg.evaluation.protocols:

@@ -18,7 +18,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from dit import signals
-from dit.errors import InputError
+from dit.errors import InputError, RunError
 from dit.rundir import make_directory, read_json, write_json
 from dit.verbs import building, report, train
 from dit.verbs.app import Stopped, config_dir, hydra_app
@@ -65,7 +65,7 @@ def task(cfg: DictConfig) -> None:
                 raise Stopped("stopped on request; the same command continues the study")
         failed = [run.name for run in plan.runs if not ledger.is_done(run.name)]
         if failed:
-            raise RuntimeError(
+            raise RunError(
                 f"runs not done after {1 + cfg.study.retries} attempts: {', '.join(failed)}; "
                 f"see log.txt in {directory / 'runs'}/<run>, or dit status study.directory={directory}"
             )
@@ -118,7 +118,7 @@ def encode_if_missing(cfg: DictConfig) -> None:
     if code == 75 or signals.stop_requested():
         raise Stopped("stopped while encoding; the same command continues the study")
     if code:
-        raise RuntimeError(f"dit encode ended with exit code {code}")
+        raise RunError(f"dit encode ended with exit code {code}")
 
 
 def _launcher_overrides(hydra_cfg: Any) -> list[str]:
