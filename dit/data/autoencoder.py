@@ -135,7 +135,7 @@ class TrainedKL:
 
         if not folder.is_dir():
             with whole(folder, scratch) as partial:
-                train_kl(self, images, progress).save_pretrained(partial)
+                _save(train_kl(self, images, progress), partial)
         return Autoencoder.load("AutoencoderKL", folder)
 
 
@@ -198,8 +198,7 @@ class Pretrained:
         if not folder.is_dir():
             progress("autoencoder", 0, 1, f"loading {self.path}")
             with whole(folder, scratch) as partial:
-                self._load().save_pretrained(partial)
-                _forget_origin(partial / "config.json")
+                _save(self._load(), partial)
         return Autoencoder.load(self.kind, folder)
 
     def _load(self) -> Any:
@@ -223,11 +222,17 @@ class Pretrained:
             ) from error
 
 
-def _forget_origin(config: Path) -> None:
-    """Removes the path it was loaded from, which would make equal directories differ."""
+def _save(model: Any, folder: Path) -> None:
+    """A diffusers directory without the path it came from, which would make equal ones differ, and readable as
+    any file is: safetensors writes for the owner alone.
+    """
+    model.save_pretrained(folder)
+    config = folder / "config.json"
     values = json.loads(config.read_text())
     values.pop("_name_or_path", None)
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    for path in folder.iterdir():
+        path.chmod(config.stat().st_mode)
 
 
 def files_sha256(entries: list[dict[str, Any]]) -> str | None:

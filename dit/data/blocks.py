@@ -38,7 +38,7 @@ class Loaded(NamedTuple):
 
     index: int
     held_out: bool
-    digest: bytes
+    content: bytes
     pixels: np.ndarray | None
     reason: str
 
@@ -140,12 +140,12 @@ class Work:
             content = self.source.content(index)
         except UnreadableImage as error:
             return Loaded(index, False, b"", None, str(error))
-        held_out, digest = self.held_out(index, content), hashlib.sha256(content).digest()
+        held_out = self.held_out(index, content)
         try:
             pixels = self.source.pixels(content, self.config["image_size"])
         except UnreadableImage as error:
-            return Loaded(index, held_out, digest, None, str(error))
-        return Loaded(index, held_out, digest, pixels, "")
+            return Loaded(index, held_out, content, None, str(error))
+        return Loaded(index, held_out, content, pixels, "")
 
     # -- writing
 
@@ -158,9 +158,9 @@ class Work:
             split: ShardWriter(autoencoder, self.latent_shape, dtype, flip, batch_size, device)
             for split in SPLITS
         }
-        content, bad, read = hashlib.sha256(), [], 0
+        digest, bad, read = hashlib.sha256(), [], 0
         for loaded in self.load(self.block(number), threads):
-            content.update(loaded.digest)
+            digest.update(loaded.content)
             if loaded.pixels is None:
                 bad.append(
                     {"index": loaded.index, "name": self.source.describe(loaded.index), "why": loaded.reason}
@@ -172,7 +172,7 @@ class Work:
                 yield read
         record = {split: self._write_shard(writer, split, number) for split, writer in writers.items()}
         with whole(self.record_path(number), self.scratch) as partial:
-            partial.write_bytes(canonical(record | {"bad": bad, "content_sha256": content.hexdigest()}))
+            partial.write_bytes(canonical(record | {"bad": bad, "content_sha256": digest.hexdigest()}))
         yield read
 
     def _write_shard(self, writer: ShardWriter, split: str, number: int) -> dict[str, Any] | None:

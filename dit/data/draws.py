@@ -5,16 +5,16 @@ B draws, C H W latent.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from dit.data.files import whole
 from dit.data.latents import LatentSet
 from dit.data.loader import permutation
 from dit.errors import check_number
@@ -114,9 +114,8 @@ def _hash(tensors: dict[str, Tensor]) -> str:
 
 
 def _store(path: Path, tensors: dict[str, Tensor], manifest_hash: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    save_file(tensors, partial, {"sha256": _hash(tensors), "manifest_hash": manifest_hash})
-    partial.rename(path)
+    with whole(path, path.parent) as partial:
+        partial.write_bytes(save(tensors, {"sha256": _hash(tensors), "manifest_hash": manifest_hash}))
 
 
 def _read(path: Path, manifest_hash: str) -> dict[str, Tensor] | None:

@@ -68,6 +68,8 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     Source: Dhariwal & Nichol, 2105.05233, published preprocessing of its ImageNet models; also used by DiT,
         2212.09748.
     """
+    if image.size == (size, size):
+        return np.asarray(image)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     if min(image.size) != size:

@@ -10,9 +10,10 @@ from dit.errors import InputError, check_number
 Chooser = Callable[[int, bytes], bool]  # (index, content) -> held out
 
 
-def content_rank(content: bytes, salt: int) -> int:
-    """A 64-bit number, uniform over contents: the first eight bytes of a salted SHA-256."""
-    return int.from_bytes(hashlib.sha256(b"dit validation %d\0" % salt + content).digest()[:8], "big")
+def content_ranker(salt: int) -> Callable[[bytes], int]:
+    """A function that gives a content a 64-bit number, uniform over contents: the start of a salted SHA-256."""
+    prefix = b"dit validation %d\0" % salt
+    return lambda content: int.from_bytes(hashlib.sha256(prefix + content).digest()[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class ByContent:
 
     def chooser(self, source: Source) -> Chooser:
         """The rule for images of ``source``; needs no pass over them."""
-        bound = int(self.fraction * 2**64)
-        return lambda index, content: content_rank(content, self.salt) < bound
+        bound, rank = int(self.fraction * 2**64), content_ranker(self.salt)
+        return lambda index, content: rank(content) < bound
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Stratified:
         """The rule for images of ``source``."""
         if self.count >= len(source):
             raise InputError("data.split.count", self.count, f"less than the {len(source)} images there are")
+        rank = content_ranker(self.salt)
         members: dict[int, list[tuple[int, int]]] = {}
         for index in range(len(source)):
-            rank = content_rank(source.content(index), self.salt)
-            members.setdefault(source.label(index), []).append((rank, index))
+            members.setdefault(source.label(index), []).append((rank(source.content(index)), index))
         quota = _largest_remainder({label: len(m) for label, m in members.items()}, self.count)
         held_out = {index for label, m in members.items() for _, index in sorted(m)[: quota[label]]}
         return lambda index, content: index in held_out

@@ -207,3 +207,11 @@ def test_memory_stays_flat(pixels):
     for _ in range(10):  # 46 MB of pixels, 180 MB of latents
         epoch()
     assert resident_mb() - before < 10
+
+
+def test_whoever_may_read_a_plain_file_may_read_them_all(copy):
+    """safetensors' own writer makes files that only their owner can read, no use on a cluster's shared disk."""
+    validation_draws(LatentSet(copy, "validation"), 64, 8)
+    (copy / "plain").write_text("")
+    modes = {path.name: path.stat().st_mode for path in copy.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {modes["plain"]}

@@ -28,8 +28,8 @@ class Parquet(EncodedFiles):
     path: str
     label_column: str = "label"
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
-    _cache: dict[tuple[int, int], list[bytes | None]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
+    _recent: list[tuple[int, list[bytes | None]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
     )
 
     @cached_property
@@ -76,24 +76,28 @@ class Parquet(EncodedFiles):
         return names, sizes, labels, numbered(labels, feature.get("names"))
 
     def content(self, index: int) -> bytes:
-        starts, groups = self._groups
-        place = bisect.bisect_right(starts, index) - 1
-        data = self._group(groups[place])[index - starts[place]]
+        data = self._row(index)
         if data is None:
             raise UnreadableImage("no bytes stored (only a path)")
         return data
 
-    def _group(self, group: tuple[int, int]) -> list[bytes | None]:
+    def _row(self, index: int) -> bytes | None:
+        """From the row groups read last: threads at a boundary need two at a time, no more."""
+        for start, rows in self._recent:
+            if start <= index < start + len(rows):
+                return rows[index - start]
         with self._lock:
-            if group not in self._cache:
-                number, row_group = group
-                column = _image_column(self._paths[number], self._files[number].schema_arrow)
-                table = self._files[number].read_row_group(row_group, columns=[f"{column}.bytes"])
-                if len(self._cache) >= 2:  # threads at a boundary need two groups at a time, no more
-                    del self._cache[next(iter(self._cache))]
-                struct = table.column(0).combine_chunks()
-                self._cache[group] = struct.field("bytes").to_pylist()
-            return self._cache[group]
+            starts, groups = self._groups
+            place = bisect.bisect_right(starts, index) - 1
+            if all(start != starts[place] for start, _ in self._recent):  # no other thread was faster
+                rows = self._read_group(*groups[place])
+                self._recent[:] = [(starts[place], rows), *self._recent[:1]]
+            return next(rows for start, rows in self._recent if start == starts[place])[index - starts[place]]
+
+    def _read_group(self, number: int, group: int) -> list[bytes | None]:
+        column = _image_column(self._paths[number], self._files[number].schema_arrow)
+        table = self._files[number].read_row_group(group, columns=[f"{column}.bytes"])
+        return table.column(0).combine_chunks().field("bytes").to_pylist()
 
 
 def _check_columns(path: Path, schema: Any, label_column: str) -> None:
