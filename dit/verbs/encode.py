@@ -1,7 +1,6 @@
 """``dit encode``: images -> latent shards; ``verify=DIR`` checks the hashes of a directory instead."""
 
 import logging
-import os
 import time
 
 from omegaconf import DictConfig
@@ -23,18 +22,20 @@ def task(cfg: DictConfig) -> None:
         instantiate(cfg.autoencoder.spec),
         instantiate(data.split),
     )
-    from dit.data.encode import encode_dataset  # torch: after the cheap checks
+    from dit.data.encode import encode_dataset, share_of_this_process  # torch: after the cheap checks
 
-    settings = ("name", "image_size", "flip", "dtype", "batch_size", "shard_images")
+    # every key of conf/data but where the images come from, how they are split and where the latents go
+    settings = {str(key): data[key] for key in data if key not in ("directory", "source", "split")}
+    rank, world_size = share_of_this_process()
     result = encode_dataset(
         data.directory,
         source,
         autoencoder,
         split,
-        **{key: data[key] for key in settings},
+        **settings,
         device=cfg.device,
-        rank=int(os.environ.get("RANK", 0)),
-        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        rank=rank,
+        world_size=world_size,
         progress=_Lines(),
     )
     if not result.complete:
