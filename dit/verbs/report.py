@@ -49,7 +49,8 @@ def _say(headline: str, out: Path) -> None:
 def _inputs(study: Path) -> str:
     """The hash of what a report is made from: the plan, the records, and the code that reads them."""
     code = sorted((Path(dit.__file__).parent / "scaling").rglob("*.*"))
-    files = [study / "plan.json", *sorted(study.glob("runs/*/records.jsonl")), *code]
+    data = [study / "plan.json", study / "records.jsonl", *sorted(study.glob("runs/*/records.jsonl"))]
+    files = [*filter(Path.is_file, data), *code]
     digest = hashlib.sha256()
     for file in files:
         if file.suffix in (".json", ".jsonl", ".py", ".j2", ".csv"):
