@@ -31,6 +31,17 @@ class InputError(ValueError):
         return (InputError, (self.key, self.got, self.allowed, self.remedy))
 
 
+def input_error(error: BaseException | None) -> InputError | None:
+    """The InputError behind an exception, through whatever was raised from it; None where there is none."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, InputError):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 class RunError(RuntimeError):
     """Work that cannot go on though the input was right; its message says all, so no traceback is shown."""
 

@@ -109,6 +109,7 @@ def train(job: Job, run_directory: RunDirectory) -> str | None:
         recorder=recorder,
         config_hash=job.config_hash,
     )
+    run_directory.write_status("running", images_seen=module.images_seen, total_images=total_images)
     stopped_by = None
     if module.steps_done < last_step:
         clock = Clock([*_measurements(job, recorder), save, _progress(job, run_directory, total_images)])

@@ -14,7 +14,16 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, check_choice
+from dit.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INPUT,
+    EXIT_RESUMABLE,
+    InputError,
+    RunError,
+    check_choice,
+    input_error,
+)
 
 
 class Stopped(Exception):
@@ -91,14 +100,9 @@ def explain(error: BaseException) -> int:
 
 def input_message(error: BaseException) -> str | None:
     """The message for a mistake of the user's, or None where the error is not one."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for link in chain:
-        if isinstance(link, InputError):
-            return str(link)
+    mistake = input_error(error)
+    if mistake is not None:
+        return str(mistake)
     if isinstance(error, InstantiationException):
         return f"{error} See the signature in the source, or dit <verb> --cfg job for the keys in use."
     if isinstance(error, (HydraException, OmegaConfBaseException)):

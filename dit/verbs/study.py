@@ -140,6 +140,8 @@ def _log_failure(result: Any) -> None:
 
     if result.status is JobStatus.FAILED:
         error = result._return_value
+        if isinstance(error, InputError):
+            raise error  # the same for every run, and trying again would not mend it
         if not isinstance(error, Stopped):
             log.error("a run failed: %s", error)
 

@@ -20,6 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dit import signals
+from dit.errors import input_error
 
 _PR_SET_PDEATHSIG = 1
 
@@ -91,15 +92,13 @@ def _run(
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
     )
-    result.cfg = result.hydra_cfg = (
-        None  # configurations of plugins do not always pickle, and nobody reads them
-    )
+    # configurations of plugins do not always pickle, and nobody reads them
+    result.cfg = result.hydra_cfg = None
     if result.status is JobStatus.FAILED:
         # an exception of a library may not pickle; its text, with the run's log, is what the driver needs
         error = result._return_value
-        result._return_value = (
-            error if type(error).__module__.startswith("dit.") else RuntimeError(repr(error))
-        )
+        ours = type(error).__module__.startswith("dit.")
+        result._return_value = input_error(error) or (error if ours else RuntimeError(repr(error)))
     return result
 
 

@@ -63,6 +63,11 @@ def test_a_study_of_other_settings_is_refused(undisturbed, tiny_latents):
     assert "study.directory" in found.stderr and "Traceback" not in found.stderr
 
 
+def test_a_mistake_in_every_run_is_one_message(tiny_latents, tmp_path):
+    found = dit(*arguments(tiny_latents, "wrong"), "optimizer.lr=-1", cwd=tmp_path, check=2)
+    assert "optimizer.lr" in found.stderr and "Traceback" not in found.stderr
+
+
 def test_status_from_another_shell(undisturbed):
     import json
 
