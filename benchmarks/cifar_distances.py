@@ -8,7 +8,7 @@ flipped, then compressed and blurred (docs/evaluation.md).
 
 import argparse
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from dit.evaluation.features import Extractor, load_extractor
 from dit.evaluation.images import ImageSet, open_images
-from dit.evaluation.measure import Measured, Meter
+from dit.evaluation.measure import Meter
 from dit.evaluation.metrics import frechet_distance
+from dit.evaluation.statistics import Statistics
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -43,30 +44,22 @@ def compressed(images: torch.Tensor, quality: int = 30) -> torch.Tensor:
     return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
 
 
-def measured(
-    images: ImageSet, extractor: Extractor, n: int, change: Change, marks: list[int]
-) -> list[Measured]:
-    """The first n images, changed, measured at every mark."""
-    meter = Meter(extractor, (), marks)
-    for start in range(0, n, 250):
-        stop = min(start + 250, n)
-        meter.update(change(images.read(start, stop)), np.arange(start, stop))
-    return meter.results()
+def measured(images: ImageSet, extractor: Extractor, start: int, stop: int, change: Change) -> Statistics:
+    """Images start..stop-1, changed: their statistics."""
+    meter = Meter(extractor, (), [stop])
+    for low in range(start, stop, 250):
+        high = min(low + 250, stop)
+        meter.update(change(images.read(low, high)), np.arange(low, high))
+    return meter.results()[0].stats
 
 
-def distances(images: ImageSet, extractor: Extractor, n: int) -> dict[str, float]:
-    """Distances of the first half to the second, and of all to each damaged copy."""
-    half = n // 2
-    first, whole = measured(images, extractor, n, lambda batch: batch, [half, n])
-    second = Meter(extractor, (), [n])
-    for start in range(half, n, 250):
-        stop = min(start + 250, n)
-        second.update(images.read(start, stop), np.arange(start, stop))
-    found = {"halves": frechet_distance(first.stats, second.results()[0].stats)}
+def distances(images: ImageSet, extractor: Extractor, n: int) -> Iterator[tuple[str, float]]:
+    """Distances of the first half to the second, and of all to each damaged copy, one after another."""
+    first, second = (measured(images, extractor, *ends, lambda x: x) for ends in ((0, n // 2), (n // 2, n)))
+    yield "halves", frechet_distance(first, second)
+    whole = first.copy().merge(second)
     for change in (flipped, compressed, blurred):
-        copy = measured(images, extractor, n, change, [n])[0]
-        found[change.__name__] = frechet_distance(copy.stats, whole.stats)
-    return found
+        yield change.__name__, frechet_distance(measured(images, extractor, 0, n, change), whole)
 
 
 def main() -> None:
@@ -79,7 +72,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=50_000)
     arguments = parser.parse_args()
     extractor = load_extractor(arguments.extractor)
-    for name, value in distances(open_images(arguments.images), extractor, arguments.n).items():
+    for name, value in distances(open_images(arguments.images), extractor, arguments.n):
         print(f"{name:12s} {value:.4f}", flush=True)
 
 
