@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit.errors import InputError, check_choice
 from dit.scaling.fit.answer import fit_points
 from dit.scaling.fit.points import Points, drop_outliers, read_points
-from dit.verbs.app import console, hydra_app, show
+from dit.verbs.app import hydra_app, show
 
 SIZES = {"macs_per_token": "n_flop", "n_params_total": "n_total"}
 
@@ -64,64 +64,80 @@ def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    """The result as tables: parameters, allocation, profiles, hold-out, sensitivity."""
-    fit, out = result["fit"], console()
-    out.print(
+    """The result as text: parameters, allocation, profiles, hold-out, sensitivity, warnings."""
+    fit, boot = result["fit"], result["bootstrap"]
+    print(
         f"law {result['law']}, {fit['loss']}, {result['points']['n']} points, {result['points']['runs']} runs"
     )
     if "objective" in fit:
-        out.print(f"objective {fit['objective']:.10g}; {fit['agreed']} of {fit['starts']} starts reached it")
-    boot = result["bootstrap"]
+        print(f"objective {fit['objective']:.10g}; {fit['agreed']} of {fit['starts']} starts reached it")
     if boot:
-        out.print(
-            f"{boot['converged']} of {boot['draws']} draws converged "
-            f"({boot['method']}, by {boot['resampled']})"
-        )
-    _rows("parameter", {name: value for name, value in result["parameters"].items()})
-    for row in result["allocation"] or []:
-        _rows(f"C = {row['flops']:.3g} FLOPs", {k: row[k] for k in ("n_opt", "d_opt", "loss_opt")})
-    for name, one in result.get("profiles", {}).items():
-        ends = ["-" if end is None else f"{end:.5g}" for end in one["interval_95"]]
-        out.print(f"profile of {name}: {one['estimate']:.5g}, 95 % {ends[0]} .. {ends[1]}, {one['verdict']}")
-    held = result.get("holdout")
-    if held and "impossible" not in held:
-        out.print(
-            f"held out {held['budget']:.3g} FLOPs: bias {held['bias']:+.2%}, rms {held['rms']:.2%}, "
-            f"{held['covered']} of {held['n']} inside their 95 % intervals"
-        )
+        how = f"{boot['method']}, by {boot['resampled']}, seed {boot['seed']}"
+        print(f"{boot['converged']} of {boot['draws']} draws converged ({how})")
+    _table_of("parameter", list(result["parameters"].items()))
+    rows = [
+        (f"{name} at {row['flops']:.3g}", row[name])
+        for row in result["allocation"] or []
+        for name in ("n_opt", "d_opt", "loss_opt")
+    ]
+    if rows:
+        _table_of("allocation (FLOPs)", rows)
+    _print_judgement(result)
     _print_sensitivity(result["sensitivity"])
     for warning in result["warnings"]:
-        out.print(f"warning: {warning}")
+        print(f"warning: {warning}")
 
 
-def _rows(title: str, values: dict[str, dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(title=None)
-    for heading in (title, "value", "sd", "80 %", "95 %"):
-        table.add_column(heading, justify="left" if heading == title else "right")
-    for name, value in values.items():
-        spans = [_span(value.get(key)) for key in ("interval_80", "interval_95")]
-        table.add_row(name, _number(value["value"]), _number(value.get("sd")), *spans)
-    console().print(table)
+def _print_judgement(result: dict[str, Any]) -> None:
+    print()
+    for name, one in result.get("profiles", {}).items():
+        low, high = ("-" if end is None else f"{end:.5g}" for end in one["interval_95"])
+        print(f"profile of {name}: {one['estimate']:.5g}, 95 % {low} .. {high}, {one['verdict']}")
+    for valley in result.get("valleys", []):
+        verdict = valley["rejected"] or f"N* {valley['n_opt']:.4g}, D* {valley['d_opt']:.4g}"
+        print(f"budget {valley['flops']:.3g}: {verdict}")
+    held = result.get("holdout") or {}
+    if "bias" in held:
+        inside = f"{held['covered']} of {held['n']} inside their 95 % intervals"
+        print(
+            f"held out {held['budget']:.3g} FLOPs: bias {held['bias']:+.2%}, rms {held['rms']:.2%}, {inside}"
+        )
+    elif "predicted" in held:
+        pairs = zip(("N*", "D*", "L*"), held["predicted"], held["measured"])
+        shown = ", ".join(f"{name} {predicted:.4g} for {measured:.4g}" for name, predicted, measured in pairs)
+        print(f"held out {held['budget']:.3g} FLOPs, predicted for measured: {shown}")
+    elif "impossible" in held:
+        print(f"no hold-out: {held['impossible']}")
 
 
 def _print_sensitivity(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     sd = "" if found["sd"] is None else f" (bootstrap sd {found['sd']:.4f})"
-    table = Table(title=f"exponent {found['exponent']:.4f}{sd} under other choices", title_justify="left")
-    for heading in ("choice", "value", "n", "exponent", "shift"):
-        table.add_column(heading)
+    print(f"\nexponent {found['exponent']:.4f}{sd} under other choices:")
+    rows: list[tuple[str, ...]] = [("choice", "value", "n", "exponent", "shift")]
     for row in found["variants"]:
         shift = row["reason"] if row["shift"] is None else f"{row['shift']:+.4f}"
-        table.add_row(row["choice"], row["value"], str(row["n"]), _number(row["exponent"]), shift)
-    console().print(table)
+        rows.append((row["choice"], row["value"], str(row["n"]), _number(row["exponent"]), shift))
+    _align(rows)
+
+
+def _table_of(title: str, values: list[tuple[str, dict[str, Any]]]) -> None:
+    rows: list[tuple[str, ...]] = [(title, "value", "sd", "80 %", "95 %")]
+    for name, value in values:
+        spans = [_span(value.get(key)) for key in ("interval_80", "interval_95")]
+        rows.append((name, _number(value["value"]), _number(value.get("sd")), *spans))
+    print()
+    _align(rows)
+
+
+def _align(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
+    return "-" if value is None else f"{value:.5g}"
 
 
 def _span(ends: list[float] | None) -> str:
-    return "-" if ends is None else f"{ends[0]:.5g} .. {ends[1]:.5g}"
+    return "-" if ends is None else f"{ends[0]:.4g} .. {ends[1]:.4g}"

@@ -75,3 +75,16 @@ def ladder_points(
     d = budget / (truth.k * n)
     noise = run_noise * rng.standard_normal(sizes)[run] + reading_noise * rng.standard_normal(len(rows))
     return Points(truth.loss(n, d) * np.exp(noise), n=n, d=d, c=budget, run=run.astype(str), budget=budget)
+
+
+def curve_points(
+    truth: Truth, run_noise: float, reading_noise: float, seed: int = 0, runs: int = 24
+) -> Points:
+    """Checkpoints: each run has its own size (a factor 32 over all) and is read 8 times over 1.5 decades of data."""
+    rng = np.random.default_rng(seed)
+    n_run = truth.n_opt(6e16) * np.geomspace(32**-0.5, 32**0.5, runs)
+    d_run = 6e16 / (truth.k * n_run) * np.sqrt(n_run / truth.n_opt(6e16))
+    run = np.repeat(np.arange(runs), 8)
+    n, d = n_run[run], d_run[run] * np.tile(np.geomspace(0.05, 1.6, 8), runs)
+    noise = run_noise * rng.standard_normal(runs)[run] + reading_noise * rng.standard_normal(len(run))
+    return Points(truth.loss(n, d) * np.exp(noise), n=n, d=d, run=run.astype(str))

@@ -1,8 +1,9 @@
 """``dit fit`` as a user runs it: published values through the CSV interface, studies, messages, speed."""
 
 import json
+import resource
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,9 @@ def test_every_law_answers_as_json_and_as_tables(law, table, tmp_path):
     assert found["law"] == law
     assert all("interval_95" in value for value in found["parameters"].values())
     assert found["sensitivity"]["variants"]
+    if law == "isoflop":
+        assert [valley["rejected"] for valley in found["valleys"]] == [""] * 4
+        assert found["holdout"]["predicted"] == pytest.approx(found["holdout"]["measured"], rel=0.3)
     shown = dit("fit", f"data={table}", *columns, f"law={law}", "bootstrap=100", cwd=tmp_path, check=0).stdout
     assert f"law {law}" in shown
 
@@ -139,15 +143,14 @@ def test_small_inputs_are_answered_quickly_and_without_torch(table, tmp_path):
         "heavy = {'torch', 'lightning', 'matplotlib', 'wandb', 'scipy.optimize'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    import subprocess
-
     root = Path(__file__).resolve().parents[2]
     environment = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PATH": ""}
     command = [sys.executable, "-c", script, "fit", f"data={table}", *COLUMNS]
     took = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        took.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert found.returncode == 0, found.stderr
-    assert min(took) < 3.0  # 1.5 s on a free core; the bar here leaves room for a busy machine
+    assert min(took) < 2.5  # CPU seconds; 1.3 on a free core, and a busy one counts more for the same work

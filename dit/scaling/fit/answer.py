@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from dit.errors import InputError, check_number
 from dit.scaling.fit.bootstrap import LEVELS, Bootstrap, bootstrap
 from dit.scaling.fit.choose import fit_law
 from dit.scaling.fit.compare import compare
-from dit.scaling.fit.holdout import Holdout, holdout, holdout_by_budget
+from dit.scaling.fit.holdout import Holdout, holdout, holdout_by_budget, holdout_minimum
 from dit.scaling.fit.points import Points
 from dit.scaling.fit.profile import profile
 from dit.scaling.fit.sensitivity import exponent, sensitivity
@@ -25,7 +26,8 @@ PARAMETERS = {
 }
 SURFACES = ("additive", "data_limited", "power", "power_floor")  # laws that predict the loss of any point
 RIVALS = {"power": ("power", "power_floor"), "additive": ("additive", "data_limited")}
-K_TOLERANCE = 0.01
+K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
+ENOUGH = 20  # draws below which nothing is said about an interval
 
 
 def fit_points(
@@ -81,7 +83,8 @@ def fit_points(
         result["models"] = [asdict(one) for one in compare(points, rivals, loss, delta)]
         result["residuals"] = _residuals(points, fit)
     if law == "isoflop":
-        result["valleys"] = [asdict(valley) for valley in fit.valleys]
+        result["valleys"] = [_valley(fit, boot, i) for i in range(len(fit.valleys))]
+        result["holdout"] = _held_minimum(points)
     if law == "envelope":
         result["frontier"] = fit.frontier.tolist()
     result["sensitivity"] = _sensitivity(points, fit, boot, law, loss, delta, others)
@@ -122,7 +125,7 @@ def _search(fit: Any) -> dict[str, Any]:
 def _estimate(fit: Any, boot: Bootstrap | None, of: Callable[[Any], Any]) -> dict[str, Any]:
     """Value, standard deviation, intervals and plain percentiles of a function of the law."""
     found: dict[str, Any] = {"value": float(of(fit))}
-    if boot is None or len(boot.values(of)) < 20:
+    if boot is None or len(boot.values(of)) < ENOUGH:
         return found
     found["sd"] = boot.sd(of)
     found |= {f"interval_{level:.0%}".rstrip("%"): boot.interval(of, level) for level in LEVELS}
@@ -195,6 +198,27 @@ def _held(one: Holdout) -> dict[str, Any]:
     return found | {name: getattr(one, name) for name in ("predicted", "measured", "low", "high")}
 
 
+def _valley(fit: Any, boot: Bootstrap | None, i: int) -> dict[str, Any]:
+    """A budget's parabola, with the interval of its minimum."""
+    found = asdict(fit.valleys[i])
+    if boot is not None and not found["rejected"]:
+        for j, name in enumerate(("n_opt", "d_opt", "loss_opt")):
+            of = partial(_minimum, i=i, j=j)
+            found[f"{name}_interval_95"] = boot.interval(of) if len(boot.values(of)) >= ENOUGH else None
+    return found
+
+
+def _minimum(law: Any, i: int, j: int) -> Any:
+    return law.minima[..., i, j]
+
+
+def _held_minimum(points: Points) -> dict[str, Any]:
+    try:
+        return asdict(holdout_minimum(points))
+    except InputError as error:
+        return {"impossible": str(error)}
+
+
 def _residuals(points: Points, fit: Any) -> list[dict[str, Any]]:
     predicted = fit.predict_points(points)
     columns = {name: getattr(points, name) for name in ("run", "n", "d", "c", "loss")}
@@ -214,7 +238,7 @@ def _sensitivity(
     points: Points, fit: Any, boot: Bootstrap | None, law: str, loss: str, delta: float, others: Any
 ) -> dict[str, Any]:
     rows = [asdict(variant) for variant in sensitivity(points, fit, law, loss, delta, others)]
-    sd = None if boot is None or boot.draws - boot.failed < 20 else boot.sd(lambda x: exponent(x, law))
+    sd = None if boot is None or boot.draws - boot.failed < ENOUGH else boot.sd(lambda x: exponent(x, law))
     shifts = [abs(row["shift"]) for row in rows if np.isfinite(row["shift"])]
     return {
         "exponent": exponent(fit, law),

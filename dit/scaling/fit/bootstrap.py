@@ -1,12 +1,11 @@
 """Intervals of a fit by resampling whole runs, or by drawing their noise anew where runs are few.
 
-Legend: R draws, n points. Two ways, because no one way covers everywhere (docs/fits.md has the figures):
-pairs: whole runs are drawn with replacement, within each budget where runs belong to one (Rao & Wu's
-rescaling, so
-    that small strata do not narrow the spread); intervals are bias-corrected percentiles.
-parametric: the fitted law plus noise with the variances of runs and of readings found in the residuals; the
-only
-    honest way below about 20 runs, where resampling leaves out whole sizes. Intervals are percentiles.
+Legend: R draws, n points. Two ways, because no one way covers everywhere (docs/fits.md has the figures).
+
+pairs: whole runs are drawn with replacement, within each budget where runs belong to one (rescaled, so that small
+    strata do not narrow the spread); intervals are bias-corrected percentiles.
+parametric: the fitted law plus noise with the variances of runs and of readings found in the residuals; what covers
+    where runs are few, since drawing among them leaves out whole sizes. Intervals are percentiles.
 seeds: as parametric, with variances from repeats of the same point under other seeds.
 """
 
@@ -23,6 +22,7 @@ from dit.scaling.fit.variance import Components, components
 
 Array = np.ndarray
 FEW = 20  # runs below which noise is drawn anew instead of runs
+FEW_SHARED = 40  # the same where runs are read more than once
 LEVELS = (0.80, 0.95)
 METHODS = ("auto", "pairs", "parametric", "seeds")
 
@@ -98,8 +98,7 @@ def bootstrap(
         fit: what a ``fit_...`` function returned for them.
         draws: number of draws.
         seed: of the draws.
-        by: what is resampled together: run (all readings of a run), point, or auto: run where a run column is
-            given.
+        by: what is resampled together: run (all readings of a run), point, or auto: run where a run column is given.
         method: pairs, parametric, seeds, or auto: parametric below 20 runs and for isoFLOP parabolas, else pairs.
 
     Raises:
@@ -116,7 +115,8 @@ def bootstrap(
     if method == "auto":
         method = problem.resampling
     if method == "auto":
-        method = "parametric" if units.max() + 1 < FEW else "pairs"
+        count = int(units.max()) + 1
+        method = "parametric" if count < (FEW if count == len(points) else FEW_SHARED) else "pairs"
     if method != "pairs" and problem.resampling == "pairs":
         allowed = "auto or pairs for this law"
         raise InputError("method", method, allowed, "It predicts no loss to add noise to.")

@@ -11,6 +11,7 @@ import numpy as np
 from dit.errors import InputError
 from dit.scaling.fit.bootstrap import bootstrap
 from dit.scaling.fit.choose import fit_law
+from dit.scaling.fit.isoflop import fit_isoflop
 from dit.scaling.fit.points import Points
 from dit.scaling.fit.variance import components
 
@@ -26,8 +27,7 @@ class Holdout:
         n: points held out.
         predicted: (n,) losses of the law fitted without them.
         measured: (n,) their losses.
-        low: (n,) lower ends of the 95 % intervals for a single reading, law and noise together; None without
-            draws.
+        low: (n,) lower ends of the 95 % intervals for a single reading, law and noise together; None without draws.
         high: (n,) upper ends.
     """
 
@@ -85,6 +85,38 @@ def holdout(
     return Holdout(result.budget, result.n, result.predicted, result.measured, low, high)
 
 
+@dataclass(frozen=True)
+class HeldMinimum:
+    """The minimum of the largest budget's parabola, predicted by lines through those of the others.
+
+    Args:
+        budget: FLOPs.
+        predicted: N*, D* and L* of the lines.
+        measured: N*, D* and L* of the budget's own parabola.
+    """
+
+    budget: float
+    predicted: tuple[float, float, float]
+    measured: tuple[float, float, float]
+
+
+def holdout_minimum(points: Points) -> HeldMinimum:
+    """The isoFLOP law without its largest budget, against that budget's minimum.
+
+    Raises:
+        InputError: the largest budget has no minimum, or too few others have.
+    """
+    points = points.completed()
+    last = fit_isoflop(points).valleys[-1]
+    if last.rejected:
+        raise InputError(
+            "data", f"({last.flops:.3g} FLOPs: {last.rejected})", "a minimum at the largest budget"
+        )
+    law = fit_isoflop(points[~_last(points)])
+    predicted = (law.n_opt(last.flops), law.d_opt(last.flops), law.loss_opt(last.flops))
+    return HeldMinimum(last.flops, predicted, (last.n_opt, last.d_opt, last.loss_opt))
+
+
 def predict_last(points: Points, law: str, loss: str = "huber", delta: float = 1e-3) -> Holdout:
     """The largest budget predicted from the smaller ones, without intervals.
 
@@ -96,8 +128,7 @@ def predict_last(points: Points, law: str, loss: str = "huber", delta: float = 1
 
 
 def holdout_by_budget(points: Points, law: str, loss: str = "huber", delta: float = 1e-3) -> list[Holdout]:
-    """Each budget predicted from all others, largest last; budgets without which the law cannot be fitted are
-    left out.
+    """Each budget predicted from all others, largest last; budgets without which the law cannot be fitted are left out.
 
     Raises:
         InputError: one budget only.

@@ -1,7 +1,6 @@
 """Power laws in one variable, with and without a floor: L(C), FID(C), N*(C).
 
-Source: the two-parameter form of 2410.08184 (L = 2.3943 C^-.0273) and its three-parameter form with a floor
-E.
+Source: the two-parameter form of 2410.08184 (L = 2.3943 C^-.0273) and its three-parameter form with a floor E.
 """
 
 from dataclasses import dataclass

@@ -80,14 +80,13 @@ def _variants(
         if loss == "huber":
             for factor in (0.1, 10.0):
                 yield "delta", f"{delta * factor:g}", points, {"loss": loss, "delta": delta * factor}
-    for share in (0.01, 0.02, 0.05):
-        count = int(np.ceil(share * len(points)))
-        yield "outliers", f"without the {count} highest losses", drop_outliers(points, count), same
+    for count in sorted({int(np.ceil(share * len(points))) for share in (0.01, 0.02, 0.05)}):
+        yield "outliers", f"{count} highest losses dropped", drop_outliers(points, count), same
     if hasattr(fit, "predict_points"):
         residual = np.abs(np.log(points.loss / fit.predict_points(points)))
         count = int(np.ceil(0.02 * len(points)))
         keep = np.sort(np.argsort(residual, kind="stable")[: len(points) - count])
-        yield "outliers", f"without the {count} largest residuals", points[keep], same
+        yield "outliers", f"{count} largest residuals dropped", points[keep], same
     if points.c is not None and len(points.budget_flops) > 2:
         for edge in range(1, min(3, len(points.budget_flops) - 1)):
             low, high = points.budget_flops[edge], points.budget_flops[-1 - edge]

@@ -1,7 +1,6 @@
 """Noise of runs and of readings, split from the residuals of a fit.
 
-Legend: n readings of G runs, p parameters. A reading's residual is a run's own shift plus the reading's own
-noise.
+Legend: n readings of G runs, p parameters. A reading's residual is a run's own shift plus the reading's own noise.
 """
 
 from dataclasses import dataclass
@@ -41,8 +40,7 @@ def components(residual: Array, jacobian: Array, runs: Array) -> Components:
     """The two variances by matching two quadratic forms of the residuals to their expectations.
 
     The forms are the sum of squares and the sum of squares of run means; expectations account for the p
-    directions that the fit took out of the residuals. A negative estimate is zero, and the other then stands
-    alone.
+    directions that the fit took out of the residuals. A negative estimate is zero, and the other then stands alone.
 
     Args:
         residual: (n,) residuals of the fit.
