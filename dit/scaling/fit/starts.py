@@ -22,6 +22,7 @@ GRID = np.geomspace(0.05, STEEPEST, 24)  # exponent times the range of the centr
 PARTS = {1: 25, 2: 5}  # parts of the grid along each axis, by number of regressors: 24 or 25 starts
 ROUNDS = 20  # Levenberg-Marquardt steps per start, at most
 NEAR = 1e-3  # steps in ln of an exponent at which a start is near enough
+MOST = 500  # points that starts are made of
 ABSENT = 1e-3  # a coefficient that comes out zero starts at this share of the loss, where it has a slope
 
 
@@ -121,14 +122,20 @@ def additive_starts(n: Array, d: Array, loss: Array, kind: str) -> Array:
         loss: (points,) measured loss.
         kind: name of the loss function that is to be minimised from there.
     """
-    exponents, log = Separable(np.stack([n, d]), loss, kind != "mse", kind in ("huber", "lad")).starts()
+    exponents, log = _separable(np.stack([n, d]), loss, kind).starts()
     return np.stack([log[:, 0], exponents[:, 0], log[:, 1], exponents[:, 1], log[:, 2]], 1)
 
 
 def power_floor_starts(x: Array, loss: Array, kind: str) -> Array:
     """Starts (24, 3) in theta = (ln K, p, ln E); ``x`` (points,) is centred ln of the regressor."""
-    exponents, log = Separable(x[None], loss, kind != "mse", kind in ("huber", "lad")).starts()
+    exponents, log = _separable(x[None], loss, kind).starts()
     return np.stack([log[:, 0], exponents[:, 0], log[:, 1]], 1)
+
+
+def _separable(x: Array, loss: Array, kind: str) -> Separable:
+    """The problem of at most MOST points, drawn evenly: starts need no more."""
+    chosen = np.random.RandomState(0).permutation(len(loss))[:MOST] if len(loss) > MOST else slice(None)
+    return Separable(x[:, chosen], loss[chosen], kind != "mse", kind in ("huber", "lad"))
 
 
 def nonnegative(gram: Array, moment: Array) -> Array:

@@ -49,26 +49,32 @@ def components(residual: Array, jacobian: Array, runs: Array) -> Components:
 
     Source: Searle, Casella & McCulloch, Variance Components (1992), section 5.2 (Henderson's idea).
     """
-    n = len(residual)
-    left = np.eye(n) - jacobian @ np.linalg.pinv(jacobian)
-    member = np.eye(runs.max() + 1)[runs]
-    mean = member @ (member / member.sum(0)).T
-    if member.shape[1] == n:
-        reading, run = float(residual @ residual / np.trace(left)), 0.0
+    n, count = len(residual), np.bincount(runs)
+    left, values, _ = np.linalg.svd(jacobian, full_matrices=False)
+    q = left[:, values > 1e-10 * values.max()]  # an orthonormal basis of what the fit took out
+    rank, groups = q.shape[1], len(count)
+    by_run = np.stack([np.bincount(runs, column, groups) for column in q.T], axis=1)
+    # Z: which reading belongs to which run. Traces over n x n matrices, written through q and Z'q.
+    shared, means = by_run.T @ by_run, by_run.T @ (by_run / count[:, None])
+    squares = by_run.T @ (by_run * count[:, None])
+    own, common = n - rank, n - np.trace(shared)
+    if groups == n:
+        reading, run = float(residual @ residual / own), 0.0
     else:
-        shift = member @ member.T
         table = np.array(
-            [[np.trace(left @ form @ left @ cov) for cov in (np.eye(n), shift)] for form in (np.eye(n), mean)]
+            [[own, common], [groups - np.trace(means), n - 2 * np.trace(shared) + np.sum(means * shared)]]
         )
-        observed = np.array([residual @ residual, residual @ mean @ residual])
+        sums = np.bincount(runs, residual)
+        observed = np.array([residual @ residual, sums @ (sums / count)])
         reading, run = np.linalg.lstsq(table, observed, rcond=None)[0]
         if run < 0:
-            reading, run = observed[0] / table[0, 0], 0.0
+            reading, run = observed[0] / own, 0.0
         elif reading < 0:
-            reading, run = 0.0, observed[0] / table[0, 1]
-    covariance = left @ (run * member @ member.T + reading * np.eye(n)) @ left
-    total = np.trace(covariance)
-    freedom = total**2 / np.sum(covariance * covariance) if total > 0 else float(np.trace(left))
+            reading, run = 0.0, observed[0] / common
+    total = run * common + reading * own
+    crossed = np.sum(count**2) - 2 * np.trace(squares) + np.sum(shared**2)
+    twice = run**2 * crossed + 2 * run * reading * common + reading**2 * own
+    freedom = total**2 / twice if total > 0 else own
     return Components(float(reading), float(run), float(freedom))
 
 
