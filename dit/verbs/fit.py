@@ -108,6 +108,13 @@ def _print_judgement(result: dict[str, Any]) -> None:
         print(f"held out {held['budget']:.3g} FLOPs, predicted for measured: {shown}")
     elif "impossible" in held:
         print(f"no hold-out: {held['impossible']}")
+    if len(result.get("models", [])) > 1:
+        print("laws by held-out error:")
+        rows: list[tuple[str, ...]] = [("law", "parameters", "held-out rms", "AIC", "BIC")]
+        for one in result["models"]:
+            numbers = (_number(one[key]) for key in ("holdout_rms", "aic", "bic"))
+            rows.append((one["law"], str(one["parameters"]), *numbers))
+        _align(rows)
 
 
 def _print_sensitivity(found: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ class TestIsoflop:
         fit = fit_isoflop(extra)
         assert [v.rejected for v in fit.valleys] == ["its best size is the smallest trained", *[""] * 5]
         assert np.isnan(fit.minima[0]).all()
+        assert np.isnan(bootstrap(extra, fit, 30).law.minima[:, 0]).all()
         assert fit.a == pytest.approx(0.5, abs=1e-6)
 
     def test_all_optima_at_the_edge_are_refused(self):

@@ -22,6 +22,7 @@ from dit.scaling.fit.variance import Components, components
 
 Array = np.ndarray
 FEW = 20  # runs below which noise is drawn anew instead of runs
+FEWEST = 3  # runs below which nothing can be said about their noise
 FEW_SHARED = 40  # the same where runs are read more than once
 LEVELS = (0.80, 0.95)
 METHODS = ("auto", "pairs", "parametric", "seeds")
@@ -102,7 +103,7 @@ def bootstrap(
         method: pairs, parametric, seeds, or auto: parametric below 20 runs and for isoFLOP parabolas, else pairs.
 
     Raises:
-        InputError: an unknown choice; no repeats for ``seeds``; fewer than 20 draws.
+        InputError: an unknown choice; no repeats for ``seeds``; fewer than 20 draws or 3 runs.
     """
     check_number("bootstrap", draws, low=20, integer=True)
     check_number("seed", seed, low=0, integer=True)
@@ -111,6 +112,11 @@ def bootstrap(
     if by == "auto":
         by = "run" if points.run is not None else "point"
     units = points.runs if by == "run" else np.arange(len(points))
+    if units.max() + 1 < FEWEST:
+        got = f"({units.max() + 1} in the column of runs)"
+        raise InputError(
+            "columns.run", got, f"{FEWEST} or more runs", "Leave the column out if it names no runs."
+        )
     problem = fit.problem(points)
     if method == "auto":
         method = problem.resampling

@@ -121,8 +121,8 @@ class IsoflopProblem:
             inside = (c[:, 2] > 0) & (lowest > x.min()) & (lowest < x.max())
         return c, np.where(inside, lowest, np.nan) + log_x[member].mean()
 
-    def rows(self, weights: Array, y: Array) -> IsoflopLaw:
-        """Minima and lines of many rows of weights (R, n) and losses (R, n)."""
+    def minima(self, weights: Array, y: Array) -> Array:
+        """(R, budgets, 3) N*, D* and L* for rows of weights (R, n) and losses (R, n); NaN where there is none."""
         minima = np.full((len(weights), len(self.members), 3), np.nan)
         for i, member in enumerate(self.members):
             if not self.wide[i]:
@@ -131,7 +131,7 @@ class IsoflopProblem:
             log_d = self.parabola(self.log_d, member, weights, y)[1]
             lowest = c[:, 0] - c[:, 1] ** 2 / (4 * c[:, 2])
             minima[:, i] = np.stack([np.exp(log_n), np.exp(log_d), lowest], 1)
-        return self.through(minima)
+        return minima
 
     def through(self, minima: Array) -> IsoflopLaw:
         """Lines through minima (R, budgets, 3), budgets with a NaN left out."""
@@ -141,11 +141,16 @@ class IsoflopProblem:
         return IsoflopLaw(*fitted[0], *fitted[1], *fitted[2], minima)
 
     def refit(self, law: Any, weights: Array, y: Array) -> Refitted:
-        """Parabolas and lines of each row of weights (R or 1, n) and losses (R or 1, n)."""
+        """Parabolas and lines of each row of weights (R or 1, n) and losses (R or 1, n).
+
+        Budgets that ``law`` (the fit to all points) rejected stay out.
+        """
         rows = max(len(weights), len(y))
-        found = self.rows(
-            np.broadcast_to(weights, (rows, weights.shape[1])), np.broadcast_to(y, (rows, y.shape[1]))
+        minima = self.minima(
+            np.broadcast_to(weights, (rows, len(self.y))), np.broadcast_to(y, (rows, len(self.y)))
         )
+        minima[:, np.isnan(law.minima[:, 0])] = np.nan
+        found = self.through(minima)
         return Refitted(found, np.isfinite(found.a), 0)
 
     def fitted(self) -> Array:
@@ -184,18 +189,17 @@ def fit_isoflop(points: Points) -> IsoflopFit:
     """
     problem = IsoflopProblem(points)
     one = np.ones((1, len(points)))
-    law = problem.rows(one, problem.y[None])
-    reasons = [_rejected(problem, i, law.minima[0, i]) for i in range(len(problem.members))]
-    minima = law.minima.copy()
+    every = problem.minima(one, problem.y[None])[0]
+    reasons = [_rejected(problem, i, every[i]) for i in range(len(problem.members))]
+    minima = every[None].copy()
     minima[0, [bool(reason) for reason in reasons]] = np.nan
     if np.isfinite(minima[0, :, 0]).sum() < 2:
         listed = "; ".join(f"{c:.3g} FLOPs: {r}" for c, r in zip(problem.points.budget_flops, reasons) if r)
         raise InputError(
             "data", f"({listed})", "two or more budgets with a minimum inside their sizes",
-            "All optima at the edge: train smaller or larger models at these budgets." if all(reasons) else
-            "",
+            "All optima at the edge: train smaller or larger models at these budgets." if all(reasons) else "",
         )  # fmt: skip
-    valleys = tuple(_valley(problem, i, law.minima[0, i], reasons[i]) for i in range(len(reasons)))
+    valleys = tuple(_valley(problem, i, every[i], reasons[i]) for i in range(len(reasons)))
     law = problem.through(minima)
     scalars = (law.n_coefficient, law.a, law.d_coefficient, law.b, law.loss_coefficient, law.loss_exponent)
     n, a, d, b, level, exponent = (float(value[0]) for value in scalars)
