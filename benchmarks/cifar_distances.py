@@ -2,8 +2,8 @@
 
     python benchmarks/cifar_distances.py --images train.parquet --extractor torchscript:cifar10_resnet56.ts
 
-Twenty minutes on one core for all 50,000 images, a minute with ``--n 2000``. Expected order: halves, then
-flipped, then compressed and blurred (docs/evaluation.md).
+Twenty minutes on one core for all 50,000 images, a minute with ``--n 2000``. Expected order: flipped,
+halves, compressed, blurred (docs/evaluation.md).
 """
 
 import argparse
