@@ -61,8 +61,11 @@ class Bootstrap:
         return float(np.std(self.values(of), ddof=1))
 
     def percentiles(self, of: Callable[[Any], Any], level: float = 0.95) -> tuple[float, float]:
-        """Plain percentile interval of ``of`` at ``level``."""
-        low, high = np.percentile(self.values(of), [50 * (1 - level), 50 * (1 + level)])
+        """Plain percentile interval of ``of`` at ``level``; NaN where no draw has a value."""
+        values = self.values(of)
+        if not len(values):
+            return float("nan"), float("nan")
+        low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
         return float(low), float(high)
 
     def interval(self, of: Callable[[Any], Any], level: float = 0.95) -> tuple[float, float]:
@@ -70,7 +73,7 @@ class Bootstrap:
 
         Source: Efron, JASA 82 (1987) 171, the BC interval.
         """
-        if self.method != "pairs":
+        if self.method != "pairs" or not len(self.values(of)):
             return self.percentiles(of, level)
         return self._corrected(self.values(of), float(of(self.estimate)), level)
 

@@ -81,6 +81,8 @@ def holdout(
     noise = components(problem.residual(fit), problem.jacobian(fit), seen.runs)
     rows = rows * np.exp(noise.draw(np.random.RandomState(seed + 1), len(rows), points[out].runs))
     rows = rows[np.isfinite(rows).all(1)]
+    if not len(rows):
+        return result
     low, high = np.percentile(rows, [2.5, 97.5], axis=0)
     return Holdout(result.budget, result.n, result.predicted, result.measured, low, high)
 

@@ -12,6 +12,9 @@ from dit.scaling.fit.newton import Law, Minimum, newton
 Array = np.ndarray
 SHRINK, STAGES, FIRST_TRY = 0.25, 13, 2
 ROUNDS = 6  # Newton steps to the limit
+EXACT = (
+    1e-12  # mean deviation of points that the law fits to rounding, where no vertex can be told from another
+)
 SLACK = 1e-6  # by which a multiplier may exceed 1, and the slope differ from 0, in the certificate
 
 
@@ -42,7 +45,8 @@ def lad(
         left = left[~certified]
         if not len(left):
             break
-    return Minimum(out, (w * np.abs(law.value(out) - y)).sum(1), converged, iterations)
+    objective = (w * np.abs(law.value(out) - y)).sum(1)
+    return Minimum(out, objective, converged | (objective <= EXACT * w.sum(1)), iterations)
 
 
 def _limit(law: Law, y: Array, w: Array, theta: Array, delta: float) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from dit.errors import InputError, check_choice, check_number
 Array = np.ndarray
 NUMBERS = ("n", "d", "c", "loss", "budget", "unique")
 DEFAULT_K = 6.0  # C = 6 N D, N parameters and D tokens: the convention of the language-model tables
+SAME_BUDGET = 1e-3  # budgets given as numbers that differ by less are one, written with other digits
 BUDGET_GAP = 0.10  # points whose compute differs by less than 10 % from the next belong to one budget
 SCATTER = 1.5  # a chain of such points wider than this factor is no budget; half-decade bins stand in
 COMPARE = {
@@ -112,7 +113,7 @@ class Points:
         """Where budgets come from: given; grouped (runs of near-equal C); or binned, where C is scattered."""
         if self.budget is not None:
             return "given"
-        log_c, index = np.log(self.get("c")), self._grouped
+        log_c, index = np.log(self.get("c")), _groups(self.get("c"), BUDGET_GAP)
         spread = [np.ptp(log_c[index == i]) for i in range(index.max() + 1)]
         return "grouped" if max(spread) <= np.log(SCATTER) else "binned"
 
@@ -120,24 +121,16 @@ class Points:
     def budgets(self) -> Array:
         """(n,) index of each point's budget, in order of compute."""
         if self.budget is not None:
-            return np.unique(self.budget, return_inverse=True)[1]
+            return _groups(self.budget, SAME_BUDGET)
         if self.budget_kind == "grouped":
-            return self._grouped
+            return _groups(self.get("c"), BUDGET_GAP)
         return np.unique(np.round(2 * np.log10(self.get("c"))), return_inverse=True)[1]
-
-    @cached_property
-    def _grouped(self) -> Array:
-        order = np.argsort(self.get("c"), kind="stable")
-        jumps = np.diff(np.log(self.get("c")[order])) > np.log1p(BUDGET_GAP)
-        index = np.empty(len(self), int)
-        index[order] = np.concatenate([[0], np.cumsum(jumps)])
-        return index
 
     @cached_property
     def budget_flops(self) -> Array:
         """(budgets,) compute of each budget, FLOPs: the given one, or the geometric mean of its points."""
         if self.budget is not None:
-            return np.unique(self.budget)
+            return self.budget[np.unique(self.budgets, return_index=True)[1]]
         log_c, index = np.log(self.get("c")), self.budgets
         return np.exp(np.bincount(index, log_c) / np.bincount(index))
 
@@ -241,6 +234,14 @@ def _numbers(key: str, column: str, cells: Sequence[str]) -> Array:
         line = f"({column!r} is {cells[wrong[0]]!r} in data row {wrong[0] + 1})"
         raise InputError(key, line, "a number in every row", "Select rows with where=[...].")
     return np.array(values, float)
+
+
+def _groups(values: Array, gap: float) -> Array:
+    """(n,) index of the group of each value, in rising order; a relative step above ``gap`` starts the next group."""
+    order = np.argsort(values, kind="stable")
+    index = np.empty(len(values), int)
+    index[order] = np.concatenate([[0], np.cumsum(np.diff(np.log(values[order])) > np.log1p(gap))])
+    return index
 
 
 def _positive(key: str, values: Any) -> Array:

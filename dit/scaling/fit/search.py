@@ -200,6 +200,13 @@ class Problem(ABC):
         return Refitted(self.to_law(theta), first.converged | better, int(better.sum()))
 
 
+def _rounding(problem: Problem) -> float:
+    """Objective of points that the law fits to rounding: 1e-12 of ln L each."""
+    if problem.loss == "lad":
+        return 1e-12 * len(problem.y)
+    return 1e-24 * float(np.sum(np.exp(2 * problem.y))) if problem.loss == "mse" else 1e-24 * len(problem.y)
+
+
 def search(problem: Problem) -> tuple[Array, Searched]:
     """The best optimum (p,) over all starts, and how it was found."""
     found = minimise(
@@ -207,7 +214,7 @@ def search(problem: Problem) -> tuple[Array, Searched]:
     )
     objective = np.where(np.isfinite(found.objective), found.objective, np.inf)
     best = int(np.argmin(objective))
-    agreed = found.converged & (objective <= objective[best] * (1 + SAME) + 1e-300)
+    agreed = found.converged & (objective <= objective[best] * (1 + SAME) + _rounding(problem))
     shares = problem.law.shares(found.theta[best : best + 1])
     absent = tuple(name for name, share in zip(problem.terms, shares) if share.max() < ZERO)
     return found.theta[best], Searched(
