@@ -8,6 +8,7 @@ import torch
 from dit.errors import InputError, check_choice, check_number
 from dit.network.dit import DiT
 from dit.network.parametrization import MUP_ADAM_EPS, parameter_groups
+from dit.training.schedules import warm_up as warm_up
 
 
 def constant(lr: float, width: int, base_width: int) -> float:
@@ -82,8 +83,3 @@ class AdamW:
         groups = parameter_groups(network, lr, self.weight_decay)
         betas = (self.betas[0], self.betas[1])
         return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=MUP_ADAM_EPS if mup else 1e-8, fused=True)
-
-
-def warm_up(images_seen: int, warmup_images: int) -> float:
-    """The share of the learning rate in force after ``images_seen``: linear from 0 to 1 over the warm-up."""
-    return min(1.0, images_seen / warmup_images) if warmup_images else 1.0

@@ -4,7 +4,7 @@ import torch
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
-from dit.training.optimizers import AdamW, warm_up
+from dit.training.optimizers import AdamW
 
 
 def network(width, **options):
@@ -44,8 +44,3 @@ def test_the_fused_step_is_the_adamw_of_the_paper():
     optimizer.step()
     for name, p in model.named_parameters():
         assert torch.allclose(before[name] - p, 0.01 * p.grad.sign(), atol=1e-4), name
-
-
-def test_warm_up_is_linear_and_ends():
-    assert [warm_up(n, 100) for n in (0, 50, 100, 500)] == [0, 0.5, 1, 1]
-    assert warm_up(64, 0) == 1
