@@ -22,6 +22,11 @@ def listen() -> None:
         signal.signal(number, _remember)
 
 
+def received() -> tuple[int, ...]:
+    """The stop signals received so far, in order."""
+    return tuple(_received)
+
+
 def stop_requested() -> str | None:
     """The name of the first stop signal received, or None."""
     return signal.Signals(_received[0]).name if _received else None
