@@ -8,6 +8,7 @@ import torch
 from dit.errors import InputError, check_choice, check_number
 from dit.network.dit import DiT
 from dit.network.parametrization import MUP_ADAM_EPS, parameter_groups
+from dit.training import muon
 from dit.training.schedules import warm_up as warm_up
 
 
@@ -83,3 +84,50 @@ class AdamW:
         groups = parameter_groups(network, lr, self.weight_decay)
         betas = (self.betas[0], self.betas[1])
         return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=MUP_ADAM_EPS if mup else 1e-8, fused=True)
+
+
+@dataclass(frozen=True)
+class Muon(AdamW):
+    """Muon for the matrices of the blocks; AdamW for embeddings, the output, biases and gains.
+
+    Its updates are scaled to the size of AdamW's, so that learning rate, rule and weight decay mean the same.
+
+    Args:
+        momentum: of Muon, in Nesterov's form.
+        lr, lr_rule, base_width, betas, weight_decay: as of AdamW.
+
+    Source: see ``dit.training.muon``.
+    """
+
+    momentum: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("optimizer.momentum", self.momentum, low=0, below=1)
+
+    def build(self, network: DiT) -> torch.optim.Optimizer:
+        """The optimizer over a network's parameters.
+
+        Raises:
+            InputError: muP, whose learning rates are derived for Adam.
+        """
+        config = network.config
+        if config.parametrization == "mup":
+            raise InputError(
+                "optimizer",
+                "muon",
+                "adamw with network.parametrization=mup",
+                "muP's rates are derived for Adam: use optimizer=adamw, or network.parametrization=standard.",
+            )
+        maps = {parameter: muon.hidden_maps(name, config) for name, parameter in network.named_parameters()}
+        lr = self.learning_rate(config.width)
+        hidden, others = [], []
+        for group in parameter_groups(network, lr, self.weight_decay):
+            taken = [parameter for parameter in group["params"] if maps[parameter]]
+            rest = [parameter for parameter in group["params"] if not maps[parameter]]
+            if taken:
+                hidden.append({**group, "params": taken, "maps": [maps[p] for p in taken], "name": "hidden"})
+            if rest:
+                others.append({**group, "params": rest})
+        betas = (self.betas[0], self.betas[1])
+        return muon.MuonAdamW(hidden, others, lr=lr, momentum=self.momentum, betas=betas)
