@@ -1,13 +1,53 @@
-"""Reductions of measurements over the ranks of a process group, which must exist.
+"""Work shared by the ranks of a process group, and reductions of what they measured.
 
 N images of all ranks, R of this one, D feature width.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from dit.evaluation.statistics import Statistics
+
+
+def place(distributed: bool) -> tuple[int, int]:
+    """(rank, world size): in the process group, or of a process alone."""
+    return (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+
+
+def batches_in_turn(n: int, batch_size: int, rank: int, world: int) -> Iterator[range]:
+    """The samples of one rank, a batch at a time: batch k belongs to rank k mod world.
+
+    The batches are the same for any number of ranks, so that no network rounds otherwise. All ranks get
+    equally many, since sharded networks wait for each other: an empty one where there are no more.
+    """
+    n_batches = -(-n // batch_size)
+    for number in range(rank, -(-n_batches // world) * world, world):
+        start = number * batch_size
+        yield range(min(start, n), min(start + batch_size, n))
+
+
+def batches_in_a_row(n: int, batch_size: int, rank: int, world: int) -> Iterator[range]:
+    """The same batches, consecutive ones to each rank: for files, which are read front to back."""
+    edges = np.linspace(0, -(-n // batch_size), world + 1).astype(int)
+    for number in range(edges[rank], edges[rank + 1]):
+        yield range(number * batch_size, min((number + 1) * batch_size, n))
+
+
+def rank_zero_says(value: object) -> object:
+    """The value that rank 0 has, on every rank."""
+    said = [value]
+    dist.broadcast_object_list(said)
+    return said[0]
+
+
+def gather_images(images: torch.Tensor) -> list[torch.Tensor]:
+    """The batches (B, 3, H, W) of all ranks in their order, on every rank; B may differ."""
+    parts: list[torch.Tensor] = [images] * dist.get_world_size()
+    dist.all_gather_object(parts, images.cpu())
+    return parts
 
 
 def reduce_statistics(stats: Statistics) -> Statistics:
@@ -21,7 +61,7 @@ def reduce_statistics(stats: Statistics) -> Statistics:
     common = _sum(mean * n) / total
     delta = mean - common
     moved = _sum(scatter + np.outer(delta, delta * n))
-    return Statistics.of_moments(total, common, moved / (total - 1), stats.metadata)
+    return Statistics.of_moments(total, common, moved / max(total - 1, 1), stats.metadata)
 
 
 def gather_rows(rows: np.ndarray, index: np.ndarray) -> np.ndarray:

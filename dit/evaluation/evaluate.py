@@ -5,16 +5,16 @@ B images of a batch, N images in all, P previewed.
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from dit.errors import check_number
+from dit.evaluation.distributed import batches_in_turn, gather_images, place
 from dit.evaluation.features import Extractor
-from dit.evaluation.generate import generate_batches, sample_labels, sample_seeds
+from dit.evaluation.generate import generate_batch, sample_labels, sample_seeds
 from dit.evaluation.measure import Measured, Meter, compare
 from dit.evaluation.protocol import Protocol, describe, require_equal
 from dit.evaluation.statistics import Statistics
@@ -74,37 +74,36 @@ def evaluate_samples(
         seed: the sampling seed.
         batch_size: images per network call; moves no number.
         weights: which weights these are, for the protocol.
-        precision: arithmetic of the network, for the protocol.
+        precision: of the network: ``float32``, or ``bfloat16`` for its matrix products.
         decoder: what the protocol calls the codec; its autoencoder's kind by default.
         preview: how many of the first images to hand back.
         device: where it runs.
         distributed: whether every rank of the process group calls this and makes its share of the images.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-    check_number("evaluation.n", n, low=max(2, world), integer=True)
+    check_number("evaluation.n", n, low=2, integer=True)
+    check_number("evaluation.batch_size", batch_size, low=1, integer=True)
     num_classes = denoiser.network.num_classes
     meter = Meter(extractor, metrics, [*subsets, n], num_classes=num_classes, distributed=distributed)
-    # Every rank makes as many network calls as the others, since sharded networks wait for each other: the
-    # last round is filled up with samples that are thrown away.
-    mine = np.arange(rank, -(-n // world) * world, world)
-    classes = sample_labels(labels, seed, -(-n // world) * world, num_classes)
-    seeds = sample_seeds(seed, len(classes))
-    kept: list[tuple[int, torch.Tensor]] = []
-    nfe, done = 0, 0
-    for batch in generate_batches(
-        denoiser,
-        codec,
-        classes[mine],
-        seeds[rank::world],
-        solver=solver,
-        grid=grid,
-        batch_size=batch_size,
-        device=device,
-    ):
-        index = mine[done : done + len(batch.images)]
-        nfe, done, wanted = batch.nfe, done + len(index), int((index < n).sum())
-        meter.update(batch.images[:wanted], index[:wanted], batch.labels[:wanted])
-        kept += [(int(i), image.cpu()) for i, image in zip(index, batch.images) if i < min(preview, n)]
+    classes, seeds = sample_labels(labels, seed, n, num_classes), sample_seeds(seed, n)
+    shown: list[torch.Tensor] = []
+    nfe = 0
+    for mine in batches_in_turn(n, batch_size, *place(distributed)):
+        part = slice(mine.start, mine.stop) if mine else slice(0, 1)  # nothing left: not counted
+        batch = generate_batch(
+            denoiser,
+            codec,
+            classes[part],
+            seeds[part],
+            solver=solver,
+            grid=grid,
+            device=device,
+            precision=precision,
+        )
+        nfe = batch.nfe
+        meter.update(batch.images, np.asarray(mine or [n]), batch.labels)
+        if sum(map(len, shown)) < preview:
+            few = batch.images[: len(mine)]
+            shown += gather_images(few) if distributed else [few.cpu()]
     if not isinstance(reference, Measured):
         reference = Measured(reference)
     protocol = Protocol(
@@ -124,43 +123,36 @@ def evaluate_samples(
         precision=precision,
         decoder=codec.autoencoder.kind if decoder is None else decoder,
     )
-    shown = _stack(_gathered(kept) if distributed else kept)
+    first = torch.cat(shown)[: min(preview, n)] if shown else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     found = [
         Evaluation(
             {**compare(measured, reference, meter.metrics), "accuracy": measured.accuracy, "n": count},
             dataclasses.replace(protocol, n=count),
-            shown,
-            classes[: len(shown)],
+            first,
+            classes[: len(first)],
         )
         for count, measured in zip(meter.marks, meter.results())
     ]
     return found[-1]._replace(subsets=tuple(found[:-1]))
 
 
-def over_seeds(evaluations: Sequence[Evaluation]) -> dict[str, float | int | None]:
-    """The mean of each metric over sampling seeds, and its sd as ``<metric>_sd_over_seeds`` (one seed: None).
+def over_seeds(
+    results: Sequence[tuple[Mapping[str, float | int | None], Protocol]],
+) -> tuple[dict[str, float | int | None], Protocol]:
+    """Metrics over sampling seeds: the mean of each, its sd as ``<metric>_sd_over_seeds`` (one seed: None).
+
+    The protocol's seed is then all of the seeds.
 
     Raises:
-        InputError: the evaluations differ in anything but the seed.
+        InputError: the protocols differ in anything but the seed.
     """
-    require_equal([evaluation.protocol for evaluation in evaluations], varying=["seed"])
-    table = [evaluation.metrics for evaluation in evaluations]
+    protocols = [protocol for _, protocol in results]
+    require_equal(protocols, varying=["seed"])
+    table = [metrics for metrics, _ in results]
     summary: dict[str, float | int | None] = {"n": table[0]["n"], "seeds": len(table)}
     for name in table[0]:
-        values = [value for row in table if (value := row[name]) is not None]
+        values = [value for row in table if (value := row.get(name)) is not None]
         if name != "n" and len(values) == len(table):
             summary[name] = statistics.fmean(values)
             summary[f"{name}_sd_over_seeds"] = statistics.stdev(values) if len(values) > 1 else None
-    return summary
-
-
-def _gathered(kept: list[tuple[int, torch.Tensor]]) -> list[tuple[int, torch.Tensor]]:
-    parts: list[list[tuple[int, torch.Tensor]]] = [kept] * dist.get_world_size()
-    dist.all_gather_object(parts, kept)
-    return [pair for part in parts for pair in part]
-
-
-def _stack(kept: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
-    if not kept:
-        return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    return torch.stack([image for _, image in sorted(kept, key=lambda pair: pair[0])])
+    return summary, dataclasses.replace(protocols[0], seed=tuple(p.seed for p in protocols))

@@ -8,15 +8,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.distributed as dist
 
-from dit.errors import InputError, check_number
 from dit.evaluation.evaluate import Evaluation
 from dit.evaluation.features import Extractor
 from dit.evaluation.images import ImageSet, open_images
-from dit.evaluation.measure import NEED_REFERENCE_FEATURES, Measured, Meter, check_metrics, compare
+from dit.evaluation.measure import NEED_REFERENCE_FEATURES, Measured, check_metrics, compare, measure_images
 from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import read_arrays
 
@@ -70,29 +67,6 @@ def evaluate_images(
         numbers = {**compare(measured, reference, metrics), "accuracy": None, "n": count}
         found.append(Evaluation(numbers, dataclasses.replace(protocol, n=count), shown, labels))
     return found[-1]._replace(subsets=tuple(found[:-1]))
-
-
-def measure_images(
-    images: ImageSet,
-    extractor: Extractor,
-    metrics: Iterable[str] = ("fd",),
-    *,
-    counts: Sequence[int] | None = None,
-    batch_size: int = 128,
-    distributed: bool = False,
-) -> list[Measured]:
-    """A set of images measured at one or several counts, with the hash of the pixels of them all."""
-    counts = [len(images)] if counts is None else list(counts)
-    check_number("evaluation.n", counts[-1], low=2, integer=True)
-    if counts[-1] > len(images):
-        raise InputError("evaluation.n", counts[-1], f"at most {len(images)}, the images there are")
-    rank, world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-    meter = Meter(extractor, metrics, counts, hashed=True, distributed=distributed)
-    edges = np.linspace(0, counts[-1], world + 1).astype(int)  # files are read front to back
-    for start in range(edges[rank], edges[rank + 1], batch_size):
-        stop = min(start + batch_size, edges[rank + 1])
-        meter.update(images.read(start, stop), np.arange(start, stop))
-    return meter.results()
 
 
 def open_reference(

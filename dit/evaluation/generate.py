@@ -14,6 +14,7 @@ from dit.errors import InputError, check_choice, check_number
 
 SEED_BLOCK = 1_000_000  # sample seeds of one sampling seed; torch's CPU generator keeps 32 bits of a seed
 LABEL_STREAM = 0x1ABE15
+PRECISIONS = ("float32", "bfloat16")
 
 
 class Generated(NamedTuple):
@@ -31,11 +32,8 @@ def generate_batches(
     labels: torch.Tensor,
     seeds: Sequence[int],
     *,
-    solver: Any,
-    grid: Any,
     batch_size: int,
-    device: str | torch.device = "cpu",
-    shape: Sequence[int] | None = None,
+    **sampling: Any,
 ) -> Iterator[Generated]:
     """Batches of images with their labels, seeds and cost; ``generate`` gives the images alone.
 
@@ -44,25 +42,18 @@ def generate_batches(
         codec: decodes unit-variance latents to uint8: ``dit.data.codec.Codec``.
         labels: (N,) int64 class of each image.
         seeds: N sample seeds; the noise of image i depends on ``seeds[i]`` alone.
-        solver: a solver of ``dit.diffusion.solvers``.
-        grid: path -> decreasing times (K+1,); one of ``dit.diffusion.grids`` with its steps bound.
         batch_size: images per network call.
-        device: where it runs.
-        shape: (C, H, W) of the latents; the network's own by default.
+        sampling: ``solver``, ``grid``, and what else ``generate_batch`` takes.
     """
-    shape = _shape(denoiser) if shape is None else shape
     check_number("evaluation.batch_size", batch_size, low=1, integer=True)
     if len(labels) != len(seeds):
         raise InputError("labels", len(labels), f"{len(seeds)}, one per seed")
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
-        with torch.no_grad():  # not inference_mode: classifier guidance differentiates inside
-            drawn = sample(denoiser, solver, grid, shape, seeds[part], labels[part].to(device), device)
-            images = codec.decode(drawn.x0)
-        yield Generated(images, labels[part], seeds[part], drawn.nfe)
+        yield generate_batch(denoiser, codec, labels[part], seeds[part], **sampling)
 
 
-def generate(
+def generate_batch(
     denoiser: Any,
     codec: Any,
     labels: torch.Tensor,
@@ -70,22 +61,36 @@ def generate(
     *,
     solver: Any,
     grid: Any,
-    batch_size: int,
     device: str | torch.device = "cpu",
     shape: Sequence[int] | None = None,
-) -> Iterator[torch.Tensor]:
+    precision: str = "float32",
+) -> Generated:
+    """One batch of images, one per seed.
+
+    Args:
+        denoiser: what is sampled, guidance already wrapped around it.
+        codec: decodes unit-variance latents to uint8; always in its own precision.
+        labels: (B,) int64 class of each image.
+        seeds: B sample seeds.
+        solver: a solver of ``dit.diffusion.solvers``.
+        grid: path -> decreasing times (K+1,); one of ``dit.diffusion.grids`` with its steps bound.
+        device: where it runs.
+        shape: (C, H, W) of the latents; the network's own by default.
+        precision: ``float32``, or ``bfloat16`` for the network's matrix products; all else is float32.
+    """
+    check_choice("evaluation.precision", precision, PRECISIONS)
+    shape = _shape(denoiser) if shape is None else shape
+    kind = torch.device(device).type
+    with torch.no_grad():  # not inference_mode: classifier guidance differentiates inside
+        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
+            drawn = sample(denoiser, solver, grid, shape, seeds, labels.to(device), device)
+        images = codec.decode(drawn.x0)
+    return Generated(images, labels, seeds, drawn.nfe)
+
+
+def generate(*arguments: Any, **sampling: Any) -> Iterator[torch.Tensor]:
     """Batches of uint8 images (b, 3, H, W), in the order of ``seeds``; arguments as ``generate_batches``."""
-    for batch in generate_batches(
-        denoiser,
-        codec,
-        labels,
-        seeds,
-        solver=solver,
-        grid=grid,
-        batch_size=batch_size,
-        device=device,
-        shape=shape,
-    ):
+    for batch in generate_batches(*arguments, **sampling):
         yield batch.images
 
 

@@ -12,9 +12,16 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from dit.errors import InputError, check_choice
-from dit.evaluation.distributed import gather_rows, reduce_statistics, sum_integers
+from dit.errors import InputError, check_choice, check_number
+from dit.evaluation.distributed import (
+    batches_in_a_row,
+    gather_rows,
+    place,
+    reduce_statistics,
+    sum_integers,
+)
 from dit.evaluation.features import Extractor, Outputs
+from dit.evaluation.images import ImageSet
 from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
 from dit.evaluation.neighbours import memorisation, precision_recall
 from dit.evaluation.statistics import Statistics, read_arrays, write_arrays
@@ -68,7 +75,7 @@ class Meter:
         extractor: makes the features.
         metrics: names of ``METRICS`` that will be asked for; rows are kept only where one needs them.
         marks: increasing numbers of images at which a result is wanted, the last being all of them. Image i
-            belongs to the results of all marks above i.
+            belongs to the results of all marks above i; those at or above the last are not counted.
         num_classes: classes of the labels; the accuracy is counted where the extractor's logits are as many.
         hashed: whether to hash the pixels, as references do.
         distributed: whether every rank of the process group holds a share of the images.
@@ -100,24 +107,23 @@ class Meter:
 
     def update(self, images: torch.Tensor, index: np.ndarray, labels: torch.Tensor | None = None) -> None:
         """Adds uint8 images (B, 3, H, W), their places ``index`` (B,) among all, and labels (B,) if known."""
-        if not len(images):
-            return
         with torch.inference_mode():
             out = self.extractor.outputs(images)
         self._allocate(out)
+        counted = index < self.marks[-1]
         segments = np.searchsorted(self.marks, index, side="right")
         right = np.zeros(len(index), bool)
         if labels is not None and out.logits is not None and out.logits.shape[1] == self.num_classes:
             right, self._judged = (out.logits.argmax(1).cpu() == labels.cpu()).numpy(), True
-        for segment in np.unique(segments):
+        for segment in np.unique(segments[counted]):
             chosen = np.flatnonzero(segments == segment)
             self._stats[segment].update(out.features[chosen])
             self._right[segment] += int(right[chosen].sum())
             if self._spatial and out.spatial is not None:
                 self._spatial[segment].update(out.spatial[chosen])
-        self._keep(out, index)
+        self._keep(out, index, np.flatnonzero(counted))
         if self.hashed:
-            self._hash_sum += images_sum(images)
+            self._hash_sum += images_sum(images[np.flatnonzero(counted)])
 
     def _allocate(self, out: Outputs) -> None:
         if not self._stats:
@@ -128,17 +134,17 @@ class Meter:
                     _refuse("sfid", self.extractor.name, "an extractor with spatial features: inception:FILE")
                 self._spatial = [Statistics(out.spatial.shape[1], made_by) for _ in self.marks]
 
-    def _keep(self, out: Outputs, index: np.ndarray) -> None:
-        self._index.append(np.asarray(index))
+    def _keep(self, out: Outputs, index: np.ndarray, counted: np.ndarray) -> None:
+        self._index.append(index[counted])
         if NEED_FEATURES & set(self.metrics):
-            self._features.append(out.features.cpu().numpy())
+            self._features.append(out.features[counted].cpu().numpy())
         if "is" in self.metrics:
             if out.logits is None:
                 _refuse("is", self.extractor.name, "an extractor with classes: inception:FILE")
-            self._logits.append(out.logits.cpu().numpy())
+            self._logits.append(out.logits[counted].cpu().numpy())
 
     def results(self) -> list[Measured]:
-        """The measured set at every mark, over all ranks; every rank must call it and have had an image."""
+        """The measured set at every mark, over all ranks; every rank must call it and have seen an image."""
         if not self._stats:
             raise InputError("images", 0, "at least one image on every process")
         stats = self._cumulated(self._stats)
@@ -176,6 +182,40 @@ class Meter:
         if self.distributed:
             return gather_rows(rows, index)
         return rows[np.argsort(index, kind="stable")]
+
+
+def measure_images(
+    images: ImageSet,
+    extractor: Extractor,
+    metrics: Iterable[str] = ("fd",),
+    *,
+    counts: Sequence[int] | None = None,
+    batch_size: int = 128,
+    distributed: bool = False,
+) -> list[Measured]:
+    """A set of images measured at one or several counts, with the hash of the pixels of them all.
+
+    Args:
+        images: read by position.
+        extractor: makes the features.
+        metrics: names of ``METRICS`` that will be asked for.
+        counts: increasing numbers of the first images; all of them by default.
+        batch_size: images at a time.
+        distributed: whether every rank of the process group calls this and measures its share.
+    """
+    counts = [len(images)] if counts is None else list(counts)
+    n = counts[-1]
+    check_number("evaluation.n", n, low=2, integer=True)
+    check_number("evaluation.batch_size", batch_size, low=1, integer=True)
+    if n > len(images):
+        raise InputError("evaluation.n", n, f"at most {len(images)}, the images there are")
+    meter = Meter(extractor, metrics, counts, hashed=True, distributed=distributed)
+    mine = list(batches_in_a_row(n, batch_size, *place(distributed)))
+    for batch in mine:
+        meter.update(images.read(batch.start, batch.stop), np.asarray(batch))
+    if not mine:  # more processes than batches
+        meter.update(images.read(0, 1), np.array([n]))
+    return meter.results()
 
 
 def compare(
@@ -216,8 +256,8 @@ def compare(
 
 
 def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The names, checked."""
-    names = tuple(metrics)
+    """The names, checked; ``fid`` is another name of ``fd``."""
+    names = tuple("fd" if name == "fid" else name for name in metrics)
     for name in names:
         check_choice("evaluation.metrics", name, METRICS)
     return names

@@ -24,7 +24,8 @@ class Protocol:
         extractor_sha256: hash of its weights.
         preprocessing: what it does to uint8 images before the network (resize, range).
         n: images measured.
-        seed: the sampling seed, from which labels and each sample's noise follow; None for images from files.
+        seed: the sampling seed, from which labels and each sample's noise follow, or those averaged over; None
+            for images from files.
         labels: ``balanced`` or ``random``; None for images from files.
         solver: solver with its settings; None for images from files.
         grid: time grid with its settings.
@@ -42,7 +43,7 @@ class Protocol:
     extractor_sha256: str
     preprocessing: str
     n: int
-    seed: int | None = None
+    seed: int | tuple[int, ...] | None = None
     labels: str | None = None
     solver: str | None = None
     grid: str | None = None
@@ -69,7 +70,9 @@ class Protocol:
         for name in record:
             if name not in known:
                 raise InputError(f"protocol.{name}", record[name], "fields: " + ", ".join(sorted(known)))
-        return cls(**record)  # type: ignore[arg-type]
+        seed = record.get("seed")
+        seed = tuple(seed) if isinstance(seed, list) else seed
+        return cls(**{**record, "seed": seed})  # type: ignore[arg-type]
 
     @property
     def hash(self) -> str:

@@ -9,8 +9,9 @@ B images of a batch, S their size, N images in all, D feature width.
 
 import hashlib
 import json
+import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,20 @@ import torch
 
 from dit.data.images import Source
 from dit.data.latents import LatentSet
+from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.features import Extractor
-from dit.evaluation.measure import NEED_FEATURES, Measured, Meter, check_metrics, images_hash, images_sum
+from dit.evaluation.measure import (
+    NEED_FEATURES,
+    Measured,
+    Meter,
+    check_metrics,
+    images_hash,
+    images_sum,
+    measure_images,
+)
 from dit.evaluation.statistics import Statistics
 
+log = logging.getLogger("dit")
 BATCH = 256
 
 
@@ -32,6 +43,7 @@ def latents_reference(
     metrics: Iterable[str] = ("fd",),
     *,
     cache: str | Path | None = None,
+    distributed: bool = False,
 ) -> Measured:
     """The real images behind a split of a latent directory, measured.
 
@@ -41,25 +53,50 @@ def latents_reference(
         extractor: makes the features.
         metrics: what the reference must serve.
         cache: a directory for the result; see ``measure_reference``.
+        distributed: whether every rank of the process group calls this and measures its share.
     """
     size = latents.manifest["image_shape"][1]
-    index = latents.source_index.tolist()
-    key = _hash({"source": source.identity(), "index": index, "image_size": size})
-    return measure_reference(source_images(source, index, size), extractor, metrics, key=key, cache=cache)
+    images = SourceImages(source, latents.source_index.tolist(), size)
+    key = _hash({"source": source.identity(), "index": images.index, "image_size": size})
+    wanted = _asked_of_references(metrics)
+    return _cached(
+        lambda: measure_images(images, extractor, wanted, batch_size=BATCH, distributed=distributed)[0],
+        _cache_path(cache, key, extractor, wanted),
+        distributed,
+    )
+
+
+class SourceImages:
+    """Images of a source, decoded and resized, readable by position.
+
+    Args:
+        source: where they are.
+        index: their places in it.
+        image_size: S.
+    """
+
+    def __init__(self, source: Source, index: Sequence[int], image_size: int) -> None:
+        self.source, self.index, self.image_size = source, index, image_size
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """Images start..stop-1, uint8 (B, 3, S, S)."""
+        pixels = [
+            self.source.pixels(self.source.content(position), self.image_size)
+            for position in self.index[start:stop]
+        ]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
 def source_images(
-    source: Source, index: Iterable[int], image_size: int, batch_size: int = BATCH
+    source: Source, index: Sequence[int], image_size: int, batch_size: int = BATCH
 ) -> Iterator[torch.Tensor]:
     """The source's images at ``index``, decoded and resized: batches of uint8 (B, 3, S, S)."""
-    pending: list[np.ndarray] = []
-    for position in index:
-        pending.append(source.pixels(source.content(position), image_size))
-        if len(pending) == batch_size:
-            yield _stack(pending)
-            pending = []
-    if pending:
-        yield _stack(pending)
+    images = SourceImages(source, index, image_size)
+    for start in range(0, len(images), batch_size):
+        yield images.read(start, start + batch_size)
 
 
 def reference_statistics(
@@ -92,32 +129,47 @@ def measure_reference(
         cache: a directory; a file there is reused only where the hash of key, extractor and preprocessing
             agrees.
     """
-    metrics = check_metrics(metrics)
+    wanted = _asked_of_references(metrics)
     if isinstance(images, torch.Tensor):
         key = images_hash(images_sum(images), len(images)) if key is None else key
         images = images.split(BATCH)
-    path = None
-    if cache is not None and key is not None:
-        keeps = [
-            need for need, names in (("features", NEED_FEATURES), ("spatial", {"sfid"})) if names & {*metrics}
-        ]
-        path = Path(cache) / f"statistics-{_hash({**extractor.metadata(), 'key': key, 'keeps': keeps})}.npz"
-        if path.is_file():
-            return Measured.load(path)
-    wanted = [name for name in metrics if name != "is"]  # the Inception score asks nothing of a reference
-    meter = Meter(extractor, wanted, [sys.maxsize], hashed=True)
-    count = 0
-    for batch in images:
-        meter.update(batch, np.arange(count, count + len(batch)))
-        count += len(batch)
-    measured = meter.results()[0]
-    if path is not None:
-        measured.save(path)
+
+    def measure() -> Measured:
+        meter = Meter(extractor, wanted, [sys.maxsize], hashed=True)
+        count = 0
+        for batch in images:
+            meter.update(batch, np.arange(count, count + len(batch)))
+            count += len(batch)
+        return meter.results()[0]
+
+    return _cached(measure, None if key is None else _cache_path(cache, key, extractor, wanted))
+
+
+def _asked_of_references(metrics: Iterable[str]) -> list[str]:
+    return [name for name in check_metrics(metrics) if name != "is"]  # which compares with nothing
+
+
+def _cache_path(
+    cache: str | Path | None, key: str, extractor: Extractor, metrics: Iterable[str]
+) -> Path | None:
+    if cache is None:
+        return None
+    needs = {"features": NEED_FEATURES, "spatial": {"sfid"}}
+    keeps = [name for name, by in needs.items() if by & {*metrics}]
+    return Path(cache) / f"statistics-{_hash({**extractor.metadata(), 'key': key, 'keeps': keeps})}.npz"
+
+
+def _cached(measure: Callable[[], Measured], path: Path | None, distributed: bool = False) -> Measured:
+    """What the file holds, or what is measured now, by all ranks alike, and left there by the first."""
+    if path is not None and (rank_zero_says(path.is_file()) if distributed else path.is_file()):
+        return Measured.load(path)
+    measured = measure()
+    if path is not None and place(distributed)[0] == 0:
+        try:
+            measured.save(path)
+        except OSError as error:  # shared data are often read-only: slower next time, no worse
+            log.warning("%s: statistics are not kept (%s)", path, error.strerror)
     return measured
-
-
-def _stack(images: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def _hash(record: dict[str, object]) -> str:

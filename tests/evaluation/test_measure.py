@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from dit.evaluation.evaluate import evaluate_samples, over_seeds
 from dit.evaluation.features import Extractor, Outputs, load_extractor
 from dit.evaluation.measure import METRICS, Measured, Meter, compare, images_hash, images_sum
 from dit.evaluation.metrics import frechet_distance
+from dit.evaluation.protocol import Protocol
 from dit.evaluation.reference import measure_reference
 from dit.evaluation.statistics import Statistics
 
@@ -98,7 +101,7 @@ def test_metrics_the_extractor_cannot_give_are_refused_at_the_first_image(images
     with pytest.raises(InputError, match="spatial features"):
         meter.update(images, np.arange(300))
     with pytest.raises(InputError, match=r"evaluation\.metrics.*fid"):
-        Meter(Pooled(), ("fid",), [10])
+        Meter(Pooled(), ("fidelity",), [10])
     with pytest.raises(InputError, match="increasing"):
         Meter(Pooled(), ("fd",), [10, 5])
     with pytest.raises(InputError, match="at least one image"):
@@ -145,13 +148,17 @@ def test_seeds_are_summarised_by_mean_and_sd(denoiser, codec, sampling, images) 
     ]
     values = [run.metrics["frechet_distance"] for run in runs]
     assert len(set(values)) == 3
-    summary = over_seeds(runs)
+    summary, protocol = over_seeds([(run.metrics, run.protocol) for run in runs])
+    assert (
+        protocol.seed == (0, 1, 2)
+        and Protocol.from_dict(json.loads(json.dumps(protocol.as_dict()))) == protocol
+    )
     assert summary["frechet_distance"] == pytest.approx(np.mean(values))
     assert summary["frechet_distance_sd_over_seeds"] == pytest.approx(np.std(values, ddof=1))
     assert summary["seeds"] == 3 and summary["n"] == 60
     other = evaluate_samples(denoiser, codec, Pooled(), reference, n=60, labels="random", **sampling)
     with pytest.raises(InputError, match=r"protocol\.labels"):
-        over_seeds([runs[0], other])
+        over_seeds([(run.metrics, run.protocol) for run in (runs[0], other)])
 
 
 def test_statistics_alone_are_a_reference(images) -> None:
