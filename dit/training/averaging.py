@@ -1,20 +1,21 @@
 """Averages of the weights along the training path.
 
 Several profiles may be followed at once; each is a shadow copy of the parameters, updated in place after every
-optimizer step with one fused multi-tensor operation (works on the local shards of DTensors as well).
+optimizer step with one fused multi-tensor operation. Of a sharded network each rank averages its own pieces.
 """
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
-from dit.errors import check_number
+from dit.errors import InputError, check_number
 
 
 class Profile(Protocol):
@@ -77,38 +78,49 @@ class Power:
 class Averages:
     """Shadow copies of a network's parameters, one set per profile.
 
+    Built once the parameters are where they will be trained, on their device and sharded: the copies are alike, and
+    every later step works on each rank's own pieces, without a word between ranks.
+
     Args:
         network: the module to follow; buffers are not averaged.
         profiles: name -> profile; ``raw`` is the network itself and is not a name.
     """
 
     def __init__(self, network: nn.Module, profiles: Mapping[str, Profile]) -> None:
+        if "raw" in profiles:
+            raise InputError("averages", "raw", "another name", "raw is the network itself.")
         self.profiles = dict(profiles)
-        parameters = dict(network.named_parameters())
+        self._parameters = dict(
+            network.named_parameters()
+        )  # once: asking costs more than averaging a small network
         self.shadows: dict[str, dict[str, torch.Tensor]] = {
-            name: {key: value.detach().clone() for key, value in parameters.items()} for name in self.profiles
+            name: {key: value.detach().clone() for key, value in self._parameters.items()}
+            for name in self.profiles
         }
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int, batch_size: int) -> None:
         """Moves every average towards the weights after optimizer step ``step`` (counted from 1)."""
-        parameters = dict(network.named_parameters())
+        weights = _local(self._parameters.values())
         for name, profile in self.profiles.items():
-            shadow = self.shadows[name]
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage] - no public name yet
-                list(shadow.values()),
-                [parameters[key].detach() for key in shadow],
-                1 - profile.decay(step, batch_size),
+                _local(self.shadows[name].values()), weights, 1 - profile.decay(step, batch_size)
             )
 
     @contextmanager
     def applied(self, network: nn.Module, name: str) -> Iterator[None]:
-        """The network with the weights of average ``name`` (``raw``: as it is) for the length of a with-block."""
+        """The network with the weights of average ``name`` (``raw``: as it is) for the length of a with-block.
+
+        Not for a sharded network: what a forward call gathers there is not what its parameters point to.
+        """
         if name == "raw":
             yield
             return
-        parameters, shadow = dict(network.named_parameters()), self.shadows[name]
+        parameters, shadow = self._parameters, self.shadows[name]
         kept = {key: parameter.data for key, parameter in parameters.items()}
+        assert not any(isinstance(value, DTensor) for value in kept.values()), (
+            "read a sharded network by a copy"
+        )
         try:
             for key, parameter in parameters.items():
                 parameter.data = shadow[key]
@@ -116,3 +128,8 @@ class Averages:
         finally:
             for key, parameter in parameters.items():
                 parameter.data = kept[key]
+
+
+def _local(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """This rank's pieces of tensors, sharded or not; the dispatch of DTensors would cost more than the average."""
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -30,6 +31,17 @@ def inverse_sqrt_width(lr: float, width: int, base_width: int) -> float:
 LEARNING_RATE_RULES: dict[str, Callable[[float, int, int], float]] = {
     rule.__name__: rule for rule in (constant, inverse_width, inverse_sqrt_width)
 }
+
+
+class Optimizer(Protocol):
+    """The settings of an optimizer; every group that it builds carries ``lr_multiplier``."""
+
+    @property
+    def lr_rule(self) -> str: ...
+
+    def learning_rate(self, width: int) -> float: ...
+
+    def build(self, network: DiT) -> torch.optim.Optimizer: ...
 
 
 @dataclass(frozen=True)
