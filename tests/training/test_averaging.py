@@ -1,8 +1,16 @@
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from dit.errors import InputError
+from dit.network.dit import DiT
+from dit.network.presets import ladder
 from dit.training.averaging import Averages, Constant, Power
 
 
@@ -49,3 +57,53 @@ def test_applied_puts_the_weights_back_even_after_an_error():
 def test_a_width_that_no_power_has_is_refused(bad):
     with pytest.raises(InputError, match=r"averages\.sigma_rel"):
         Power(bad)
+
+
+def test_raw_is_not_the_name_of_an_average():
+    with pytest.raises(InputError, match="raw"):
+        Averages(nn.Linear(1, 1), {"raw": Power(0.1)})
+
+
+def trained(network, averages, share):
+    """Averages after five steps of gradient descent, whole; each process takes its share of the batch."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(1, 6):
+        x, t = torch.randn(4, 3, 8, 8, generator=generator), 1000 * torch.rand(4, generator=generator)
+        y = torch.randint(0, 10, (4,), generator=generator)
+        network(x[share], t[share], y[share]).sub(x[share]).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        averages.update(network, step, 4)
+    return {
+        (profile, name): value.full_tensor() if isinstance(value, DTensor) else value
+        for profile, shadow in averages.shadows.items()
+        for name, value in shadow.items()
+    }
+
+
+PROFILES = {"narrow": Power(0.05), "wide": Power(0.1), "fixed": Constant(20)}
+
+
+def sharded(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
+    network = DiT(ladder(32, aspect=16, head_dim=16), (3, 8, 8), 10)
+    mesh = init_device_mesh("cpu", (world,))
+    for block in network.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    found = trained(network, Averages(network, PROFILES), slice(2 * rank, 2 * rank + 2))
+    if rank == 0:
+        torch.save(found, Path(folder, "found.pt"))
+    dist.destroy_process_group()
+
+
+def test_averages_of_two_processes_are_those_of_one(tmp_path):
+    torch.multiprocessing.spawn(sharded, args=(2, str(tmp_path)), nprocs=2)
+    found = torch.load(tmp_path / "found.pt")
+    network = DiT(ladder(32, aspect=16, head_dim=16), (3, 8, 8), 10)
+    expected = trained(network, Averages(network, PROFILES), slice(None))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=0, atol=1e-6), key
