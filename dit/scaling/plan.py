@@ -6,17 +6,22 @@ images: too few, and the warm-up and the step size show; too many, and the run r
 Imports no torch.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from dit.errors import InputError, check_number
 from dit.network.counting import Counts
+from dit.scaling.fit.points import Points
+from dit.scaling.forecast import Expectation, Outlook, forecast
+from dit.scaling.price import Price
 
 LARGEST_MISS = 0.01  # |C_actual / C - 1| of any planned reading
 WARMUP_SHARE = 20  # no budget is read before this many times the warm-up
-FEWEST_SIZES = 5  # per budget, for a parabola whose minimum means something
-MOST_EPOCHS = 10  # beyond it, repeated data begins to matter
+WIDEST = 16384  # of the widths that are looked at where widths are chosen
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,12 @@ class Grid:
     Args:
         name: of the study.
         budgets_flops: training compute of each budget, ascending.
-        widths: network widths, ascending.
+        widths: network widths, ascending; empty: chosen around the expected best sizes.
         min_images: a width serves no budget at which it would see fewer images than this.
         max_images: nor one at which it would see more.
         seeds: repetitions of every run.
-        flops_per_second: assumed rate of one job, for the price.
+        sizes: of chosen widths, how many serve each budget.
+        span: of chosen widths, the largest over the smallest size of a budget.
     """
 
     name: str
@@ -39,12 +45,13 @@ class Grid:
     min_images: int
     max_images: int
     seeds: Sequence[int] = (0,)
-    flops_per_second: float = 4e10
+    sizes: int = 7
+    span: float = 16.0
 
     def __post_init__(self) -> None:
         for key in ("budgets_flops", "widths", "seeds"):
             values = getattr(self, key)
-            if not isinstance(values, (list, tuple)) or not values:
+            if not isinstance(values, (list, tuple)) or not (values or key == "widths"):
                 raise InputError(f"study.{key}", values, "a list of at least one number")
             for value in values:
                 low = {"low": 0} if key == "seeds" else {"above": 0}
@@ -53,7 +60,8 @@ class Grid:
                 raise InputError(f"study.{key}", list(values), "ascending numbers, each once")
         check_number("study.min_images", self.min_images, low=1, integer=True)
         check_number("study.max_images", self.max_images, low=self.min_images, integer=True)
-        check_number("study.flops_per_second", self.flops_per_second, above=0)
+        check_number("study.sizes", self.sizes, low=2, integer=True)
+        check_number("study.span", self.span, above=1.0)
 
 
 @dataclass(frozen=True)
@@ -94,36 +102,94 @@ class PlannedRun:
             f"read_at_flops=[{budgets}]",
         ]
 
+    def as_dict(self, price: Price | None, n_train: int | None) -> dict[str, Any]:
+        """The run as JSON values."""
+        return {
+            "name": self.name,
+            "width": self.width,
+            "seed": self.seed,
+            "n_params_total": self.counts.n_params_total,
+            "macs_per_image": self.counts.macs_per_image,
+            "macs_per_token": self.counts.macs_per_token,
+            "train_flops_per_image": self.counts.train_flops_per_image,
+            "readings": [vars(reading) for reading in self.readings],
+            "flops": self.flops,
+            "gpu_hours": price.device_hours(self.flops) if price else None,
+            "epochs": self.readings[-1].images / n_train if n_train else None,
+            "overrides": self.overrides(),
+        }
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a study, and what is questionable about them."""
+    """The runs of a study, their price, what they will tell, and what is questionable about them.
+
+    Args:
+        grid: what was asked for, with its widths.
+        runs: the runs.
+        n_train: training images; None where unknown.
+        price: None where no rate is known.
+        expected: the law that the plan is judged by; None without an outlook.
+        forecast: see ``dit.scaling.forecast``.
+        warnings: in words.
+    """
 
     grid: Grid
     runs: tuple[PlannedRun, ...]
-    warnings: tuple[str, ...]
     n_train: int | None
+    price: Price | None = None
+    expected: Expectation | None = None
+    forecast: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def flops(self) -> float:
         """Training compute of all runs."""
         return sum(run.flops for run in self.runs)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image."""
+        return self.runs[0].counts.tokens
+
+    def sizes(self, budget: float) -> list[float]:
+        """Sizes that are read at a budget, in multiply-adds per token, rising."""
+        return sorted({run.counts.macs_per_token for run in self.runs if budget in _budgets(run)})
+
+    def points(self) -> Points:
+        """The readings as points of a fit; their losses are 1."""
+        rows = [(run, reading) for run in self.runs for reading in run.readings]
+        columns = {
+            "n": [run.counts.macs_per_token for run, _ in rows],
+            "d": [reading.images for _, reading in rows],
+            "c": [reading.flops for _, reading in rows],
+            "budget": [reading.budget_flops for _, reading in rows],
+        }
+        arrays = {name: np.array(values, float) for name, values in columns.items()}
+        return Points(np.ones(len(rows)), run=np.array([run.name for run, _ in rows]), **arrays)
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
         return {
             "study": self.grid.name,
             "budgets_flops": list(self.grid.budgets_flops),
-            "runs": [_run_dict(run, self) for run in self.runs],
+            "runs": [run.as_dict(self.price, self.n_train) for run in self.runs],
             "total_flops": self.flops,
-            "total_hours": self.flops / self.grid.flops_per_second / 3600,
-            "assumed_flops_per_second": self.grid.flops_per_second,
+            "cost": self.price.of(self.flops) if self.price else None,
+            "forecast": self.forecast,
             "warnings": list(self.warnings),
         }
 
 
 def make_plan(
-    grid: Grid, count: Callable[[int], Counts], batch_size: int, warmup_images: int, n_train: int | None
+    grid: Grid,
+    count: Callable[[int], Counts],
+    batch_size: int,
+    warmup_images: int,
+    n_train: int | None,
+    price: Price | None = None,
+    outlook: Outlook | None = None,
+    width_step: int | None = None,
 ) -> Plan:
     """The runs that a grid asks for.
 
@@ -133,10 +199,16 @@ def make_plan(
         batch_size: images per step; a reading is a whole number of steps.
         warmup_images: of the learning rate.
         n_train: training images, for the number of epochs; None where unknown.
+        price: of compute.
+        outlook: what the plan is judged by; None for no forecast.
+        width_step: the step of the ladder that widths are chosen from; None where there is no ladder.
 
     Raises:
-        InputError: no width serves any budget, or the window lets budgets be read inside the warm-up.
+        InputError: no width serves any budget, the window lets budgets be read inside the warm-up, or no budget has
+            its expected best size inside its row.
     """
+    from dit.scaling.doubts import doubts
+
     if grid.min_images < WARMUP_SHARE * warmup_images:
         raise InputError(
             "study.min_images",
@@ -144,10 +216,14 @@ def make_plan(
             f"at least {WARMUP_SHARE} x warmup_images = {WARMUP_SHARE * warmup_images}",
             "Shorten warmup_images or raise study.min_images.",
         )
+    expected, chosen = None, not grid.widths
+    if chosen:
+        expected = _located(outlook, count, width_step)
+        grid = replace(grid, widths=_choose_widths(grid, count, width_step or 0, expected))
     runs, warnings = [], []
     for width in grid.widths:
         counts = count(width)
-        readings = _readings(grid, counts.train_flops_per_image, batch_size, width, warnings)
+        readings = _readings(grid, counts, batch_size, width, expected if chosen else None, warnings)
         for seed in grid.seeds if readings else ():
             name = f"w{width:04d}" + (f"-s{seed}" if len(grid.seeds) > 1 else "")
             runs.append(PlannedRun(name, width, seed, counts, readings))
@@ -160,20 +236,54 @@ def make_plan(
             f"budgets that some width reaches with {grid.min_images} to {grid.max_images} images",
             "Widen study.min_images..study.max_images or change study.widths.",
         )
-    warnings += _grid_warnings(grid, runs, n_train)
-    return Plan(grid, tuple(runs), tuple(warnings), n_train)
+    plan = Plan(grid, tuple(runs), n_train, price)
+    if outlook is not None:
+        expected = expected or outlook.expectation(plan.tokens, _centre(plan))
+        plan = replace(plan, expected=expected, forecast=forecast(plan.points(), expected))
+    return replace(plan, warnings=(*warnings, *doubts(plan)))
+
+
+def _located(outlook: Outlook | None, count: Callable[[int], Counts], width_step: int | None) -> Expectation:
+    """The expectation that widths are chosen around."""
+    if outlook is None or not outlook.is_located:
+        raise InputError(
+            "study.widths", [], "widths, or where the best size is expected",
+            "Set study.surface.n_opt and study.surface.at_flops, or study.pilot, to have widths chosen.",
+        )  # fmt: skip
+    if width_step is None:
+        raise InputError("study.widths", [], "widths", "They are chosen with network=ladder only.")
+    return outlook.expectation(count(width_step).tokens)
+
+
+def _choose_widths(grid: Grid, count: Callable[[int], Counts], step: int, expected: Expectation) -> list[int]:
+    """Widths of the ladder nearest to sizes evenly spaced in ln N over all rows."""
+    law, half = expected.law, math.sqrt(grid.span)
+    low, high = (float(law.n_opt(c)) for c in (grid.budgets_flops[0], grid.budgets_flops[-1]))
+    low, high = low / half, high * half
+    widths, logs = [], []
+    for width in range(step, WIDEST + 1, step):
+        widths.append(width)
+        logs.append(math.log(count(width).macs_per_token))
+        if logs[-1] > math.log(high):
+            break
+    number = 1 + math.ceil(math.log(high / low) / math.log(grid.span) * (grid.sizes - 1) - 1e-9)
+    targets = np.linspace(math.log(low), math.log(high), number)
+    return sorted({widths[int(np.argmin(np.abs(np.array(logs) - target)))] for target in targets})
 
 
 def _readings(
-    grid: Grid, flops_per_image: float, batch_size: int, width: int, warnings: list[str]
+    grid: Grid, counts: Counts, batch_size: int, width: int, row: Expectation | None, warnings: list[str]
 ) -> tuple[Reading, ...]:
+    """The budgets that a width serves; ``row`` keeps each budget's sizes within ``grid.span`` of each other."""
     readings = []
     for budget in grid.budgets_flops:
-        steps = round(budget / (flops_per_image * batch_size))
+        steps = round(budget / (counts.train_flops_per_image * batch_size))
         images = steps * batch_size
-        if not grid.min_images <= images <= grid.max_images:
+        if not grid.min_images <= images <= grid.max_images or (
+            row and not _in_row(grid, counts, budget, row)
+        ):
             continue
-        flops = images * flops_per_image
+        flops = images * counts.train_flops_per_image
         if abs(flops / budget - 1) > LARGEST_MISS:
             warnings.append(
                 f"width {width} misses {budget:.3g} FLOPs by over 1 % at batch {batch_size}: not read there"
@@ -183,37 +293,19 @@ def _readings(
     return tuple(readings)
 
 
-def _grid_warnings(grid: Grid, runs: Sequence[PlannedRun], n_train: int | None) -> list[str]:
-    warnings = []
-    for budget in grid.budgets_flops:
-        served = [run for run in runs if any(reading.budget_flops == budget for reading in run.readings)]
-        sizes = sorted({run.width for run in served})
-        if len(sizes) < FEWEST_SIZES:
-            warnings.append(
-                f"budget {budget:.3g}: {len(sizes)} sizes ({', '.join(map(str, sizes)) or 'none'}); "
-                f"{FEWEST_SIZES} or more make a trustworthy minimum"
-            )
-    if n_train:
-        epochs = max(run.readings[-1].images for run in runs) / n_train
-        if epochs > MOST_EPOCHS:
-            warnings.append(
-                f"up to {epochs:.0f} epochs over {n_train} images: the fits hold for this data set repeated, "
-                "not for fresh data"
-            )
-    return warnings
+def _in_row(grid: Grid, counts: Counts, budget: float, expected: Expectation) -> bool:
+    """Within half the span of the best size, and half a step more: widths of a ladder lie beside their targets."""
+    half = 0.5 * math.log(grid.span) * (1 + 1 / (grid.sizes - 1))
+    return abs(math.log(counts.macs_per_token / float(expected.law.n_opt(budget)))) <= half
 
 
-def _run_dict(run: PlannedRun, plan: Plan) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "width": run.width,
-        "seed": run.seed,
-        "n_params_total": run.counts.n_params_total,
-        "macs_per_image": run.counts.macs_per_image,
-        "train_flops_per_image": run.counts.train_flops_per_image,
-        "readings": [vars(reading) for reading in run.readings],
-        "flops": run.flops,
-        "hours": run.flops / plan.grid.flops_per_second / 3600,
-        "epochs": run.readings[-1].images / plan.n_train if plan.n_train else None,
-        "overrides": run.overrides(),
-    }
+def _budgets(run: PlannedRun) -> list[float]:
+    return [reading.budget_flops for reading in run.readings]
+
+
+def _centre(plan: Plan) -> tuple[float, float]:
+    """The middle of the grid in ln N and ln C."""
+    rows = [(budget, plan.sizes(budget)) for budget in plan.grid.budgets_flops if plan.sizes(budget)]
+    middles = [0.5 * math.log(sizes[0] * sizes[-1]) for _, sizes in rows]
+    flops = [math.log(budget) for budget, _ in rows]
+    return math.exp(sum(middles) / len(rows)), math.exp(sum(flops) / len(rows))

@@ -5,6 +5,7 @@ Functions that a plan needs import no torch; those that do say so in their first
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from dit.data.manifest import manifest_hash, read_manifest
 from dit.errors import InputError, check_number
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts, count
+from dit.scaling.forecast import Outlook, Surface
 from dit.scaling.plan import Grid, Plan, make_plan
+from dit.scaling.price import Price, budgets_in_flops, make_price
 from dit.verbs.app import instantiate
 
 if TYPE_CHECKING:
@@ -69,15 +72,20 @@ def grid(cfg: DictConfig) -> Grid:
     study = cfg.study
     if study.name is None:
         raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
-    numbers = OmegaConf.to_container(study, resolve=True)
-    assert isinstance(numbers, dict)
-    keys = ("name", "budgets_flops", "widths", "min_images", "max_images", "seeds", "flops_per_second")
-    return Grid(**{key: numbers[key] for key in keys})  # type: ignore[arg-type]
+    numbers: Any = OmegaConf.to_container(study, resolve=True)
+    budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], price(cfg))
+    keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span")
+    return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
+
+
+def price(cfg: DictConfig) -> Price | None:
+    """The rate at which a study computes; None where nothing says it."""
+    return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
 
 
 def plan(cfg: DictConfig, grid: Grid) -> Plan:
     """The runs of a study."""
-    shape, num_classes, n_train = data_facts(cfg)
+    shape, num_classes, n_train = plan_facts(cfg)
     factor = 2 if cfg.objective.get("learned_variance") else 1
 
     def count_width(width: int) -> Counts:
@@ -85,7 +93,23 @@ def plan(cfg: DictConfig, grid: Grid) -> Plan:
 
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
     check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
-    return make_plan(grid, count_width, cfg.batch_size, cfg.warmup_images, n_train)
+    noise: Any = {key: cfg.study[key] for key in ("loss_noise", "run_noise", "pilot")}
+    outlook = Outlook(Surface(**cfg.study.surface), **noise)
+    ladder = [cfg.network.get(key) for key in ("aspect", "head_dim")]
+    step = None if None in ladder else math.lcm(*ladder)
+    return make_plan(grid, count_width, cfg.batch_size, cfg.warmup_images, n_train, price(cfg), outlook, step)
+
+
+def plan_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
+    """``data_facts``, or what the study says of data that are not there yet."""
+    said = cfg.study.data
+    if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
+        return data_facts(cfg)
+    check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
+    if said.n_train is not None:
+        check_number("study.data.n_train", said.n_train, low=1, integer=True)
+    shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
+    return shape, said.num_classes, said.n_train
 
 
 def study_directory(cfg: DictConfig) -> Path:

@@ -1,11 +1,12 @@
-"""``dit plan``: the runs that a study would make, and what they would cost."""
+"""``dit plan``: the runs that a study would make, what they would cost, and what they would tell."""
 
 from typing import Any
 
 from omegaconf import DictConfig
 
 from dit.verbs import building
-from dit.verbs.app import console, hydra_app, show
+from dit.verbs.app import hydra_app, show
+from dit.verbs.tables import align
 
 
 def task(cfg: DictConfig) -> None:
@@ -17,34 +18,56 @@ app = hydra_app("plan")(task)
 
 
 def _print(plan: dict[str, Any]) -> None:
-    from rich.table import Table
-
     budgets = plan["budgets_flops"]
-    table = Table(title=f"study {plan['study']}: images at each budget", title_justify="left")
-    for heading in (
-        "run",
-        "params",
-        "MACs/image",
-        *(f"{budget:.3g} FLOPs" for budget in budgets),
-        "epochs",
-        "hours",
-    ):
-        table.add_column(heading, justify="right")
-    for run in plan["runs"]:
-        images = {reading["budget_flops"]: f"{reading['images']:,}" for reading in run["readings"]}
-        epochs = "-" if run["epochs"] is None else f"{run['epochs']:.1f}"
-        table.add_row(
-            run["name"],
-            f"{run['n_params_total']:,}",
-            f"{run['macs_per_image']:.3g}",
-            *(images.get(budget, "") for budget in budgets),
-            epochs,
-            f"{run['hours']:.3g}",
-        )
-    console().print(table)
-    console().print(
-        f"total {plan['total_flops']:.3g} training FLOPs, {plan['total_hours']:.3g} hours of one job at an assumed "
-        f"{plan['assumed_flops_per_second']:.3g} FLOP/s (study.flops_per_second); encoding and sampling not counted"
-    )
+    print(f"study {plan['study']}: images at each budget (FLOPs)")
+    heads = ("run", "params", "MACs/token", *(f"{budget:.3g}" for budget in budgets), "epochs", "GPU-hours")
+    rows = [heads, *(_row(run, budgets) for run in plan["runs"])]
+    print(align(rows, right=range(1, len(heads))))
+    print()
+    print(_cost(plan))
+    for line in _forecast(plan["forecast"]):
+        print(line)
     for warning in plan["warnings"]:
-        console().print(f"warning: {warning}")
+        print(f"warning: {warning}")
+
+
+def _row(run: dict[str, Any], budgets: list[float]) -> tuple[str, ...]:
+    images = {reading["budget_flops"]: f"{reading['images']:,}" for reading in run["readings"]}
+    return (
+        run["name"],
+        f"{run['n_params_total']:,}",
+        f"{run['macs_per_token']:.3g}",
+        *(images.get(budget, "") for budget in budgets),
+        "-" if run["epochs"] is None else f"{run['epochs']:.1f}",
+        "-" if run["gpu_hours"] is None else f"{run['gpu_hours']:.3g}",
+    )
+
+
+def _cost(plan: dict[str, Any]) -> str:
+    total, cost = f"total {plan['total_flops']:.3g} training FLOPs in {len(plan['runs'])} runs", plan["cost"]
+    if cost is None:
+        return total + "; no price: set study.hardware and study.mfu, or study.flops_per_second"
+    busy = f"{cost['days']:.3g} days of {cost['devices']} busy device{'s' if cost['devices'] > 1 else ''}"
+    return (
+        f"{total}: {cost['gpu_hours']:.3g} GPU-hours, {busy} ({cost['rate']}); encoding, evaluation and sampling "
+        "not counted"
+    )
+
+
+def _forecast(found: dict[str, Any]) -> list[str]:
+    """The predicted standard deviations, and what they stand on."""
+    parts = []
+    for name, label in (("additive", "additive law"), ("isoflop", "isoFLOP minima")):
+        if found[name] is not None:
+            parts.append(f"{found[name]['sd_a']:.2g} by {label}")
+    if not parts:
+        return []
+    lines = [f"predicted standard deviation of the exponent of N*: {', '.join(parts)}"]
+    if found["additive"] is not None:
+        one = found["additive"]
+        lines.append(
+            f"  of alpha {one['sd_alpha']:.2g}, of beta {one['sd_beta']:.2g}, of L* at ten times the largest budget "
+            f"{one['sd_loss_beyond']:.2%}"
+        )
+    noise = f"noise {found['loss_noise']:.2%} of a reading and {found['run_noise']:.2%} of a run"
+    return [*lines, f"  at {noise}; {found['source']}"]
