@@ -75,15 +75,9 @@ class World:
         if device_type == "cuda":
             torch.cuda.set_device(self.local_rank)
         backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-        if self.size == 1:
-            store: Any = torch.distributed.HashStore()
-        else:
-            host, port = _rendezvous(environment)
-            # torchrun's agent holds the store already; otherwise rank 0 does
-            agent = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-            store = torch.distributed.TCPStore(host, port, self.size, self.rank == 0 and not agent, PATIENCE)
+        host, port = ("127.0.0.1", _free_port()) if self.size == 1 else _rendezvous(environment)
         torch.distributed.init_process_group(
-            backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE
+            backend, f"tcp://{host}:{port}", rank=self.rank, world_size=self.size, timeout=PATIENCE
         )
 
 
@@ -153,7 +147,7 @@ def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> int:
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent ends, however it ends: no orphan goes on writing (Linux only)."""
+    """Has the kernel kill this process when its parent ends, however it ends (Linux): no orphan goes on writing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -168,7 +162,7 @@ def _rank(environment: dict[str, str], work: Callable[..., None], arguments: tup
 
 
 def _rendezvous(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Host and port of rank 0: what the launcher says, or in a SLURM step its first node and a port of the job's own."""
+    """Host and port of rank 0: what the launcher says; in a SLURM step its first node, and a port of its own."""
     if "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
         return environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
     nodes = environment["SLURM_STEP_NODELIST"]

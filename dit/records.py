@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-KINDS = ("run", "train", "validation", "samples")
+KINDS = ("run", "train", "validation", "samples", "event")
 
 
 class RecordWriter:

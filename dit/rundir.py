@@ -3,6 +3,7 @@
     config.yaml       the resolved configuration
     environment.json  versions, git commit, configuration hash
     records.jsonl     what was found (dit/records.py); the truth
+    owner.json        which process may write here: host, process, SLURM job and how often that was restarted
     status.json       running | done | failed | stopped, clock, heartbeat; replaced whole, never edited
     log.txt           lines for people
     checkpoints/  samples/
@@ -21,11 +22,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dit.errors import InputError
+from dit.slurm import SlurmJob
 
 STATES = ("running", "done", "failed", "stopped")
+TAKEOVER_SECONDS = 30  # that a newer copy of a job waits for the older one to let go
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,28 +74,21 @@ def is_done(path: Path, config_hash: str) -> bool:
 class RunDirectory:
     """The directory of one run, held by one process at a time.
 
+    SLURM may begin a job again while its first copy lives on (a node that lost touch). Then the newer copy takes the
+    directory over, and the older one, which asks ``is_owner`` before it writes, finds that it may not.
+
     Args:
         path: where it lies; made where missing.
         config_hash: what the run was asked to do, as one hash.
         config_yaml: the same as text, for people.
+        job: the SLURM job that this process belongs to, if any.
 
     Raises:
         InputError: it cannot be written, another process holds it, or it belongs to a run of another configuration.
     """
 
-    def __init__(self, path: Path, config_hash: str, config_yaml: str) -> None:
+    def __init__(self, path: Path, config_hash: str, config_yaml: str, job: SlurmJob | None = None) -> None:
         self.path = make_directory("run_dir", path)
-        self._lock = (self.path / ".lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
-        except OSError as error:
-            owner = self.status() or {}
-            raise InputError(
-                "run_dir",
-                str(path),
-                "a directory that no other process is using",
-                f"Process {owner.get('pid')} on {owner.get('host')} holds it.",
-            ) from error
         known = read_json(self.path / "environment.json")
         if known is not None and known["config_hash"] != config_hash:
             raise InputError(
@@ -101,9 +97,53 @@ class RunDirectory:
                 "a new directory, or the configuration it was begun with (config.yaml in it)",
                 "Name another run_dir, or undo the change to resume.",
             )
+        self._token = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "begun": time.time(),
+            "job": job.job_id if job else None,
+            "restart_count": job.restart_count if job else 0,
+        }
+        self._lock = (self.path / ".lock").open("a+")
+        self._take()
         if known is None:
             (self.path / "config.yaml").write_text(config_yaml)
             write_json(self.path / "environment.json", {"config_hash": config_hash, **environment()})
+
+    def _take(self) -> None:
+        """Becomes the owner: of a free directory, or in place of an older copy of the same SLURM job."""
+        owner = read_json(self.path / "owner.json") or {}
+        same_job = owner.get("job") is not None and owner["job"] == self._token["job"]
+        newer = owner["restart_count"] - self._token["restart_count"] if same_job else 0
+        if newer > 0:
+            self._refuse(owner, "It is a newer copy of this job.")
+        if not self._lock_it() and newer == 0:
+            self._refuse(owner, "Stop that process first.")
+        write_json(self.path / "owner.json", self._token)
+        deadline = time.monotonic() + TAKEOVER_SECONDS
+        while newer and not self._lock_it() and time.monotonic() < deadline:
+            time.sleep(
+                0.2
+            )  # the older copy lets go when it next looks; hanging, it will look before it writes
+
+    def _lock_it(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
+        except OSError:
+            return False
+        return True
+
+    def _refuse(self, owner: dict[str, Any], remedy: str) -> NoReturn:
+        raise InputError(
+            "run_dir",
+            str(self.path),
+            "a directory that no other process is using",
+            f"Process {owner.get('pid')} on {owner.get('host')} holds it. {remedy}",
+        )
+
+    def is_owner(self) -> bool:
+        """Whether no newer copy of this job has taken the directory over; to be asked before anything is written."""
+        return read_json(self.path / "owner.json") == self._token
 
     def status(self) -> dict[str, Any] | None:
         """What ``status.json`` says, or None."""
@@ -112,8 +152,9 @@ class RunDirectory:
     def write_status(self, state: str, **facts: Any) -> None:
         """Says how far the run is; every call is a heartbeat."""
         assert state in STATES, state
-        host = {"pid": os.getpid(), "host": socket.gethostname(), "job": os.environ.get("SLURM_JOB_ID")}
-        write_json(self.path / "status.json", {"state": state, "heartbeat": time.time(), **host, **facts})
+        host = {key: self._token[key] for key in ("host", "pid", "job", "restart_count")}
+        if self.is_owner():
+            write_json(self.path / "status.json", {"state": state, "heartbeat": time.time(), **host, **facts})
 
     def close(self) -> None:
         """Lets another process have the directory."""

@@ -44,6 +44,7 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "budgets_flops": LIST,
     },
     "train": {"images_seen": INTEGER, "train_flops": NUMBER, "loss": (*NUMBER, NULL)},
+    "event": {"images_seen": INTEGER, "train_flops": NUMBER, "event": TEXT, "step": INTEGER},
     "validation": {
         "images_seen": INTEGER,
         "train_flops": NUMBER,
@@ -78,6 +79,7 @@ SIZES = (
 IDENTITY = {
     "run": (),
     "train": ("images_seen",),
+    "event": ("images_seen", "event", "step"),
     "validation": ("images_seen", "budget_flops", "weights", "draws_hash"),
     "samples": ("images_seen", "budget_flops", "weights", "protocol_hash"),
 }

@@ -1,17 +1,21 @@
 """From checked values to a trained run: builds the module and the hooks, resumes, trains, and says how it ended."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from dit import signals
 from dit.data.draws import Draws
 from dit.data.latents import LatentSet
 from dit.diffusion.objective import Objective
+from dit.launch import World
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts
 from dit.network.dit import DiT
@@ -19,10 +23,11 @@ from dit.records import RecordWriter
 from dit.rundir import RunDirectory
 from dit.training.averaging import Profile
 from dit.training.batches import Batches
-from dit.training.checkpoint import CheckpointManager
+from dit.training.checkpoint import Checkpoint, CheckpointManager, open_checkpoint
 from dit.training.hooks import (
     Checkpoints,
     Clock,
+    Events,
     Hook,
     Progress,
     Recorder,
@@ -31,13 +36,17 @@ from dit.training.hooks import (
     TrainRecords,
     Validation,
 )
-from dit.training.module import DiffusionModule
+from dit.training.module import DiffusionModule, DivergedError, Rate, RollBack
 from dit.training.optimizers import AdamW
+from dit.training.schedules import Schedule
 from dit.training.settings import ReadPoint, Settings
-from dit.training.strategy import Hardware
+from dit.training.strategy import Hardware, Strategy, make_trainer
 from dit.training.streams import Streams, key
+from dit.training.watching import Waiting, Work, device_name
 
 log = logging.getLogger("dit")
+
+MOST_ROLLBACKS = 10  # of one process
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,11 @@ class Job:
             (denoiser, name, weights) -> fields of a ``samples`` record.
         sample_weights: the average that samples are drawn from.
         hardware: device, precision and processes.
+        strategy: how a step is carried out.
+        schedule: of the learning rate.
+        world: this process among those that share the run.
+        deadline: of the monotonic clock, at which to stop with a checkpoint.
+        branch_from: a checkpoint of another run, to begin from at its clock.
         sinks: copies of the records elsewhere.
     """
 
@@ -74,78 +88,177 @@ class Job:
     config_hash: str
     facts: Mapping[str, Any]
     hardware: Hardware
+    strategy: Strategy
+    schedule: Schedule
+    world: World = World()  # noqa: RUF009 - frozen
+    deadline: float | None = None
+    branch_from: Path | None = None
     measures: Sequence[tuple[str, Callable[[Any, str, str], dict[str, Any]]]] = ()
     sample_weights: str = "ema"
     sinks: Sequence[Sink] = field(default_factory=tuple)
 
+    @property
+    def resolved_strategy(self) -> str:
+        """The strategy's name in this world."""
+        return self.strategy.resolve(self.world, self.settings.batch_size)
 
-def train(job: Job, run_directory: RunDirectory) -> str | None:
-    """Trains a run to its end, from its newest good checkpoint.
+
+def train(job: Job, path: Path, run_directory: RunDirectory | None) -> str | None:
+    """Trains a run to its end, from its newest good checkpoint. Every rank of the job's world calls it.
+
+    Args:
+        job: what to do.
+        path: the run's directory.
+        run_directory: the same, held by this process, on rank 0; None on the others.
 
     Returns:
-        None when the run is done, else the name of the signal that stopped it; the same call resumes it.
+        None when the run is done, else what stopped it, one of ``module.STOPS``; the same call resumes it.
 
     Raises:
         CheckpointError: there are checkpoints and all are damaged.
-        DivergedError: loss or gradient is no longer finite.
+        DivergedError: loss or gradient is no longer finite, and the policy is to stop.
     """
-    last_step = job.points[-1].step
-    manager = CheckpointManager(run_directory.path / "checkpoints")
-    checkpoint = manager.latest()
-    module = build_module(job, first_step=int(checkpoint.manifest["step"]) if checkpoint else 0)
-    writer = RecordWriter(run_directory.path / "records.jsonl")
-    recorder = Recorder(job.name, writer, job.counts.train_flops_per_image, job.sinks)
-    if checkpoint is None:
-        writer.truncate_to(0)
-        recorder.write("run", **run_facts(job))
-    else:
-        writer.truncate_to(int(checkpoint.manifest["records_bytes"]))
-        log.info("resuming at %d images from %s", checkpoint.images_seen, checkpoint.directory.name)
-    total_images = last_step * job.settings.batch_size
-    save = Checkpoints(
-        every=max(1, job.settings.checkpoint_every_images // job.settings.batch_size),
-        points={point.step: point for point in job.points},
-        manager=manager,
-        recorder=recorder,
-        config_hash=job.config_hash,
-    )
-    run_directory.write_status("running", images_seen=module.images_seen, total_images=total_images)
-    stopped_by = None
-    if module.steps_done < last_step:
-        clock = Clock([*_measurements(job, recorder), save, _progress(job, run_directory, total_images)])
-        restore = _Restore(checkpoint.read() if checkpoint else None)
-        trainer = job.hardware.trainer(callbacks=[restore, clock], max_steps=last_step - module.steps_done)
-        trainer.fit(module, _batches(job, module, last_step))
-        stopped_by = clock.stopped_by if module.steps_done < last_step else None
-        if stopped_by:
+    attempt = _Attempt(job, path, run_directory)
+    while True:
+        try:
+            return attempt.run()
+        except RollBack as request:
+            if len(attempt.passed_over) == MOST_ROLLBACKS:
+                raise DivergedError(f"{request} ({MOST_ROLLBACKS} rollbacks did not help)") from request
+            log.warning("%s; rolling back", request)
+            attempt.passed_over.append(request.step)
+
+
+class _Attempt:
+    """One way from the newest checkpoint to the end, unless a rollback asks for another."""
+
+    def __init__(self, job: Job, path: Path, run_directory: RunDirectory | None) -> None:
+        self.job, self.path, self.run_directory = job, path, run_directory
+        self.may_write = run_directory.is_owner if run_directory else lambda: True
+        self.manager = CheckpointManager(path / "checkpoints", world=job.world, may_write=self.may_write)
+        self.manager.remove_torn()
+        self.writer = RecordWriter(path / "records.jsonl") if run_directory else None
+        per_image = job.counts.train_flops_per_image
+        self.recorder = Recorder(job.name, self.writer, per_image, job.sinks, self.may_write)
+        self.passed_over: list[int] = []
+        self.last_step = job.points[-1].step
+        self.total_images = self.last_step * job.settings.batch_size
+
+    def run(self) -> str | None:
+        job = self.job
+        checkpoint = self.manager.latest()
+        start = checkpoint or (open_checkpoint(job.branch_from) if job.branch_from else None)
+        module = build_module(job)
+        module.passed_over = set(self.passed_over)
+        if start is not None:
+            module.steps_done = int(start.manifest["step"])
+        self._open_records(checkpoint, module)
+        settings = job.settings
+        kept = settings.keep_every_images
+        save = Checkpoints(
+            every=settings.in_steps(settings.checkpoint_every_images),
+            keep_every=settings.in_steps(kept) if kept is not None else None,
+            points={point.step: point for point in job.points},
+            manager=self.manager,
+            recorder=self.recorder,
+            config_hash=job.config_hash,
+        )
+        self._status("running", module)
+        if module.steps_done < self.last_step:
+            self._fit(module, start, save)
+        stopped_by = module.stopped_by if module.steps_done < self.last_step else None
+        if stopped_by and stopped_by != "superseded":
             save(module)
-    for sink in job.sinks:
-        sink.close()
-    run_directory.write_status(
-        "stopped" if stopped_by else "done", images_seen=module.images_seen, total_images=total_images
-    )
-    return stopped_by
+        self.manager.wait()
+        for sink in job.sinks:
+            sink.close()
+        self._status("stopped" if stopped_by else "done", module)
+        return stopped_by
+
+    def _fit(self, module: DiffusionModule, start: Checkpoint | None, save: Checkpoints) -> None:
+        job = self.job
+        module.asks_to_stop = _Stop(job.deadline, self.may_write)
+        batches = Waiting(_batches(job, module, self.last_step))
+        progress = [self._progress(batches)] if self.run_directory else []
+        hooks = [Events(self.recorder, module), *_measurements(job, self.recorder), save, *progress]
+        restore = _Restore(start.tensors() if start else None)
+        callbacks = [restore, Clock(hooks)]
+        steps = self.last_step - module.steps_done
+        trainer = make_trainer(job.hardware, job.resolved_strategy, job.world, callbacks, steps)
+        trainer.fit(module, batches)
+
+    def _open_records(self, checkpoint: Checkpoint | None, module: DiffusionModule) -> None:
+        """Drops the rows behind the checkpoint, and begins with what a new run, or a rollback, has to say."""
+        if self.writer is not None:
+            self.writer.truncate_to(int(checkpoint.manifest["records_bytes"]) if checkpoint else 0)
+        if checkpoint is None:
+            self.recorder.write("run", **run_facts(self.job))
+        else:
+            log.info("resuming at %d images from %s", checkpoint.images_seen, checkpoint.directory.name)
+        for step in self.passed_over:
+            self.recorder.measured("event", module, event="rollback", step=step)
+
+    def _progress(self, waiting: Waiting) -> Progress:
+        assert self.run_directory is not None
+        job, device = self.job, self.job.hardware.torch_device(self.job.world)
+        per_image = job.counts.train_flops_per_image
+        work = Work(self.total_images, per_image, device_name(device), job.world.size)
+        return Progress(self.run_directory, work, waiting, device)
+
+    def _status(self, state: str, module: DiffusionModule) -> None:
+        if self.run_directory is not None:
+            self.run_directory.write_status(
+                state, images_seen=module.images_seen, step=module.steps_done, total_images=self.total_images
+            )
 
 
-def build_module(job: Job, first_step: int) -> DiffusionModule:
+class _Stop:
+    """This rank's reason to stop, one of ``module.STOPS``, if it has one.
+
+    Args:
+        deadline: of the monotonic clock.
+        is_owner: reads a file, so it is asked at most every second.
+    """
+
+    def __init__(self, deadline: float | None, is_owner: Callable[[], bool]) -> None:
+        self.deadline, self.is_owner = deadline, is_owner
+        self._asked, self._superseded = 0.0, False
+
+    def __call__(self) -> str | None:
+        now = time.monotonic()
+        if now - self._asked > 1:
+            self._asked, self._superseded = now, not self.is_owner()
+        if self._superseded:
+            return "superseded"
+        name = signals.stop_requested()
+        if name in ("SIGTERM", "SIGINT"):
+            return "signal to end"
+        late = self.deadline is not None and now > self.deadline
+        return "notice" if name or late else None
+
+
+def build_module(job: Job) -> DiffusionModule:
     """The Lightning module of a job; the network's initial weights are a function of the seed alone."""
-    latents = job.latents
+    latents, settings, world = job.latents, job.settings, job.world
     network = DiT(
         job.network,
         latents.shape,
         latents.num_classes,
         out_channels=job.objective.out_channels(latents.shape[0]),
-        seed=key(job.settings.seed, "weights", 0),
+        seed=key(settings.seed, "weights", 0),
     )
+    total_images = job.points[-1].step * settings.batch_size
     return DiffusionModule(
         job.objective,
         network,
-        null_class=latents.num_classes,
         optimizer=job.optimizer,
+        rate=Rate(job.schedule, total_images, job.optimizer.learning_rate(job.network.width)),
         profiles=job.profiles,
-        settings=job.settings,
-        streams=Streams(job.settings.seed, job.settings.batch_size),
-        first_step=first_step,
+        settings=settings,
+        streams=Streams(settings.seed, settings.batch_size, world.rank, world.size),
+        edges=job.validation.edges,
+        accumulation=job.strategy.accumulation,
+        prepare=lambda network: job.strategy.prepare(network, job.resolved_strategy, world, job.hardware),
     )
 
 
@@ -174,6 +287,7 @@ def run_facts(job: Job) -> dict[str, Any]:
         "grad_clip": job.settings.grad_clip,
         "label_dropout": job.settings.label_dropout,
         "warmup_images": job.settings.warmup_images,
+        "schedule": str(job.schedule),
         "seed": job.settings.seed,
         "ema": {name: str(profile) for name, profile in job.profiles.items()},
         "budgets_flops": [point.budget_flops for point in job.points if point.budget_flops is not None],
@@ -196,11 +310,10 @@ class _Restore(L.Callback):
 
 def _measurements(job: Job, recorder: Recorder) -> list[Hook]:
     points = {point.step: point for point in job.points}
-    every = max(1, job.settings.log_every_images // job.settings.batch_size)
     end = {job.points[-1].step: job.points[-1]}
     return [
-        TrainRecords(every, recorder),
-        Validation(points, job.validation, job.validation_labels, recorder),
+        TrainRecords(job.settings.in_steps(job.settings.log_every_images), recorder),
+        Validation(points, job.validation, job.validation_labels, recorder, job.world),
         *(
             Samples(end if when == "end" else points, measure, job.sample_weights, recorder)
             for when, measure in job.measures
@@ -208,10 +321,7 @@ def _measurements(job: Job, recorder: Recorder) -> list[Hook]:
     ]
 
 
-def _progress(job: Job, run_directory: RunDirectory, total_images: int) -> Progress:
-    return Progress(run_directory, total_images, job.counts.train_flops_per_image)
-
-
 def _batches(job: Job, module: DiffusionModule, last_step: int) -> DataLoader:
     batches = Batches(job.latents, module.streams, module.steps_done, last_step)
-    return DataLoader(batches, batch_size=None, num_workers=job.hardware.workers)
+    pinned = job.hardware.torch_device(job.world).type == "cuda"
+    return DataLoader(batches, batch_size=None, num_workers=job.hardware.workers, pin_memory=pinned)

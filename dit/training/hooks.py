@@ -8,20 +8,21 @@ its checkpoint is already in its records.
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import lightning as L
 import torch
 
-from dit import signals
 from dit.data.draws import Draws
+from dit.launch import World
 from dit.records import RecordWriter
 from dit.rundir import RunDirectory
 from dit.training.checkpoint import CheckpointManager
 from dit.training.module import DiffusionModule
 from dit.training.settings import ReadPoint
 from dit.training.validation import validation_loss
+from dit.training.watching import Moment, Waiting, Work, peak_memory
 
 log = logging.getLogger("dit")
 
@@ -44,14 +45,30 @@ class Sink(Protocol):
 
 @dataclass
 class Recorder:
-    """Writes rows of one run to its records and to the sinks; on rank 0 only."""
+    """Writes rows of one run to its records and to the sinks; every rank calls it, rank 0 writes.
+
+    Args:
+        run: the run's name.
+        writer: the records; None on other ranks.
+        train_flops_per_image: the clock in FLOPs.
+        sinks: copies elsewhere.
+        may_write: asked before each row; False drops it (another process owns the run).
+    """
 
     run: str
-    writer: RecordWriter
+    writer: RecordWriter | None
     train_flops_per_image: float
     sinks: Sequence[Sink] = ()
+    may_write: Callable[[], bool] = lambda: True
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the records so far."""
+        return self.writer.offset if self.writer else 0
 
     def write(self, kind: str, **fields: Any) -> None:
+        if self.writer is None or not self.may_write():
+            return
         row = {"kind": kind, "run": self.run, **fields}
         self.writer.append(row)
         for sink in self.sinks:
@@ -64,32 +81,41 @@ class Recorder:
 
 
 class Clock(L.Callback):
-    """Runs the hooks that are due after each step, then looks whether somebody asked to stop."""
+    """Runs the hooks that are due after each step, then stops where any rank asked for it before the step.
+
+    The ranks agree on that inside the step (``DiffusionModule._agree``), so all of them stop after the same one.
+    """
 
     def __init__(self, hooks: Iterable[Hook]) -> None:
         self.hooks = list(hooks)
-        self.stopped_by: str | None = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        for hook in self.hooks:
-            if hook.due(pl_module.steps_done):
-                hook(pl_module)
-        self.stopped_by = _agreed_stop(trainer)
-        if self.stopped_by:
+        if pl_module.stopped_by != "superseded":
+            for hook in self.hooks:
+                if hook.due(pl_module.steps_done):
+                    hook(pl_module)
+        if pl_module.stopped_by:
             trainer.should_stop = True
 
 
-def _agreed_stop(trainer: L.Trainer) -> str | None:
-    """The stop request of any rank, known to all of them after the same step."""
-    name = signals.stop_requested()
-    if trainer.world_size > 1:
-        flag = torch.tensor(float(name is not None), device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        name = name or ("another rank" if flag.item() else None)
-    return name
+@dataclass
+class Events:
+    """An ``event`` record for each step that was skipped and each spike of the loss."""
+
+    recorder: Recorder
+    module: DiffusionModule
+
+    def due(self, step: int) -> bool:
+        return bool(self.module.events)
+
+    def __call__(self, module: DiffusionModule) -> None:
+        for event in module.events:
+            self.recorder.measured("event", module, **event)
+            log.warning(f"step {event['step']}: {event['event']}, loss {event['loss']:g}")
+        module.events.clear()
 
 
 @dataclass
@@ -103,7 +129,8 @@ class TrainRecords:
         return step % self.every == 0
 
     def __call__(self, module: DiffusionModule) -> None:
-        self.recorder.measured("train", module, **module.read_meters(), lr=module.learning_rate())
+        if module.meters.count:  # else every step since the last record was skipped
+            self.recorder.measured("train", module, **module.meters.read(), lr=module.learning_rate())
 
 
 @dataclass
@@ -114,14 +141,15 @@ class Validation:
     draws: Draws
     labels: torch.Tensor
     recorder: Recorder
+    world: World
 
     def due(self, step: int) -> bool:
         return step in self.points
 
     def __call__(self, module: DiffusionModule) -> None:
         for weights in ("raw", *module.averages.profiles):
-            with module.averages.applied(module.network, weights):
-                loss, loss_bins = validation_loss(module.denoiser, self.draws, self.labels)
+            with module.read(weights) as denoiser:
+                loss, loss_bins = validation_loss(denoiser, self.draws, self.labels, self.world)
             self.recorder.measured(
                 "validation",
                 module,
@@ -156,31 +184,35 @@ class Samples:
 
     def __call__(self, module: DiffusionModule) -> None:
         budget = self.points[module.steps_done].budget_flops
-        with module.averages.applied(module.network, self.weights), torch.no_grad():
-            fields = self.measure(module.denoiser, f"images-{module.images_seen:012d}", self.weights)
+        with module.read(self.weights) as denoiser, torch.no_grad():
+            fields = self.measure(denoiser, f"images-{module.images_seen:012d}", self.weights)
         self.recorder.measured("samples", module, budget_flops=budget, weights=self.weights, **fields)
 
 
 @dataclass
 class Checkpoints:
-    """A checkpoint every so many steps; those at read points are kept for good."""
+    """A checkpoint every so many steps; those at read points, and every ``keep_every`` steps, are kept for good."""
 
     every: int
+    keep_every: int | None
     points: dict[int, ReadPoint]
     manager: CheckpointManager
     recorder: Recorder
     config_hash: str
 
     def due(self, step: int) -> bool:
-        return step % self.every == 0 or step in self.points
+        return step % self.every == 0 or self._is_kept(step)
+
+    def _is_kept(self, step: int) -> bool:
+        return step in self.points or (self.keep_every is not None and step % self.keep_every == 0)
 
     def __call__(self, module: DiffusionModule) -> None:
         facts = {
             "step": module.steps_done,
             "config_hash": self.config_hash,
-            "records_bytes": self.recorder.writer.offset,
+            "records_bytes": self.recorder.offset,
         }
-        keep = module.steps_done in self.points
+        keep = self._is_kept(module.steps_done)
         self.manager.save(module.state_tensors(), module.images_seen, facts, keep=keep)
 
 
@@ -190,44 +222,57 @@ class Progress:
 
     Args:
         run_directory: gets the status.
-        total_images: the clock at the end.
-        train_flops_per_image: for the rate of computation.
+        work: what there is to do, and with what.
+        waiting: knows how long the step waited for data.
+        device: whose memory is shown.
         every_seconds: spacing of heartbeats; lines come every five of them.
     """
 
     run_directory: RunDirectory
-    total_images: int
-    train_flops_per_image: float
+    work: Work
+    waiting: Waiting
+    device: torch.device
     every_seconds: float = 2.0
-    _last: tuple[float, int] = field(default_factory=lambda: (0.0, 0))
+    _last: Moment | None = None
     _beats: int = 0
 
     def due(self, step: int) -> bool:
-        return time.monotonic() - self._last[0] >= self.every_seconds
+        return self._last is None or time.monotonic() - self._last.seconds >= self.every_seconds
 
     def __call__(self, module: DiffusionModule) -> None:
-        now, images = time.monotonic(), module.images_seen
-        then, images_then = self._last
-        self._last = (now, images)
-        if not then:
+        then, now = self._last, Moment(time.monotonic(), module.images_seen, self.waiting.seconds)
+        self._last = now
+        if then is None:
             return
-        rate = (images - images_then) / (now - then)
-        total, count, norm = module.meters.tolist()
-        loss = total / count if count else None
-        eta = (self.total_images - images) / rate if rate else None
+        facts = {
+            **self.work.rates(then, now),
+            "loss": module.meters.loss,
+            "grad_norm": module.meters.grad_norm,
+            "peak_memory_bytes": peak_memory(self.device),
+        }
         self.run_directory.write_status(
             "running",
-            images_seen=images,
-            total_images=self.total_images,
-            images_per_second=rate,
-            flops_per_second=rate * self.train_flops_per_image,
-            loss=loss,
-            eta_seconds=eta,
+            images_seen=module.images_seen,
+            step=module.steps_done,
+            total_images=self.work.total_images,
+            **facts,
         )
         self._beats += 1
         if self._beats % 5 == 1:
-            shown = "-" if loss is None else f"{loss:.4f}"
-            log.info(
-                f"{images}/{self.total_images} images, loss {shown}, grad norm {norm:.3g}, "
-                f"lr {module.learning_rate():.3g}, {rate:.0f} images/s, ETA {eta or 0:.0f} s"
-            )
+            log.info(_line(module, self.work.total_images, facts))
+
+
+def _line(module: DiffusionModule, total_images: int, facts: dict[str, Any]) -> str:
+    loss, mfu = facts["loss"], facts["mfu"]
+    parts = [
+        f"{module.images_seen}/{total_images} images",
+        f"loss {'-' if loss is None else format(loss, '.4f')}",
+        f"grad norm {facts['grad_norm']:.3g}",
+        f"lr {module.learning_rate():.3g}",
+        f"{facts['images_per_second']:.0f} images/s",
+        *([f"MFU {mfu:.1%}"] if mfu is not None else []),
+        f"{facts['peak_memory_bytes'] / 2**30:.1f} GiB",
+        f"data wait {facts['data_wait_share']:.0%}",
+        f"ETA {facts['eta_seconds'] or 0:.0f} s",
+    ]
+    return ", ".join(parts)

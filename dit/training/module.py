@@ -1,29 +1,69 @@
 """The Lightning module: one optimizer step of one denoiser, and everything of it that a checkpoint must hold.
 
-b: this rank's share of the batch, C H W: latent shape.
+b: this rank's share of the batch, C H W: latent shape, K: bins of log-SNR.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.objective import Objective
 from dit.diffusion.times import stratified
 from dit.errors import RunError
 from dit.network.dit import DiT
 from dit.training.averaging import Averages, Profile
 from dit.training.batches import Batch
-from dit.training.optimizers import AdamW, warm_up
+from dit.training.meters import Meters
+from dit.training.optimizers import AdamW
+from dit.training.schedules import Schedule
 from dit.training.settings import Settings
 from dit.training.streams import Streams
+from dit.training.watching import bin_totals
+
+# Reasons to stop, the first that any rank has being that of all: a newer copy of this job owns the run (nothing is
+# written any more); somebody ended it (SIGTERM, SIGINT); its time is nearly up (SIGUSR1, SIGUSR2, max_time).
+STOPS = ("superseded", "signal to end", "notice")
+MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite: such a run will not come back
 
 
 class DivergedError(RunError):
     """The loss or the gradient is no longer finite; the weights were not touched."""
+
+
+class RollBack(Exception):
+    """Asks the engine to go back to the newest checkpoint and to pass over ``step`` from there."""
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The learning rate over a run.
+
+    Attributes:
+        schedule: its share of the peak.
+        total_images: the run's end.
+        peak: the learning rate that the optimizer's rule gives this network.
+    """
+
+    schedule: Schedule
+    total_images: int
+    peak: float
+
+    def at(self, images_seen: int, settings: Settings) -> float:
+        """The learning rate of the step after ``images_seen``."""
+        reached = images_seen + settings.batch_size
+        return self.peak * self.schedule.factor(reached, self.total_images, settings.warmup_images)
 
 
 class DiffusionModule(L.LightningModule):
@@ -34,13 +74,15 @@ class DiffusionModule(L.LightningModule):
 
     Args:
         objective: what is learned; makes the denoiser from the network.
-        network: (x (b, C, H, W), t (b,), y (b,)) -> (b, C_out, H, W).
-        null_class: the label that stands for "no label".
+        network: (x (b, C, H, W), t (b,), y (b,)) -> (b, C_out, H, W), whole.
         optimizer: its settings.
+        rate: the learning rate.
         profiles: averages of the weights to follow, by name.
         settings: the numbers of the loop.
         streams: the run's random streams.
-        first_step: optimizer steps done before this process began.
+        edges: (K + 1,) of the log-SNR bins in which the training loss is watched.
+        accumulation: parts in which this rank takes its share.
+        prepare: compiles and shards the network in place, once its device is known.
     """
 
     def __init__(
@@ -48,23 +90,32 @@ class DiffusionModule(L.LightningModule):
         objective: Objective,
         network: DiT,
         *,
-        null_class: int,
         optimizer: AdamW,
+        rate: Rate,
         profiles: Mapping[str, Profile],
         settings: Settings,
         streams: Streams,
-        first_step: int = 0,
+        edges: Tensor,
+        accumulation: int = 1,
+        prepare: Callable[[DiT], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.objective, self.optimizer_settings = objective, optimizer
-        self.settings, self.streams, self.null_class = settings, streams, null_class
+        self.objective, self.optimizer_settings, self.rate = objective, optimizer, rate
+        self.settings, self.streams, self.accumulation = settings, streams, accumulation
         self.denoiser = objective.denoiser(network)
-        self.averages = Averages(network, profiles)
-        self.steps_done = first_step
-        # sum of losses, number of them and last gradient norm since the last `train` record
-        self.meters: torch.Tensor
-        self.register_buffer("meters", torch.zeros(3, dtype=torch.float64), persistent=False)
+        self.profiles, self.prepare = profiles, prepare
+        self.averages: Averages
+        self.meters = Meters(len(edges) - 1)
+        self.edges: Tensor
+        self.register_buffer("edges", edges.to(torch.float32), persistent=False)
+        self.steps_done = 0
+        self.passed_over: set[int] = set()  # steps (from 1) that a rollback goes past
+        self.skipped_in_a_row = 0
+        self.events: list[dict[str, Any]] = []  # not yet in the records
+        # A reason to stop: of this rank before a step, and of all ranks after it.
+        self.asks_to_stop: Callable[[], str | None] = lambda: None
+        self.stopped_by: str | None = None
 
     @property
     def network(self) -> DiT:
@@ -75,74 +126,147 @@ class DiffusionModule(L.LightningModule):
 
     @property
     def images_seen(self) -> int:
-        """The clock: images of the global batches that have moved the weights."""
+        """The clock: images of the global batches so far."""
         return self.steps_done * self.settings.batch_size
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the network's parameters are shards of a device mesh."""
+        return isinstance(next(self.network.parameters()), DTensor)
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "averages"):
+            if self.prepare is not None:
+                self.prepare(self.network)
+            self.averages = Averages(self.network, self.profiles)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer_settings.build(self.network)
 
     def learning_rate(self) -> float:
-        """The learning rate of the step after ``images_seen``, which warms up over the images including its own."""
-        reached = self.images_seen + self.settings.batch_size
-        return self.optimizer_settings.learning_rate(self.network.config.width) * warm_up(
-            reached, self.settings.warmup_images
-        )
+        """The learning rate of the next step."""
+        return self.rate.at(self.images_seen, self.settings)
 
     def training_step(self, batch: Batch, _batch_index: int) -> None:
+        if batch.step + 1 in self.passed_over:
+            self.after_step()
+            return
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        loss = self.loss(batch)
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        self.clip_and_step(loss, optimizer)
-        self.after_step(loss)
+        totals = self.forward_backward(batch, self.manual_backward)
+        self.clip_and_step(totals, optimizer)
+        self.after_step()
 
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """The mean loss of a batch, with label dropout, times and noise of its step's streams; a scalar."""
+    def forward_backward(self, batch: Batch, backward: Callable[[Tensor], None]) -> Tensor:
+        """Loss and gradient of a batch, in ``accumulation`` parts.
+
+        Returns:
+            (1 + 2K,) float64: this rank's mean loss, then the sums and the numbers of the losses by bin of log-SNR.
+        """
+        totals = torch.zeros(1 + 2 * (len(self.edges) - 1), dtype=torch.float64, device=self.edges.device)
+        parts = self.draws(batch)
+        for index, part in enumerate(parts):
+            if self.is_shared:  # gradients travel once per step
+                self.network.set_requires_gradient_sync(index == len(parts) - 1)  # type: ignore[operator]
+            found = self.objective.loss(self.denoiser, *part)
+            loss = found.loss.mean() / len(parts)
+            backward(loss)
+            totals[0] += loss.detach()
+            totals[1:] += bin_totals(found.loss, found.log_snr, self.edges).flatten()
+        return totals
+
+    def draws(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """(latents, labels, uniforms for the times, noise) of each part, by the streams of the batch's step."""
         streams, step, device = self.streams, batch.step, batch.latents.device
         dropped = streams.uniform("label_dropout", step, device)[streams.share] < self.settings.label_dropout
-        labels = torch.where(dropped, self.null_class, batch.labels)
+        labels = torch.where(dropped, self.network.num_classes, batch.labels)
         u = stratified(streams.uniform("times", step, device))[streams.share]
         eps = streams.normal("noise", step, tuple(batch.latents.shape[1:]), device)
-        return self.objective.loss(self.denoiser, batch.latents, labels, u, eps).loss.mean()
+        whole = (batch.latents, labels, u, eps)
+        return list(zip(*(tensor.chunk(self.accumulation) for tensor in whole), strict=True))
 
-    def clip_and_step(self, loss: torch.Tensor, optimizer: Any) -> None:
-        """Clips the gradient, refuses one that is not finite, and moves the weights at the clock's learning rate."""
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.grad_clip, foreach=True)
+    def clip_and_step(self, totals: Tensor, optimizer: Any) -> None:
+        """Clips the gradient, agrees with the other ranks on what was found, and moves the weights if it is finite."""
+        clip = self.settings.grad_clip
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self._guard(loss, norm)
+        loss, norm, bins = self._agree(totals, norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._not_finite(loss, norm)
+            return
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate() * group["lr_multiplier"]
         optimizer.step()
-        self.meters[2] = norm
+        self.averages.update(self.network, self.steps_done + 1, self.settings.batch_size)
+        self.skipped_in_a_row = 0
+        if self.meters.add(loss, norm, bins):
+            self._event("loss_spike", loss=loss, grad_norm=norm)
 
-    def after_step(self, loss: torch.Tensor) -> None:
-        """Moves clock, averages and meters on."""
+    def after_step(self) -> None:
+        """Moves the clock on."""
         self.steps_done += 1
-        self.averages.update(self.network, self.steps_done, self.settings.batch_size)
-        self.meters[0] += loss.detach()
-        self.meters[1] += 1
 
-    def _guard(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
-        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-            raise DivergedError(
-                f"step {self.steps_done + 1}: loss {float(loss):g}, gradient norm {float(norm):g} "
-                f"at learning rate {self.learning_rate():g}; the weights were left as they were. "
-                "Lower optimizer.lr, or raise warmup_images."
-            )
+    def _agree(self, totals: Tensor, norm: Tensor) -> tuple[float, float, list[float]]:
+        """Loss of the global batch, its gradient's norm, and the totals by bin; also whether any rank wants to stop.
 
-    def read_meters(self) -> dict[str, float]:
-        """Mean loss since the last reading and the last gradient norm; starts the next interval."""
-        total, count, norm = self.meters.tolist()
-        self.meters.zero_()
-        return {"loss": total / count, "grad_norm": norm}
+        The one collective of a step that is not the network's own, and the one wait for the device.
+        """
+        asked = self.asks_to_stop()
+        flags = torch.tensor([asked == reason for reason in STOPS], dtype=torch.float64).to(totals.device)
+        found = torch.cat([flags, totals])
+        if self.streams.world_size > 1:
+            torch.distributed.all_reduce(found)
+        *numbers, norm_found = torch.cat([found, norm.double().reshape(1)]).tolist()
+        asking, (loss, *bins) = numbers[: len(STOPS)], numbers[len(STOPS) :]
+        self.stopped_by = next((reason for reason, ranks in zip(STOPS, asking) if ranks), None)
+        return loss / self.streams.world_size, norm_found, bins
+
+    def _not_finite(self, loss: float, norm: float) -> None:
+        step = self.steps_done + 1
+        message = (
+            f"step {step}: loss {loss:g}, gradient norm {norm:g} at learning rate {self.learning_rate():g}; "
+            "the weights were left as they were. Lower optimizer.lr, or raise warmup_images."
+        )
+        if self.settings.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED:
+            raise DivergedError(message)
+        if self.settings.on_nonfinite == "rollback":
+            raise RollBack(step, message)
+        self.skipped_in_a_row += 1
+        self._event("skipped", loss=loss, grad_norm=norm)
+
+    def _event(self, event: str, **fields: float) -> None:
+        self.events.append({"event": event, "step": self.steps_done + 1, **fields})
+
+    @contextmanager
+    def read(self, weights: str) -> Iterator[Denoiser]:
+        """The denoiser with the ``raw`` weights or an average of them, for measuring: whole, and on every rank.
+
+        Where the network is shared this is a copy, so that ranks may call it as often as each likes.
+        """
+        if not self.is_shared:
+            with self.averages.applied(self.network, weights):
+                yield self.denoiser
+            return
+        network = self.network
+        with torch.device("meta"):
+            whole = DiT(network.config, network.input_shape, network.num_classes, network.out_channels)
+        whole.to_empty(device=self.edges.device)
+        whole.fill_tables()
+        shadow = dict(network.named_parameters()) if weights == "raw" else self.averages.shadows[weights]
+        with torch.no_grad():
+            for name, parameter in whole.named_parameters():
+                value = shadow[name]
+                assert isinstance(value, DTensor)
+                parameter.copy_(value.full_tensor())
+        yield self.objective.denoiser(whole)
 
     # -- what a checkpoint holds ---------------------------------------------------------------------------
 
-    def state_tensors(self) -> dict[str, torch.Tensor]:
+    def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by name."""
         optimizer = self._torch_optimizer()
-        tensors = {"meters": self.meters}
+        tensors = {"meters": self.meters.state()}
         for name, parameter in self.network.named_parameters():
             tensors[f"network/{name}"] = parameter.detach()
             for key, value in optimizer.state[parameter].items():
@@ -153,20 +277,21 @@ class DiffusionModule(L.LightningModule):
         return tensors
 
     @torch.no_grad()
-    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Puts the tensors of ``state_tensors`` back, sharded as the parameters are now."""
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts the tensors of ``state_tensors`` back, sharded as the parameters are now; each is asked for once."""
         optimizer = self._torch_optimizer()
-        self.meters.copy_(tensors["meters"])
-        states: dict[str, dict[str, torch.Tensor]] = {}
-        for name, value in tensors.items():
+        self.meters.load(tensors["meters"])
+        keys: dict[str, list[str]] = {}
+        for name in tensors:
             if name.startswith("optimizer/"):
                 parameter_name, key = name.removeprefix("optimizer/").rsplit("/", 1)
-                states.setdefault(parameter_name, {})[key] = value
+                keys.setdefault(parameter_name, []).append(key)
         for name, parameter in self.network.named_parameters():
             parameter.copy_(_like(tensors[f"network/{name}"], parameter))
+            state = {key: tensors[f"optimizer/{name}/{key}"] for key in keys.get(name, ())}
             optimizer.state[parameter] = {
                 key: _like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
-                for key, value in states.get(name, {}).items()
+                for key, value in state.items()
             }
         for profile, shadow in self.averages.shadows.items():
             for name, value in shadow.items():
@@ -177,9 +302,9 @@ class DiffusionModule(L.LightningModule):
         return optimizer.optimizer if hasattr(optimizer, "optimizer") else optimizer  # type: ignore[return-value]
 
 
-def _like(whole: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def _like(whole: Tensor, reference: Tensor) -> Tensor:
     """A whole tensor on the device, and in the sharding, of ``reference``."""
     whole = whole.to(reference.device)
     if isinstance(reference, DTensor):
-        return distribute_tensor(whole, reference.device_mesh, reference.placements)
+        return distribute_tensor(whole, reference.device_mesh, reference.placements, src_data_rank=None)
     return whole

@@ -1,8 +1,9 @@
 """What a training run is told, as plain checked values."""
 
+import re
 from dataclasses import dataclass
 
-from dit.errors import InputError, check_number
+from dit.errors import InputError, check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Settings:
         grad_clip: largest global gradient norm.
         log_every_images: spacing of ``train`` records.
         checkpoint_every_images: spacing of checkpoints.
+        keep_every_images: of those, the ones kept for good; None keeps the newest and the read points alone.
+        on_nonfinite: what to do at a loss or gradient that is not finite, which never reaches the weights: ``stop``;
+            ``skip`` the step; ``rollback`` to the newest checkpoint and pass over that step from there.
     """
 
     batch_size: int
@@ -70,6 +74,8 @@ class Settings:
     grad_clip: float
     log_every_images: int
     checkpoint_every_images: int
+    keep_every_images: int | None = None
+    on_nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
         check_number("batch_size", self.batch_size, low=1, integer=True)
@@ -79,6 +85,13 @@ class Settings:
         check_number("grad_clip", self.grad_clip, above=0)
         check_number("log_every_images", self.log_every_images, low=1, integer=True)
         check_number("checkpoint_every_images", self.checkpoint_every_images, low=1, integer=True)
+        if self.keep_every_images is not None:
+            check_number("keep_every_images", self.keep_every_images, low=1, integer=True)
+        check_choice("on_nonfinite", self.on_nonfinite, ("stop", "skip", "rollback"))
+
+    def in_steps(self, images: int) -> int:
+        """A spacing in optimizer steps, at least one."""
+        return max(1, images // self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -118,3 +131,21 @@ def read_points(
             )
         points[step] = ReadPoint(step, budget)
     return [points[step] for step in sorted(points)]
+
+
+def seconds(max_time: str | None) -> float | None:
+    """Seconds of ``[DD:]HH:MM:SS``; None for None.
+
+    Raises:
+        InputError: it is not of that form, or zero.
+    """
+    if max_time is None:
+        return None
+    match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d):(\d\d)", str(max_time))
+    found = 0
+    if match:
+        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+        found = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if not found:
+        raise InputError("max_time", max_time, 'a time as "HH:MM:SS" or "DD:HH:MM:SS", in quotes', "Or null.")
+    return float(found)

@@ -11,11 +11,16 @@ import torch
 
 from dit.data.draws import Draws
 from dit.diffusion.denoiser import Denoiser
+from dit.launch import World
 
 
 @torch.no_grad()
 def validation_loss(
-    denoiser: Denoiser, draws: Draws, labels: torch.Tensor, batch_size: int = 512
+    denoiser: Denoiser,
+    draws: Draws,
+    labels: torch.Tensor,
+    world: World = World(),  # noqa: B008 - frozen
+    batch_size: int = 512,
 ) -> tuple[float, list[float]]:
     """Mean squared velocity error per latent dimension: over all draws, and per log-SNR bin.
 
@@ -23,18 +28,20 @@ def validation_loss(
         denoiser: the model to read.
         draws: the stored draws.
         labels: (n,) int64, the class of each.
+        world: the ranks that share the draws out, in whole batches: the result is that of one process, bit for bit.
         batch_size: draws per network call; it does not move the result beyond float32 rounding.
     """
     path, device = denoiser.path, next(denoiser.parameters()).device
-    errors = []
-    for start in range(0, len(draws), batch_size):
+    error = torch.zeros(len(draws), dtype=torch.float64)
+    for start in range(world.rank * batch_size, len(draws), world.size * batch_size):
         part = slice(start, start + batch_size)
         x0, eps, log_snr, y = (a[part].to(device) for a in (draws.x0, draws.eps, draws.log_snr, labels))
         t = path.t_of_log_snr(log_snr)
         alpha, sigma = (f(t)[:, None, None, None] for f in (path.alpha, path.sigma))
         prediction = denoiser(alpha * x0 + sigma * eps, t, y)
         velocity_error = (prediction.eps - prediction.x0) - (eps - x0)
-        errors.append(velocity_error.double().square().mean(dim=(1, 2, 3)).cpu())
-    error = torch.cat(errors)
+        error[part] = velocity_error.double().square().mean(dim=(1, 2, 3)).cpu()
+    if world.size > 1:
+        torch.distributed.all_reduce(error)
     n_bins = len(draws.edges) - 1
     return float(error.mean()), [float(error[draws.bin_id == index].mean()) for index in range(n_bins)]

@@ -6,6 +6,7 @@ Functions that a plan needs import no torch; those that do say so in their first
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dit.data.manifest import manifest_hash, read_manifest
 from dit.errors import InputError, check_number
+from dit.launch import World, same_everywhere
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts, count
 from dit.scaling.forecast import Outlook, Surface
@@ -23,6 +25,7 @@ from dit.verbs.app import instantiate
 
 if TYPE_CHECKING:
     from dit.training.engine import Job
+    from dit.training.strategy import Hardware, Strategy
 
 # What a run computes on, where it lies, how it is shown and how often it is saved: not what it is.
 # The data and its autoencoder are known by the hash of the latents instead.
@@ -33,8 +36,26 @@ NOT_IDENTITY = (
     "logger",
     "study",
     "checkpoint_every_images",
+    "keep_every_images",
+    "max_time",
+    "strategy",
+    "accumulation",
+    "activation_checkpointing",
+    "compile",
     "data",
     "autoencoder",
+)
+# The numbers of the training loop.
+SETTINGS = (
+    "batch_size",
+    "seed",
+    "warmup_images",
+    "label_dropout",
+    "grad_clip",
+    "log_every_images",
+    "checkpoint_every_images",
+    "keep_every_images",
+    "on_nonfinite",
 )
 
 
@@ -136,25 +157,42 @@ def identity(cfg: DictConfig) -> str:
 # -- with torch ------------------------------------------------------------------------------------------
 
 
-def training_job(cfg: DictConfig, config_hash: str, path: Path) -> "Job":
-    """Everything a training run is made of, checked."""
+def training_job(cfg: DictConfig, config_hash: str, path: Path, world: World) -> "Job":
+    """Everything a training run is made of, checked; on every rank, which meet here.
+
+    Raises:
+        InputError: on every rank, whichever found it.
+    """
+    from dit.training.strategy import Hardware
+
+    hardware = instantiate(cfg.hardware)
+    assert isinstance(hardware, Hardware)
+    if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
+        world.meet(hardware.torch_device(world).type)
+    return same_everywhere(world, lambda: _job(cfg, config_hash, path, world, hardware))
+
+
+def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: "Hardware") -> "Job":
     from dit.data.draws import validation_draws
     from dit.data.latents import LatentSet
     from dit.rundir import git_commit
     from dit.training.engine import Job
-    from dit.training.settings import Duration, Settings, read_points
+    from dit.training.settings import Duration, Settings, read_points, seconds
 
-    numbers = ("batch_size", "seed", "warmup_images", "label_dropout", "grad_clip", "log_every_images")
-    settings = Settings(**{key: cfg[key] for key in (*numbers, "checkpoint_every_images")})
+    settings = Settings(**{key: cfg[key] for key in SETTINGS})
+    limit = seconds(cfg.max_time)
     objective, network = instantiate(cfg.objective), network_config(cfg)
     optimizer, profiles = instantiate(cfg.optimizer), instantiate(cfg.averages)
-    hardware = instantiate(cfg.hardware)
     duration = Duration(**cfg.duration)
     size = counts(cfg, network)
     last_step = duration.in_steps(settings.batch_size, size.train_flops_per_image)
     budgets = list(cfg.read_at_flops)
     points = read_points(budgets, last_step, settings.batch_size, size.train_flops_per_image)
-    latents = LatentSet(cfg.data.directory, "train")
+    schedule = instantiate(cfg.schedule)
+    schedule.check(last_step * settings.batch_size, settings.warmup_images)
+    strategy = training_strategy(cfg)
+    strategy.resolve(world, settings.batch_size)
+    latents = LatentSet(cfg.data.directory, "train", verify=world.rank == 0)
     held_out = LatentSet(cfg.data.directory, "validation", verify=False)  # the line above read every file
     draws = validation_draws(held_out, cfg.validation.n_draws, cfg.validation.n_bins, cfg.validation.seed)
     name = cfg.run_name or path.name
@@ -179,10 +217,23 @@ def training_job(cfg: DictConfig, config_hash: str, path: Path) -> "Job":
         config_hash=config_hash,
         facts=facts,
         hardware=hardware,
-        measures=sample_measures(cfg, path, hardware.torch_device()),
+        strategy=strategy,
+        schedule=schedule,
+        world=world,
+        deadline=time.monotonic() + limit if limit is not None else None,
+        branch_from=Path(cfg.branch_from) if cfg.branch_from is not None else None,
+        measures=sample_measures(cfg, path, hardware.torch_device(world)),
         sample_weights=cfg.sample_weights,
-        sinks=_sinks(cfg, config_hash, path),
+        sinks=_sinks(cfg, config_hash, path) if world.rank == 0 else (),
     )
+
+
+def training_strategy(cfg: DictConfig) -> "Strategy":
+    """How a step is carried out, checked."""
+    from dit.training.strategy import Strategy
+
+    keys = ("accumulation", "activation_checkpointing", "compile")
+    return Strategy(cfg.strategy, **{key: cfg[key] for key in keys})
 
 
 def describe_objective(cfg: DictConfig) -> str:

@@ -20,6 +20,7 @@ def tensors(scale=1.0):
 
 def save(manager, images_seen, scale=1.0, keep=False):
     manager.save(tensors(scale), images_seen, {"step": images_seen // 8}, keep=keep)
+    manager.wait()
 
 
 def test_round_trip_is_bit_exact(tmp_path):
