@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -10,7 +9,6 @@ from dit.errors import InputError, check_choice, check_number
 from dit.network.dit import DiT
 from dit.network.parametrization import MUP_ADAM_EPS, parameter_groups
 from dit.training import muon
-from dit.training.schedules import warm_up as warm_up
 
 
 def constant(lr: float, width: int, base_width: int) -> float:
@@ -31,17 +29,6 @@ def inverse_sqrt_width(lr: float, width: int, base_width: int) -> float:
 LEARNING_RATE_RULES: dict[str, Callable[[float, int, int], float]] = {
     rule.__name__: rule for rule in (constant, inverse_width, inverse_sqrt_width)
 }
-
-
-class Optimizer(Protocol):
-    """The settings of an optimizer; every group that it builds carries ``lr_multiplier``."""
-
-    @property
-    def lr_rule(self) -> str: ...
-
-    def learning_rate(self, width: int) -> float: ...
-
-    def build(self, network: DiT) -> torch.optim.Optimizer: ...
 
 
 @dataclass(frozen=True)
