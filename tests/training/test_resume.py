@@ -1,6 +1,7 @@
-"""A run killed at any moment ends as the undisturbed run does, byte for byte."""
+"""A run killed at any moment ends as the undisturbed run does, byte for byte; a signal ends it with a checkpoint."""
 
-import multiprocessing
+import itertools
+import json
 import os
 import random
 import signal
@@ -9,47 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
-
-RUN = ["duration.images=1536", "evaluation=none", "checkpoint_every_images=192", "log_every_images=96"]
-
-
-def _child(arguments, cwd):
-    from hydra.core.global_hydra import GlobalHydra
-
-    from dit import cli
-
-    os.chdir(cwd)
-    os.dup2(os.open(cwd / "stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    GlobalHydra.instance().clear()
-    cli.main(arguments)
-
-
-def start(arguments, cwd):
-    """``dit ...`` in a forked process: torch and Lightning are imported once, here."""
-    import dit.training.engine  # noqa: F401
-
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(arguments, cwd))
-    process.start()
-    return process
-
-
-def command(tiny_latents, name, flops):
-    return [
-        "train",
-        *TINY,
-        *RUN,
-        f"data.directory={tiny_latents}",
-        f"read_at_flops=[{flops}]",
-        f"run_dir={name}",
-        "run_name=run",
-    ]
-
-
-def files(run: Path) -> dict[str, bytes]:
-    """What must be equal: the records, and every checkpoint that is kept, file by file."""
-    kept = [run / "records.jsonl", *sorted((run / "checkpoints").rglob("*.safetensors"))]
-    return {str(path.relative_to(run)): path.read_bytes() for path in kept}
+from tests.training import ranks
 
 
 @pytest.fixture(scope="module")
@@ -62,63 +23,146 @@ def flops():
     return float(768 * per_image)
 
 
-def _kill_and_compare(tmp_path, tiny_latents, flops, kills):
-    undisturbed = start(command(tiny_latents, "undisturbed", flops), tmp_path)
+def command(latents, name, flops):
+    return ranks.command(latents, name, f"read_at_flops=[{flops}]")
+
+
+def slowly(rank: int) -> None:
+    """Makes saves and validations long, so that a kill at a random moment meets them as often as steps."""
+    import dit.training.checkpoint as checkpoint
+    import dit.training.hooks as hooks
+
+    store, read = checkpoint._store, hooks.validation_loss
+
+    def slow_store(pieces, file):
+        time.sleep(0.03)
+        entry = store(pieces, file)
+        time.sleep(0.03)
+        return entry
+
+    def slow_read(*arguments):
+        time.sleep(0.05)
+        return read(*arguments)
+
+    checkpoint._store, hooks.validation_loss = slow_store, slow_read
+
+
+def kill_and_compare(tmp_path: Path, latents: Path, flops: float, kills: int, world: int) -> int:
+    """Kills a run ``kills`` times, one process of it at a time, and compares its end with an undisturbed run's."""
+    import dit.training.engine  # noqa: F401 - before the clock begins
+
     begun = time.monotonic()
-    undisturbed.join()
-    assert undisturbed.exitcode == 0, (tmp_path / "stderr.txt").read_text()
+    ranks.run(command(latents, "undisturbed", flops), tmp_path, world, patch=slowly)
     length = time.monotonic() - begun
-    rng = random.Random(0)
+    rng = random.Random(kills)
     killed = 0
     while True:
-        process = start(command(tiny_latents, "killed", flops), tmp_path)
+        processes = ranks.start(command(latents, "killed", flops), tmp_path, world, patch=slowly)
         if killed < kills:
-            process.join(rng.uniform(0.3, 0.9) * length)
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL)
+            time.sleep(rng.uniform(0.3, 0.95) * length)
+            victim = rng.choice(processes)
+            if victim.is_alive():
+                victim.kill()
                 killed += 1
-        process.join()
-        if process.exitcode == 0:
+                time.sleep(0.05)
+                for process in processes:  # as srun and torchrun do
+                    process.kill()
+        codes = ranks.end(processes)
+        if codes == [0] * world:
             break
-        assert process.exitcode == -signal.SIGKILL, (tmp_path / "stderr.txt").read_text()
-    assert files(tmp_path / "killed") == files(tmp_path / "undisturbed")
+        assert set(codes) <= {-signal.SIGKILL, 0, 1}, (tmp_path / "stderr.txt").read_text()
+    assert ranks.files(tmp_path / "killed") == ranks.files(tmp_path / "undisturbed")
     return killed
 
 
-def test_a_killed_run_ends_as_the_undisturbed_one(tmp_path, tiny_latents, flops):
-    assert _kill_and_compare(tmp_path, tiny_latents, flops, kills=3) >= 1
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_killed_run_ends_as_the_undisturbed_one(tmp_path, tiny_latents, flops, world):
+    assert kill_and_compare(tmp_path, tiny_latents, flops, kills=3, world=world) >= 1
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path, tiny_latents, flops):
+@pytest.mark.parametrize("world", [1, 2])
+def test_killed_twenty_times(tmp_path, tiny_latents, flops, world):
     total = 0
-    for attempt in range(10):
+    for attempt in itertools.count():
         (folder := tmp_path / str(attempt)).mkdir()
-        total += _kill_and_compare(folder, tiny_latents, flops, kills=4)
-    assert total >= 20
+        total += kill_and_compare(folder, tiny_latents, flops, kills=4, world=world)
+        if total >= 20:
+            return
 
 
-def test_a_stop_signal_ends_in_a_checkpoint_and_exit_75(tmp_path, tiny_latents, flops):
+def at_moment(moment: str, folder: Path):
+    """A patch that says, by a file, when a run's processes are in a step, a validation or a save, and stays a while."""
+
+    def patch(rank: int) -> None:
+        import dit.training.checkpoint as checkpoint
+        import dit.training.hooks as hooks
+        from dit.training.module import DiffusionModule
+
+        owner, name = {
+            "step": (DiffusionModule, "clip_and_step"),
+            "validation": (hooks, "validation_loss"),
+            "save": (checkpoint, "_store"),
+        }[moment]
+        original, calls = getattr(owner, name), itertools.count()
+
+        def slow(*arguments):
+            if next(calls) == (10 if moment == "step" else 0):
+                (folder / f"there-{rank}").touch()
+                time.sleep(0.4 + 0.4 * rank)  # the ranks are not in step when the signal comes
+            return original(*arguments)
+
+        setattr(owner, name, slow)
+
+    return patch
+
+
+SIGNALS = itertools.product(
+    ["step", "validation", "save"], ["rank 0", "rank 1", "all"], [signal.SIGTERM, signal.SIGUSR1]
+)
+
+
+@pytest.mark.parametrize(
+    ("moment", "to", "number"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if i % 2 else []) for i, case in enumerate(SIGNALS)],
+)
+def test_a_signal_ends_all_ranks_with_one_checkpoint(tmp_path, tiny_latents, flops, moment, to, number):
+    from dit.training.checkpoint import CheckpointManager
+
+    arguments = command(tiny_latents, "run", flops)
+    processes = ranks.start(arguments, tmp_path, 2, patch=at_moment(moment, tmp_path))
+    for rank in (0, 1):
+        ranks.wait_for(tmp_path / f"there-{rank}")
+    for rank, process in enumerate(processes):
+        if to in ("all", f"rank {rank}"):
+            os.kill(process.pid, number)
+    assert ranks.end(processes) == [75, 75], (tmp_path / "stderr.txt").read_text()
+    newest = CheckpointManager(tmp_path / "run" / "checkpoints").latest()
+    assert newest is not None and 0 < newest.images_seen < 1536
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.tmp"))
+
+
+def test_a_stopped_run_ends_as_the_undisturbed_one(tmp_path, tiny_latents, flops):
     for number in (signal.SIGTERM, signal.SIGUSR1):
         name = f"stopped-{number}"
-        process = start(command(tiny_latents, name, flops), tmp_path)
-        deadline = time.monotonic() + 60
-        while not (tmp_path / name / "checkpoints").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, number)
-        process.join(60)
-        assert process.exitcode == 75, (tmp_path / "stderr.txt").read_text()
-        resumed = start(command(tiny_latents, name, flops), tmp_path)
-        resumed.join()
-        assert resumed.exitcode == 0
-    undisturbed = start(command(tiny_latents, "undisturbed", flops), tmp_path)
-    undisturbed.join()
+        processes = ranks.start(command(tiny_latents, name, flops), tmp_path)
+        ranks.wait_for(tmp_path / name / "checkpoints")
+        os.kill(processes[0].pid, number)
+        assert ranks.end(processes) == [75], (tmp_path / "stderr.txt").read_text()
+        ranks.run(command(tiny_latents, name, flops), tmp_path)
+    ranks.run(command(tiny_latents, "undisturbed", flops), tmp_path)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         one, other = tmp_path / f"stopped-{number}", tmp_path / "undisturbed"
         assert (one / "records.jsonl").read_bytes() == (other / "records.jsonl").read_bytes()
 
 
-def test_a_run_in_use_is_refused(tmp_path, tiny_latents, flops):
+def test_max_time_ends_with_a_checkpoint(tmp_path, tiny_latents):
+    arguments = ranks.command(tiny_latents, "run", 'max_time="00:00:01"', "duration.images=10000000")
+    ranks.run(arguments, tmp_path, world=2, code=75)
+    assert list((tmp_path / "run" / "checkpoints").glob("images-*"))
+
+
+def test_a_run_in_use_is_refused(tmp_path):
     from dit.errors import InputError
     from dit.rundir import RunDirectory
 
@@ -127,3 +171,43 @@ def test_a_run_in_use_is_refused(tmp_path, tiny_latents, flops):
         RunDirectory(tmp_path / "run", "hash", "")
     held.close()
     RunDirectory(tmp_path / "run", "hash", "").close()
+
+
+def test_a_newer_copy_of_a_job_takes_the_run_over(tmp_path, monkeypatch):
+    """Two live copies of one SLURM job: the newer one owns the directory, whichever asks again."""
+    from dit import rundir
+    from dit.errors import InputError
+    from dit.slurm import SlurmJob
+
+    monkeypatch.setattr(rundir, "TAKEOVER_SECONDS", 0.1)
+    older = rundir.RunDirectory(tmp_path, "hash", "", SlurmJob("7", 0))
+    assert older.is_owner()
+    newer = rundir.RunDirectory(tmp_path, "hash", "", SlurmJob("7", 1))
+    assert newer.is_owner() and not older.is_owner()
+    newer.write_status("running", images_seen=5)
+    older.write_status("failed")
+    assert older.status()["state"] == "running"
+    for job in (SlurmJob("7", 0), SlurmJob("7", 1), SlurmJob("8", 0), None):
+        with pytest.raises(InputError, match="run_dir"):
+            rundir.RunDirectory(tmp_path, "hash", "", job)
+
+
+def test_an_older_copy_stops_without_writing(tmp_path, tiny_latents, flops):
+    """A live run whose directory is taken over by the job's next copy leaves records and checkpoints alone."""
+    from dit.rundir import RunDirectory
+    from dit.slurm import SlurmJob
+
+    def patch(rank):
+        os.environ.update(SLURM_JOB_ID="7", SLURM_RESTART_COUNT="0")
+        at_moment("step", tmp_path)(rank)
+
+    arguments = command(tiny_latents, "run", flops)
+    processes = ranks.start([*arguments, "duration.images=10000000"], tmp_path, 2, patch=patch)
+    for rank in (0, 1):
+        ranks.wait_for(tmp_path / f"there-{rank}")
+    path = tmp_path / "run"
+    config_hash = json.loads((path / "environment.json").read_text())["config_hash"]
+    newer = RunDirectory(path, config_hash, "", SlurmJob("7", 1))
+    before = ranks.files(path)
+    assert ranks.end(processes) == [75, 75], (tmp_path / "stderr.txt").read_text()
+    assert ranks.files(path) == before and newer.is_owner()

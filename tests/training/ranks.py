@@ -1,0 +1,113 @@
+"""Runs of several processes on this machine, forked: torch and Lightning are imported once, in the test's process."""
+
+import multiprocessing
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import TINY
+
+RUN = ["duration.images=1536", "evaluation=none", "checkpoint_every_images=192", "log_every_images=96"]
+DEADLINE = 120  # seconds; a run takes about two
+
+
+def _child(
+    arguments: list[str], cwd: Path, environment: dict[str, str], patch: Callable[[int], None]
+) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from dit import cli
+
+    os.chdir(cwd)
+    os.environ.update(environment)
+    for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+        os.dup2(os.open(cwd / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    GlobalHydra.instance().clear()
+    try:
+        patch(int(environment.get("RANK", 0)))
+    except BaseException:
+        traceback.print_exc()
+        raise
+    cli.main(arguments)
+
+
+def start(
+    arguments: list[str],
+    cwd: Path,
+    world: int = 1,
+    per_node: int | None = None,
+    patch: Callable[[int], None] = lambda rank: None,
+) -> list:
+    """``dit ...`` as each of ``world`` ranks, as torchrun would start them.
+
+    Args:
+        arguments: after ``dit``.
+        cwd: where; stderr.txt gathers what they say.
+        world: how many.
+        per_node: ranks of one pretended node; None is all.
+        patch: rank -> changes to make in that process before it begins.
+    """
+    import dit.training.engine  # noqa: F401
+
+    per_node = per_node or world
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(world):
+        environment = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "LOCAL_RANK": str(rank % per_node),
+            "LOCAL_WORLD_SIZE": str(per_node),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        process = multiprocessing.get_context("fork").Process(
+            target=_child, args=(arguments, cwd, environment if world > 1 else {}, patch)
+        )
+        process.start()
+        processes.append(process)
+    return processes
+
+
+def end(processes: list) -> list[int | None]:
+    """The exit codes, once all have ended; what hangs is killed and has None."""
+    deadline = time.monotonic() + DEADLINE
+    codes = []
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        codes.append(process.exitcode)
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return codes
+
+
+def run(arguments: list[str], cwd: Path, world: int = 1, code: int = 0, **settings) -> None:
+    """``start`` and ``end``, all with the exit code expected."""
+    codes = end(start(arguments, cwd, world, **settings))
+    assert codes == [code] * world, f"{codes}\n{(cwd / 'stderr.txt').read_text()}"
+
+
+def command(latents: Path, name: str, *more: str) -> list[str]:
+    """``train`` of a tiny run into the folder ``name``."""
+    return ["train", *TINY, *RUN, f"data.directory={latents}", f"run_dir={name}", "run_name=run", *more]
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """What must be equal: the records, and every checkpoint that is kept, file by file."""
+    kept = [directory / "records.jsonl", *sorted((directory / "checkpoints").rglob("*.safetensors"))]
+    return {str(path.relative_to(directory)): path.read_bytes() for path in kept}
+
+
+def wait_for(path: Path) -> None:
+    """Returns once a file is there."""
+    deadline = time.monotonic() + DEADLINE
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.005)
