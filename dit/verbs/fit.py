@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dit.errors import InputError, check_choice
 from dit.scaling.fit.answer import fit_points
 from dit.scaling.fit.points import Points, drop_outliers, read_points
 from dit.verbs.app import hydra_app, show
+from dit.verbs.tables import align
 
 SIZES = {"macs_per_token": "n_flop", "n_params_total": "n_total"}
 
@@ -30,21 +31,37 @@ def task(cfg: DictConfig) -> None:
         cfg.seed,
         cfg.by,
         cfg.method,
-        cfg.at_flops,
+        _listed(cfg.at_flops),
         others,
     )
     show({"data": str(cfg.data.path), **result}, cfg.format, _print)
 
 
 def app() -> None:
-    """The verb's Hydra app. ``data`` is a group of conf/, so ``data=x`` stands for ``data.path=x`` here."""
-    sys.argv[1:] = [f"data.path={word[5:]}" if word.startswith("data=") else word for word in sys.argv[1:]]
+    """The verb's Hydra app."""
+    sys.argv[1:] = [_override(word) for word in sys.argv[1:]]
     hydra_app("fit")(task)()
+
+
+def _override(word: str) -> str:
+    """A word of the command line as Hydra takes it: ``data`` is a group of conf/, and conditions want quotes."""
+    key, _, value = word.partition("=")
+    if key == "data":
+        return f"data.path={value}"
+    if key == "where" and not any(quote in value for quote in "'\""):
+        conditions = [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+        return "where=[" + ",".join(f'"{condition}"' for condition in conditions) + "]"
+    return word
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, or one value as a list of one."""
+    return list(value) if isinstance(value, ListConfig) else [value]
 
 
 def _table(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
     columns: Any = OmegaConf.to_container(cfg.columns)
-    kept = read_points(cfg.data.path, columns, cfg.where, 0, cfg.flops_per_nd)
+    kept = read_points(cfg.data.path, columns, _listed(cfg.where), 0, cfg.flops_per_nd)
     if not cfg.drop_highest:
         return kept, {}
     return drop_outliers(kept, cfg.drop_highest), {"outliers": {"all kept": kept}}
@@ -114,7 +131,7 @@ def _print_judgement(result: dict[str, Any]) -> None:
         for one in result["models"]:
             numbers = (_number(one[key]) for key in ("holdout_rms", "aic", "bic"))
             rows.append((one["law"], str(one["parameters"]), *numbers))
-        _align(rows)
+        print(align(rows))
 
 
 def _print_sensitivity(found: dict[str, Any]) -> None:
@@ -124,7 +141,7 @@ def _print_sensitivity(found: dict[str, Any]) -> None:
     for row in found["variants"]:
         shift = row["reason"] if row["shift"] is None else f"{row['shift']:+.4f}"
         rows.append((row["choice"], row["value"], str(row["n"]), _number(row["exponent"]), shift))
-    _align(rows)
+    print(align(rows))
 
 
 def _table_of(title: str, values: list[tuple[str, dict[str, Any]]]) -> None:
@@ -133,13 +150,7 @@ def _table_of(title: str, values: list[tuple[str, dict[str, Any]]]) -> None:
         spans = [_span(value.get(key)) for key in ("interval_80", "interval_95")]
         rows.append((name, _number(value["value"]), _number(value.get("sd")), *spans))
     print()
-    _align(rows)
-
-
-def _align(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
+    print(align(rows))
 
 
 def _number(value: float | None) -> str:

@@ -70,15 +70,15 @@ def test_outliers_are_the_highest_losses():
             ["1e7,1e9,6e16,,a,x"],
             COLUMNS,
             [],
-            r"columns.loss: got \('loss' is '' in data row 1\); allowed: a number",
+            r"columns.loss: got \('loss' is '' in line 2\); allowed: a number",
         ),
         (ROWS, COLUMNS, ["flops<1"], "where: got .*; allowed: conditions that some rows meet"),
-        (ROWS, COLUMNS, ["speed>1"], "where: got 'speed>1'; allowed: 'column < value'"),
+        (ROWS, COLUMNS, ["speed>1"], "where: got 'speed'; allowed: a column of the file"),
         (
             ROWS,
             {**COLUMNS, "protocol": "kind"},
             [],
-            r"protocol.*\(2 protocols: x, y\); allowed: one protocol",
+            r"protocol.*\(2 values in column 'kind': x, y\); allowed: one protocol",
         ),
         (
             [ROWS[0], ROWS[0]],

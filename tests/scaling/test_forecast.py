@@ -1,12 +1,14 @@
 """The planner's predicted standard deviations against simulation of its own grids and against a published table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import ladder
-from dit.scaling.fit.additive import fit_additive
+from dit.scaling.fit.additive import AdditiveProblem
 from dit.scaling.fit.isoflop import fit_isoflop
 from dit.scaling.fit.points import Points
 from dit.scaling.forecast import Expectation, Noise, Outlook, Surface, forecast
@@ -42,19 +44,19 @@ DESIGNS = {
 }
 
 
-def simulated(plan, runs=400):
-    """The exponents of many studies with this plan, each fitted from its own noise by the ordinary fits."""
+def simulated(plan, studies=1000):
+    """The sd of the exponents over many studies with this plan, each with its own noise and fits."""
     rng = np.random.default_rng(5)
     grid, expected = plan.points(), plan.expected
     clean = expected.law.predict(grid.n, grid.d)
     names, run = np.unique(grid.run, return_inverse=True)
-    found = []
-    for _ in range(runs):
-        shared = expected.noise.run * rng.standard_normal(len(names))[run]
-        loss = clean * np.exp(shared + expected.noise.reading * rng.standard_normal(len(clean)))
-        points = Points(loss, grid.n, grid.d, grid.c, grid.run, grid.budget)
-        found.append((fit_additive(points).a, fit_isoflop(points).a))
-    return np.std(found, axis=0)
+    shared = expected.noise.run * rng.standard_normal((studies, len(names)))[:, run]
+    noise = shared + expected.noise.reading * rng.standard_normal((studies, len(clean)))
+    points, one = replace(grid, loss=clean), np.ones((1, len(clean)))
+    additive = AdditiveProblem(points, "huber", 1e-3).refit(expected.law, one, np.log(clean) + noise)
+    isoflop = fit_isoflop(points).problem(points).refit(fit_isoflop(points), one, clean * np.exp(noise))
+    assert additive.converged.mean() > 0.99 and isoflop.converged.mean() > 0.99
+    return np.std(additive.law.a[additive.converged]), np.std(isoflop.law.a[isoflop.converged])
 
 
 @pytest.mark.parametrize("name", DESIGNS)

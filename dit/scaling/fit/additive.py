@@ -61,7 +61,8 @@ class AdditiveLaw:
 
     def d_opt(self, c: Any) -> Any:
         """Data D that is best for compute ``c`` (FLOPs)."""
-        return (c / self.k) ** self.b / self.G
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            return (c / self.k) ** self.b / self.G
 
     def loss_opt(self, c: Any) -> Any:
         """Loss at the best allocation of compute ``c`` (FLOPs)."""
@@ -69,7 +70,7 @@ class AdditiveLaw:
 
     def predict(self, n: Any, d: Any) -> Any:
         """Loss at size ``n`` and data ``d``."""
-        with np.errstate(over="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             return self.E + self.A * n ** (-self.alpha) + self.B * d ** (-self.beta)
 
     def predict_points(self, points: Points) -> Any:

@@ -13,7 +13,7 @@ from dit.scaling.fit.choose import fit_law
 from dit.scaling.fit.compare import compare
 from dit.scaling.fit.holdout import Holdout, holdout, holdout_by_budget, holdout_minimum
 from dit.scaling.fit.points import Points
-from dit.scaling.fit.profile import profile
+from dit.scaling.fit.profile import Profile, profiles
 from dit.scaling.fit.sensitivity import exponent, sensitivity
 
 PARAMETERS = {
@@ -27,6 +27,7 @@ PARAMETERS = {
 SURFACES = ("additive", "data_limited", "power", "power_floor")  # laws that predict the loss of any point
 RIVALS = {"power": ("power", "power_floor"), "additive": ("additive", "data_limited")}
 K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
+HELD = 400  # draws behind the intervals of the held-out budget
 ENOUGH = 20  # draws below which nothing is said about an interval
 
 
@@ -64,6 +65,8 @@ def fit_points(
     """
     check_number("bootstrap", draws, low=0, integer=True)
     points = points.completed()
+    if np.ptp(points.loss) == 0:
+        raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
     fit = fit_law(points, law, loss, delta)
     boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
     result = {
@@ -77,7 +80,7 @@ def fit_points(
         "allocation": _allocation(points, fit, boot, list(at_flops)),
     }
     if law in SURFACES:
-        result["profiles"] = {name: _profile(points, fit, name) for name in fit.problem(points).axes(fit)}
+        result["profiles"] = {name: _profile(one) for name, one in profiles(points, fit).items()}
         result["holdout"], result["holdout_by_budget"] = _holdouts(points, law, loss, delta, draws, seed)
         rivals = next((names for names in RIVALS.values() if law in names), (law,))
         result["models"] = [asdict(one) for one in compare(points, rivals, loss, delta)]
@@ -161,14 +164,18 @@ def _allocation(
             row[name] = _estimate(fit, boot, lambda law, name=name, c=flops: getattr(law, name)(c))
         if hasattr(fit, "predict"):
             best, n, d = fit.loss_opt(flops), fit.n_opt(flops), fit.d_opt(flops)
-            row["loss_ratio_at_twice_n"] = fit.predict(2 * n, d / 2) / best
-            row["loss_ratio_at_half_n"] = fit.predict(n / 2, 2 * d) / best
+            row["loss_ratio_at_twice_n"] = _ratio(fit.predict(2 * n, d / 2), best)
+            row["loss_ratio_at_half_n"] = _ratio(fit.predict(n / 2, 2 * d), best)
         rows.append(row)
     return rows
 
 
-def _profile(points: Points, fit: Any, name: str) -> dict[str, Any]:
-    found = profile(points, fit, name)
+def _ratio(value: float, best: float) -> float | None:
+    """None where the law has no optimum."""
+    return float(value / best) if np.isfinite(value) and np.isfinite(best) else None
+
+
+def _profile(found: Profile) -> dict[str, Any]:
     shown = {f"interval_{level:.0%}".rstrip("%"): list(ends) for level, ends in found.intervals.items()}
     low, high = found.intervals[0.95]
     sides = [side for side, end in (("below", low), ("above", high)) if end is None]
@@ -185,7 +192,7 @@ def _holdouts(
         return None, None
     each = [_held(one) for one in holdout_by_budget(points, law, loss, delta)]
     try:
-        largest = _held(holdout(points, law, loss, delta, draws or 200, seed))
+        largest = _held(holdout(points, law, loss, delta, min(draws or HELD, HELD), seed))
     except InputError as error:
         largest = {"impossible": str(error)}
     return largest, each

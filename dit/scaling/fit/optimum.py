@@ -7,7 +7,7 @@ from dit.scaling.fit.losses import smooth_loss
 from dit.scaling.fit.newton import Law, Minimum, newton
 
 Array = np.ndarray
-CHUNK = 256  # rows per block: (256, 240) doubles stay in the cache
+BLOCK = 256 * 240  # doubles per block of rows, which stay in the cache
 
 
 def minimise(
@@ -35,7 +35,8 @@ def minimise(
     rows, n = theta.shape[0], weights.shape[1]
     y, weights = np.broadcast_to(y, (rows, n)), np.broadcast_to(weights, (rows, n))
     parts = []
-    for b in (slice(i, min(i + CHUNK, rows)) for i in range(0, rows, CHUNK)):
+    chunk = max(64, BLOCK // n)
+    for b in (slice(i, min(i + chunk, rows)) for i in range(0, rows, chunk)):
         part = None if basis is None else basis[b]
         if loss == "lad":
             parts.append(lad(law, y[b], weights[b], theta[b], max_iterations, part))

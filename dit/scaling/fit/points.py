@@ -1,9 +1,6 @@
 """The points of a fit: what was trained (N, D, C), what came out (loss), and its run and budget."""
 
-import csv
-import operator
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError, check_choice, check_number
+from dit.scaling.fit.table import read_table, refuse_mixture
 
 Array = np.ndarray
 NUMBERS = ("n", "d", "c", "loss", "budget", "unique")
@@ -19,10 +17,7 @@ DEFAULT_K = 6.0  # C = 6 N D, N parameters and D tokens: the convention of the l
 SAME_BUDGET = 1e-3  # budgets given as numbers that differ by less are one, written with other digits
 BUDGET_GAP = 0.10  # points whose compute differs by less than 10 % from the next belong to one budget
 SCATTER = 1.5  # a chain of such points wider than this factor is no budget; half-decade bins stand in
-COMPARE = {
-    "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "==": operator.eq,
-    "=": operator.eq, "<": operator.lt, ">": operator.gt,
-}  # fmt: skip
+PROTOCOLS = {"protocol", "protocol_hash"}  # columns that are one wherever a file has them
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +148,8 @@ def read_points(
 
     Args:
         path: the file, with a header line.
-        columns: name in Points -> name of the column; null ones are left out. ``protocol`` names a column
-            that must be the same in every kept row.
+        columns: name in Points -> name of the column; null ones are left out. ``protocol`` names a column that
+            must be the same in every kept row, as a column of that name must in any case.
         where: conditions ``column < value`` (also <= > >= = !=) that kept rows meet.
         drop_highest: how many of the highest losses to drop as outliers, after ``where``.
         k: FLOPs per N D, to fill in whichever of N, D and C has no column; 6 unless given.
@@ -162,34 +157,21 @@ def read_points(
     Raises:
         InputError: no such file or column, a value that is no number, nothing left.
     """
-    rows, header = _csv_rows(path)
-    for condition in where:
-        rows = _kept(rows, header, condition)
+    table = read_table(path).where(where)
     values: dict[str, Any] = {}
     for name, column in columns.items():
         if column is None:
             continue
         check_choice("columns", name, [f.name for f in fields(Points)] + ["protocol"])
-        if column not in header:
-            raise InputError(f"columns.{name}", column, "a column of the file: " + ", ".join(header))
-        cells = [row[column] for row in rows]
-        if name == "protocol":
-            _refuse_mixture(column, cells)
-        else:
-            values[name] = cells if name == "run" else _numbers(f"columns.{name}", column, cells)
+        if name == "run":
+            values[name] = table.column("columns.run", column)
+        elif name != "protocol":
+            values[name] = table.numbers(f"columns.{name}", column)
+    for column in {*PROTOCOLS.intersection(table.header), columns.get("protocol")} - {None}:
+        refuse_mixture(table, "columns.protocol", column)
     if "loss" not in values:
-        raise InputError("columns.loss", None, "a column of the file: " + ", ".join(header))
-    if not rows:
-        raise InputError("where", list(where), "conditions that some rows meet", f"{path} has none left.")
+        raise InputError("columns.loss", None, "a column of the file: " + ", ".join(table.header))
     return drop_outliers(Points(**values).completed(k), drop_highest)
-
-
-def _refuse_mixture(column: str, cells: Sequence[str]) -> None:
-    found = sorted(set(cells))
-    if len(found) > 1:
-        got = f"({len(found)} protocols: {', '.join(found[:4])})"
-        remedy = f"Select one: where=['{column}=...']."
-        raise InputError(f"columns.protocol ({column})", got, "one protocol", remedy)
 
 
 def drop_outliers(points: Points, highest: int) -> Points:
@@ -197,43 +179,6 @@ def drop_outliers(points: Points, highest: int) -> Points:
     check_number("drop_highest", highest, low=0, high=len(points) - 1, integer=True)
     keep = np.sort(np.argsort(points.loss, kind="stable")[: len(points) - highest])
     return points[keep] if highest else points
-
-
-def _csv_rows(path: str | Path) -> tuple[list[dict[str, str]], list[str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            return list(reader), list(reader.fieldnames or [])
-    except OSError as error:
-        raise InputError("data", str(path), "a CSV file or a study directory", str(error)) from None
-
-
-def _kept(rows: Sequence[dict[str, str]], header: Sequence[str], condition: str) -> list[dict[str, str]]:
-    match = re.fullmatch(r"\s*(.+?)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*", condition)
-    if match is None or match[1] not in header:
-        raise InputError("where", condition, "'column < value' with a column of " + ", ".join(header))
-    column, compare, wanted = match[1], COMPARE[match[2]], match[3]
-    number = _number(wanted)
-    if number is None:
-        return [row for row in rows if compare(row[column], wanted)]
-    cells = [(row, _number(row[column])) for row in rows]
-    return [row for row, cell in cells if cell is not None and compare(cell, number)]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _numbers(key: str, column: str, cells: Sequence[str]) -> Array:
-    values = [_number(cell) for cell in cells]
-    wrong = [i for i, value in enumerate(values) if value is None]
-    if wrong:
-        line = f"({column!r} is {cells[wrong[0]]!r} in data row {wrong[0] + 1})"
-        raise InputError(key, line, "a number in every row", "Select rows with where=[...].")
-    return np.array(values, float)
 
 
 def _groups(values: Array, gap: float) -> Array:

@@ -8,7 +8,9 @@ sense, is not identified: it has no end, and is said so.
 Source: Huber & Ronchetti, Robust Statistics (2009), section 13.6, for the likelihood-ratio factor.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from dit.scaling.fit.variance import components, student
 
 Array = np.ndarray
 WIDE, NEAR = 48, 33  # values over the whole range, and around the estimate
+STEPS = 100  # of Newton per value and start: three starts are made
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,29 @@ def profile(points: Points, fit: Any, parameter: str) -> Profile:
     Raises:
         InputError: a parameter that the law does not have.
     """
+    check_choice("parameter", parameter, list(fit.problem(points).axes(fit)))
+    return profiles(points, fit, (parameter,))[parameter]
+
+
+def profiles(points: Points, fit: Any, names: Sequence[str] = ()) -> dict[str, Profile]:
+    """The profiles of several parameters, all of the law's by default, found side by side."""
     problem: Problem = fit.problem(points)
-    axes = problem.axes(fit)
-    check_choice("parameter", parameter, list(axes))
-    axis, theta = axes[parameter], problem.to_theta(fit)
-    held = _values(problem, axis, theta, points)
-    rise = _objective(problem, axis, theta, held) - fit.objective
-    deviance = np.maximum(rise, 0.0) * _factor(problem, fit) / _design_effect(problem, fit, axis, points)
+    axes, theta = problem.axes(fit), problem.to_theta(fit)
+    axes = {name: axes[name] for name in names or axes}
+    held = {name: _values(problem, axis, theta, points) for name, axis in axes.items()}
+    objective = _objective(problem, [(axes[name], held[name]) for name in axes], theta)
     bars = {level: _bar(level, problem, fit, points) for level in LEVELS}
-    centre = float(axis.position(theta[None])[0])
-    intervals = {level: _ends(axis, centre, held, deviance, bar) for level, bar in bars.items()}
-    values = axis.shown(held)
-    order = np.argsort(values)
-    return Profile(parameter, float(axis.shown(centre)), values[order], deviance[order], bars, intervals)
+    factor = _factor(problem, fit)
+    found = {}
+    for (name, axis), value in zip(axes.items(), objective):
+        rise = np.maximum(value - fit.objective, 0.0)
+        deviance = rise * factor / _design_effect(problem, fit, axis, points)
+        centre = float(axis.position(theta[None])[0])
+        intervals = {level: _ends(axis, centre, held[name], deviance, bar) for level, bar in bars.items()}
+        shown = axis.shown(held[name])
+        order = np.argsort(shown)
+        found[name] = Profile(name, float(axis.shown(centre)), shown[order], deviance[order], bars, intervals)
+    return found
 
 
 def _values(problem: Problem, axis: Axis, theta: Array, points: Points) -> Array:
@@ -86,22 +99,29 @@ def _values(problem: Problem, axis: Axis, theta: Array, points: Points) -> Array
     return np.unique(both)
 
 
-def _objective(problem: Problem, axis: Axis, theta: Array, held: Array) -> Array:
-    """Best objective (m,) with the parameter held at each position."""
-    start, basis = axis.hold(theta, held)
+def _objective(problem: Problem, lines: Sequence[tuple[Axis, Array]], theta: Array) -> list[Array]:
+    """Best objective (m,) with a parameter held at each of its positions, for each axis and its positions (m,)."""
+    starts, bases = (
+        np.concatenate(parts) for parts in zip(*(axis.hold(theta, held) for axis, held in lines))
+    )
+    ends = np.cumsum([0, *(len(held) for _, held in lines)])
+    parts = [slice(low, high) for low, high in pairwise(ends)]
     one = np.ones((1, len(problem.y)))
 
     def solve(start: Array) -> tuple[Array, Array]:
-        found = minimise(problem.law, problem.loss, problem.delta, problem.y, one, start, basis)
+        found = minimise(problem.law, problem.loss, problem.delta, problem.y, one, start, bases, STEPS)
         return found.theta, np.where(np.isfinite(found.objective), found.objective, np.inf)
 
-    best, objective = solve(start)
+    best, objective = solve(starts)
     for shift in (1, -1):  # again from each neighbour's optimum
-        neighbour = np.clip(np.arange(len(held)) + shift, 0, len(held) - 1)
-        other, value = solve(axis.project(best[neighbour], held))
+        moved = best.copy()
+        for (axis, held), part in zip(lines, parts):
+            neighbour = np.clip(np.arange(len(held)) + shift, 0, len(held) - 1)
+            moved[part] = axis.project(best[part][neighbour], held)
+        other, value = solve(moved)
         better = value < objective
         best, objective = np.where(better[:, None], other, best), np.minimum(objective, value)
-    return objective
+    return [objective[part] for part in parts]
 
 
 def _factor(problem: Problem, fit: Any) -> float:

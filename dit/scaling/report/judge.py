@@ -11,7 +11,7 @@ from dit.scaling.fit.additive import AdditiveFit, fit_additive
 from dit.scaling.fit.bootstrap import Bootstrap
 from dit.scaling.fit.envelope import fit_envelope
 from dit.scaling.fit.holdout import holdout
-from dit.scaling.fit.profile import profile
+from dit.scaling.fit.profile import profiles
 from dit.scaling.fit.sensitivity import Variant, sensitivity
 from dit.scaling.records import Study
 from dit.scaling.report.points import Points, collect
@@ -29,8 +29,7 @@ LOSSES = {"mse_log": "least squares of ln L", "lad": "least absolute deviations 
 def profile_all(points: Points, fit: AdditiveFit) -> dict[str, Any]:
     """The profile of each parameter of the additive law, for the figure."""
     found = {}
-    for name in PROFILED:
-        one = profile(points.for_fit(), fit, name)
+    for name, one in profiles(points.for_fit(), fit, PROFILED).items():
         found[name] = {
             "estimate": one.estimate,
             "value": one.values.tolist(),
