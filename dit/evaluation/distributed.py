@@ -4,6 +4,7 @@ N images of all ranks, R of this one, D feature width.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def batches_in_a_row(n: int, batch_size: int, rank: int, world: int) -> Iterator
         yield range(number * batch_size, min((number + 1) * batch_size, n))
 
 
-def rank_zero_says(value: object) -> object:
+def rank_zero_says(value: Any) -> Any:
     """The value that rank 0 has, on every rank."""
     said = [value]
     dist.broadcast_object_list(said)

@@ -4,8 +4,7 @@ B images of a batch, N images in all, P previewed.
 """
 
 import dataclasses
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +14,8 @@ from dit.errors import check_number
 from dit.evaluation.distributed import batches_in_turn, gather_images, place
 from dit.evaluation.features import Extractor
 from dit.evaluation.generate import generate_batch, sample_labels, sample_seeds
-from dit.evaluation.measure import Measured, Meter, compare
-from dit.evaluation.protocol import Protocol, describe, require_equal
+from dit.evaluation.measure import Measured, Meter, check_reference, compare
+from dit.evaluation.protocol import Protocol, describe
 from dit.evaluation.statistics import Statistics
 
 
@@ -82,6 +81,9 @@ def evaluate_samples(
     """
     check_number("evaluation.n", n, low=2, integer=True)
     check_number("evaluation.batch_size", batch_size, low=1, integer=True)
+    if not isinstance(reference, Measured):
+        reference = Measured(reference)
+    metrics = check_reference(reference, metrics, extractor)
     num_classes = denoiser.network.num_classes
     meter = Meter(extractor, metrics, [*subsets, n], num_classes=num_classes, distributed=distributed)
     classes, seeds = sample_labels(labels, seed, n, num_classes), sample_seeds(seed, n)
@@ -104,8 +106,6 @@ def evaluate_samples(
         if sum(map(len, shown)) < preview:
             few = batch.images[: len(mine)]
             shown += gather_images(few) if distributed else [few.cpu()]
-    if not isinstance(reference, Measured):
-        reference = Measured(reference)
     protocol = Protocol(
         reference=str(reference.stats.metadata.get("images", "unknown")),
         reference_n=reference.stats.n,
@@ -134,25 +134,3 @@ def evaluate_samples(
         for count, measured in zip(meter.marks, meter.results())
     ]
     return found[-1]._replace(subsets=tuple(found[:-1]))
-
-
-def over_seeds(
-    results: Sequence[tuple[Mapping[str, float | int | None], Protocol]],
-) -> tuple[dict[str, float | int | None], Protocol]:
-    """Metrics over sampling seeds: the mean of each, its sd as ``<metric>_sd_over_seeds`` (one seed: None).
-
-    The protocol's seed is then all of the seeds.
-
-    Raises:
-        InputError: the protocols differ in anything but the seed.
-    """
-    protocols = [protocol for _, protocol in results]
-    require_equal(protocols, varying=["seed"])
-    table = [metrics for metrics, _ in results]
-    summary: dict[str, float | int | None] = {"n": table[0]["n"], "seeds": len(table)}
-    for name in table[0]:
-        values = [value for row in table if (value := row.get(name)) is not None]
-        if name != "n" and len(values) == len(table):
-            summary[name] = statistics.fmean(values)
-            summary[f"{name}_sd_over_seeds"] = statistics.stdev(values) if len(values) > 1 else None
-    return summary, dataclasses.replace(protocols[0], seed=tuple(p.seed for p in protocols))

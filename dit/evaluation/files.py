@@ -11,9 +11,16 @@ from pathlib import Path
 import torch
 
 from dit.evaluation.evaluate import Evaluation
-from dit.evaluation.features import Extractor
-from dit.evaluation.images import ImageSet, open_images
-from dit.evaluation.measure import NEED_REFERENCE_FEATURES, Measured, check_metrics, compare, measure_images
+from dit.evaluation.features import Extractor, file_sha256
+from dit.evaluation.images import ImageFiles, ImageSet, open_images
+from dit.evaluation.measure import (
+    NEED_REFERENCE_FEATURES,
+    Measured,
+    check_metrics,
+    check_reference,
+    compare,
+    measure_images,
+)
 from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import read_arrays
 
@@ -47,7 +54,7 @@ def evaluate_images(
         InputError: fewer images than asked for, an image that cannot be read, or a reference of another
             extractor.
     """
-    n, metrics = len(images) if n is None else n, check_metrics(metrics)
+    n, metrics = len(images) if n is None else n, check_reference(reference, metrics, extractor)
     sets = measure_images(
         images, extractor, metrics, counts=[*subsets, n], batch_size=batch_size, distributed=distributed
     )
@@ -67,6 +74,16 @@ def evaluate_images(
         numbers = {**compare(measured, reference, metrics), "accuracy": None, "n": count}
         found.append(Evaluation(numbers, dataclasses.replace(protocol, n=count), shown, labels))
     return found[-1]._replace(subsets=tuple(found[:-1]))
+
+
+def images_identity(path: str | Path) -> str:
+    """What lies at a path, without decoding it: a file's hash, or that of a folder's names and sizes."""
+    path = Path(path)
+    if path.is_file():
+        return file_sha256(path)
+    images = open_images(path)
+    assert isinstance(images, ImageFiles)
+    return str(images.source.identity()["listing_sha256"])
 
 
 def open_reference(

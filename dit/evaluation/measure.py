@@ -218,6 +218,31 @@ def measure_images(
     return meter.results()
 
 
+def check_reference(
+    reference: Measured, metrics: Iterable[str], extractor: Extractor | None = None
+) -> tuple[str, ...]:
+    """The names of metrics, checked, and whether the reference serves them: asked before any image is measured.
+
+    Args:
+        reference: real images.
+        metrics: names of ``METRICS``.
+        extractor: what the other images will be measured with, where that is yet to be done.
+    """
+    wanted = check_metrics(metrics)
+    if extractor is not None:
+        for key, value in extractor.metadata().items():
+            known = reference.stats.metadata.get(key)
+            if known not in (None, value):
+                remedy = "Measure the reference's images with this extractor, or name the other one."
+                raise InputError(f"reference: {key}", known, f"{value}, as evaluation.extractor has", remedy)
+    for name in wanted:
+        if name in NEED_REFERENCE_FEATURES and reference.features is None:
+            _refuse(name, "(statistics alone)", "a reference measured from images, with its features kept")
+        if name == "sfid" and reference.spatial is None:
+            _refuse(name, "(no spatial statistics)", "a reference with mu_s and sigma_s")
+    return wanted
+
+
 def compare(
     sample: Measured, reference: Measured, metrics: Iterable[str] = ("fd",)
 ) -> dict[str, float | int]:
@@ -228,12 +253,7 @@ def compare(
         reference: real images on the same extractor.
         metrics: names of ``METRICS``.
     """
-    wanted = check_metrics(metrics)
-    for name in wanted:
-        if name in NEED_REFERENCE_FEATURES and reference.features is None:
-            _refuse(name, "(statistics alone)", "a reference measured from images, with its features kept")
-        if name == "sfid" and reference.spatial is None:
-            _refuse(name, "(no spatial statistics)", "a reference with mu_s and sigma_s")
+    wanted = check_reference(reference, metrics)
     made: dict[str, float | int] = {}
     if "fd" in wanted:
         made["frechet_distance"] = frechet_distance(sample.stats, reference.stats)

@@ -5,7 +5,8 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dit.errors import InputError, check_choice, check_number
@@ -103,6 +104,28 @@ def require_equal(
                     "Measure both under one protocol.",
                 )
     return {name: value for name, value in (records[0] if records else {}).items() if name not in free}
+
+
+def over_seeds(
+    results: Sequence[tuple[Mapping[str, float | int | None], Protocol]],
+) -> tuple[dict[str, float | int | None], Protocol]:
+    """Metrics over sampling seeds: the mean of each, its sd as ``<metric>_sd_over_seeds`` (one seed: None).
+
+    The protocol's seed is then all of the seeds.
+
+    Raises:
+        InputError: the protocols differ in anything but the seed.
+    """
+    protocols = [protocol for _, protocol in results]
+    require_equal(protocols, varying=["seed"])
+    table = [metrics for metrics, _ in results]
+    summary: dict[str, float | int | None] = {"n": table[0]["n"], "seeds": len(table)}
+    for name in table[0]:
+        values = [value for row in table if (value := row.get(name)) is not None]
+        if name != "n" and len(values) == len(table):
+            summary[name] = statistics.fmean(values)
+            summary[f"{name}_sd_over_seeds"] = statistics.stdev(values) if len(values) > 1 else None
+    return summary, dataclasses.replace(protocols[0], seed=tuple(p.seed for p in protocols))
 
 
 def describe(setting: object) -> str:

@@ -9,18 +9,20 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
 from dit.errors import InputError, check_choice
-from dit.evaluation.protocol import Protocol, require_equal
+from dit.evaluation.protocol import Protocol, over_seeds, require_equal
 
 PUBLISHED = Path(__file__).parent / "assets" / "published.csv"
+SWEPT = ("guidance", "nfe", "solver", "grid", "seed")  # what one command varies
 AXES = {  # what may differ along a curve, and between the curves of a figure
     "guidance": ("guidance", "nfe"),
     "nfe": ("nfe", "grid", "solver"),
 }
+NO_CURVE = ("_sd", "_se", "_size", "_over_seeds", "seeds")
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .25em .8em; text-align: right }
@@ -65,9 +67,10 @@ def write_report(rows: Sequence[Row], out: str | Path, title: str = "Sample qual
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluations.csv").write_text(_csv(rows), encoding="utf-8")
+    means = averaged(rows)
     parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [_table_section(group) for group in grouped(rows)]
-    parts += [_figure_section(axis, group) for axis in AXES for group in curves(rows, axis)]
+    parts += [_table_section(group) for group in grouped(means)]
+    parts += [_figure_section(axis, group) for axis in AXES for group in curves(means, axis)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     path = out / "report.html"
     path.write_text(f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n', encoding="utf-8")
@@ -83,6 +86,21 @@ def grouped(rows: Iterable[Row], varying: Sequence[str] = ()) -> list[list[Row]]
     for group in groups.values():
         require_equal([row.protocol for row in group], varying=varying)
     return list(groups.values())
+
+
+def averaged(rows: Iterable[Row]) -> list[Row]:
+    """The rows, with those that differ in nothing but the sampling seed as one: means, and their sd over seeds."""
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, []).append(row)
+    found = []
+    for model_rows in by_model.values():
+        for group in grouped(model_rows, varying=["seed"]):
+            if len(group) > 1:
+                metrics, protocol = over_seeds([(row.metrics, row.protocol) for row in group])
+                group = [replace(group[0], metrics=metrics, protocol=protocol)]
+            found += group
+    return found
 
 
 def curves(rows: Iterable[Row], axis: str) -> list[list[Row]]:
@@ -119,7 +137,8 @@ def published(row: Row) -> list[dict[str, str]]:
     return [k for k in known if (k["extractor"], k["resolution"], k["n"], k["guidance_scale"]) == key]
 
 
-def _columns(rows: Iterable[Row]) -> list[str]:
+def columns(rows: Iterable[Row]) -> list[str]:
+    """The metrics that some row has, in order of first appearance."""
     names: dict[str, None] = {}
     for row in rows:
         names |= dict.fromkeys(name for name, value in row.metrics.items() if value is not None)
@@ -127,25 +146,25 @@ def _columns(rows: Iterable[Row]) -> list[str]:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    columns, file = _columns(rows), io.StringIO()
+    names, file = columns(rows), io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["model", *columns, *rows[0].protocol.as_dict()])
+    writer.writerow(["model", *names, *rows[0].protocol.as_dict()])
     for row in rows:
         writer.writerow(
-            [row.model, *(row.metrics.get(name) for name in columns), *row.protocol.as_dict().values()]
+            [row.model, *(row.metrics.get(name) for name in names), *row.protocol.as_dict().values()]
         )
     return file.getvalue()
 
 
 def _table_section(group: Sequence[Row]) -> str:
-    protocol, columns = group[0].protocol, _columns(group)
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ["model", *columns])
-    body = [_cells([row.model, *(row.metrics.get(name) for name in columns)]) for row in group]
+    protocol, names = group[0].protocol, columns(group)
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ["model", *names])
+    body = [_cells([row.model, *(row.metrics.get(name) for name in names)]) for row in group]
     known = published(group[0])
     for row in known:
         source = f"({row['paper']}, {row['steps']} sampling steps)"
         name = f"{row['model']}, {row['train_steps']} training steps {source}"
-        body.append(_cells([name, *(row.get(name) for name in columns)], f"seen: {row['seen']}"))
+        body.append(_cells([name, *(row.get(name) for name in names)], f"seen: {row['seen']}"))
     note = "<p>In italics: published values; solver and steps are the paper's.</p>" if known else ""
     fields = ", ".join(f"{name} {value}" for name, value in protocol.as_dict().items() if value is not None)
     return (
@@ -172,7 +191,7 @@ def _figure_section(axis: str, group: Sequence[Row]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    shown = [name for name in _columns(group) if not name.endswith(("_sd", "_se", "_size"))]
+    shown = [name for name in columns(group) if not name.endswith(NO_CURVE)]
     with matplotlib.rc_context({"svg.hashsalt": "dit", "svg.fonttype": "none"}):
         figure = Figure(figsize=(4.2 * len(shown), 3.2), layout="constrained")
         for panel, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):

@@ -25,12 +25,14 @@ class Loaded:
         cfg: the run's own configuration.
         images_seen: the clock of its checkpoint.
         weights: ``raw`` or the average's name.
+        image_size: pixels per side of what it samples.
     """
 
     denoiser: Denoiser
     cfg: DictConfig
     images_seen: int
     weights: str
+    image_size: int
 
 
 def load_run(run: str | Path, weights: str, images_seen: int | None, device: torch.device) -> Loaded:
@@ -71,7 +73,7 @@ def load_run(run: str | Path, weights: str, images_seen: int | None, device: tor
         raise InputError("weights", weights, f"one of {', '.join(choices)}") from error
     network.load_state_dict({names[name]: tensor for name, tensor in tensors.items()}, strict=False)
     denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)
-    return Loaded(denoiser, cfg, checkpoint.images_seen, weights)
+    return Loaded(denoiser, cfg, checkpoint.images_seen, weights, latents.manifest["image_shape"][1])
 
 
 def _checkpoint(directory: Path, images_seen: int | None) -> Checkpoint:

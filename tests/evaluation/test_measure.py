@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from dit.errors import InputError
-from dit.evaluation.evaluate import evaluate_samples, over_seeds
+from dit.evaluation.evaluate import evaluate_samples
 from dit.evaluation.features import Extractor, Outputs, load_extractor
 from dit.evaluation.measure import METRICS, Measured, Meter, compare, images_hash, images_sum
 from dit.evaluation.metrics import frechet_distance
-from dit.evaluation.protocol import Protocol
+from dit.evaluation.protocol import Protocol, over_seeds
 from dit.evaluation.reference import measure_reference
 from dit.evaluation.statistics import Statistics
 

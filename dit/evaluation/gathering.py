@@ -1,0 +1,108 @@
+"""Evaluations kept on disk, gathered for a page. Imports no torch."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dit.errors import InputError
+from dit.evaluation.journal import NAME, read_rows
+from dit.evaluation.protocol import Protocol, require_equal
+from dit.evaluation.report import SWEPT, Row, write_report
+
+SOURCES = (NAME, "records.jsonl")  # of dit evaluate, of training
+NO_METRICS = frozenset({"images_seen", "train_flops", "budget_flops", "image_size", "schema"})
+
+
+def report_of(directory: Path, models: Iterable[str] | None = None) -> Path:
+    """Writes ``report.html`` and ``evaluations.csv`` of all evaluations under a directory into it; gives the page.
+
+    Args:
+        directory: of runs, studies, or what ``dit evaluate out=`` made.
+        models: these alone, which must have been measured under one protocol; None takes all.
+
+    Raises:
+        InputError: there are no evaluations, or the models have no protocol in common: the message names the field in
+            conflict.
+    """
+    rows = gather(directory)
+    if models is not None:
+        rows = common(rows, list(models))
+    return write_report(rows, directory)
+
+
+def gather(directory: Path) -> list[Row]:
+    """Every evaluation under a directory; metrics of one model under one protocol together, the last of each."""
+    if not directory.is_dir():
+        raise InputError("report", str(directory), "a directory with evaluations in it")
+    paths = sorted(path for name in SOURCES for path in directory.rglob(name))
+    records = [(path.parent, record) for path in paths for record in read_rows(path)]
+    clocks: dict[str, set[int]] = {}
+    for _, record in records:
+        clocks.setdefault(record["run"], set()).add(record.get("images_seen", 0))
+    rows: dict[tuple[str, str], Row] = {}
+    for folder, record in records:
+        row = as_row(record, folder, with_clock=len(clocks[record["run"]]) > 1)
+        key = row.model, row.protocol.hash
+        if key in rows:
+            known = {name: value for name, value in row.metrics.items() if value is not None}
+            row = replace(row, metrics={**rows[key].metrics, **known})
+        rows[key] = row
+    if not rows:
+        remedy = "Make some: dit evaluate run=RUN, or images=... out=DIR."
+        raise InputError(
+            "report", str(directory), f"a directory with {' or '.join(SOURCES)} below it", remedy
+        )
+    return list(rows.values())
+
+
+def as_row(record: Mapping[str, Any], folder: Path | None = None, with_clock: bool = False) -> Row:
+    """A ``samples`` record as a row of the page.
+
+    Args:
+        record: as ``evaluations.jsonl`` and ``records.jsonl`` hold them.
+        folder: where its picture lies.
+        with_clock: whether to name the model with the images it has seen.
+    """
+    picture = folder / record["grid"] if folder is not None and record.get("grid") else None
+    metrics = {
+        name: value
+        for name, value in record.items()
+        if name not in NO_METRICS
+        and (value is None or isinstance(value, (int, float)))
+        and not isinstance(value, bool)
+    }
+    clock = f", {record['images_seen']:,} images" if with_clock and "images_seen" in record else ""
+    return Row(
+        model=record["run"] + clock,
+        metrics=metrics,
+        protocol=Protocol.from_dict(record["protocol"]),
+        picture=picture.read_bytes() if picture is not None and picture.is_file() else None,
+        resolution=record.get("image_size"),
+    )
+
+
+def common(rows: Iterable[Row], models: list[str]) -> list[Row]:
+    """The rows of the named models, which must share a protocol but for what is swept."""
+    rows = list(rows)
+    chosen = {name: [row for row in rows if row.model == name] for name in models}
+    for name, found in chosen.items():
+        if not found:
+            known = ", ".join(sorted({row.model for row in rows}))
+            raise InputError("models", name, f"some of {known}")
+    for one, two in itertools.pairwise(models):
+        try:  # the nearest pair, so that the message names what really differs
+            pairs = itertools.product(chosen[one], chosen[two])
+            nearest = min(pairs, key=lambda pair: _differences(*pair))
+            require_equal([row.protocol for row in nearest], varying=SWEPT)
+        except InputError as error:
+            raise InputError(
+                f"models {one}, {two}: {error.key}", error.got, error.allowed, error.remedy
+            ) from None
+    return [row for name in models for row in chosen[name]]
+
+
+def _differences(one: Row, two: Row) -> int:
+    first, second = one.protocol.as_dict(), two.protocol.as_dict()
+    return sum(first[name] != second[name] for name in first if name not in SWEPT)
