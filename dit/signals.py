@@ -5,6 +5,7 @@ trainer looks at the flag between steps. Standard library only: it is installed 
 """
 
 import signal
+import threading
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _received: list[int] = []
@@ -17,7 +18,9 @@ def _remember(number: int, _frame: object) -> None:
 
 
 def listen() -> None:
-    """Turns SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 into a flag for this process."""
+    """Turns SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 into a flag for this process; for its main thread alone to call."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # a job of a launcher that runs it beside its driver, which listens already
     for number in STOP_SIGNALS:
         signal.signal(number, _remember)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -51,6 +53,9 @@ def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Call
 class _Guarded:
     """A task that explains its errors before Hydra sees them, which would print a line of its own.
 
+    In a sweep a job's error goes back to the launcher instead, as one that can travel between processes, so that it
+    ends neither the other jobs nor the launcher's worker; a job that was stopped ends its process with that exit code.
+
     A class rather than a closure, so that a launcher can send it to other processes.
     """
 
@@ -62,7 +67,15 @@ class _Guarded:
         try:
             self.task(cfg)
         except Exception as error:
-            sys.exit(explain(error))
+            if isinstance(error, Stopped) or HydraConfig.get().mode is not RunMode.MULTIRUN:
+                sys.exit(explain(error))
+            raise _portable(error) from error
+
+
+def _portable(error: Exception) -> Exception:
+    """The user's mistake behind an error, the error itself if it is ours, or its text: a library's may not pickle."""
+    ours = type(error).__module__.startswith("dit.")
+    return input_error(error) or (error if ours else RuntimeError(repr(error)))
 
 
 def run(app: Callable[[], None]) -> int:

@@ -1,7 +1,6 @@
-"""``dit status``: where the runs of a study stand, from their files; also the live view of ``dit study``."""
+"""``dit status``: where the runs of a study stand, from their files and SLURM's queue; also what ``dit study`` shows."""
 
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -31,20 +30,33 @@ def as_dict(entries: list[Entry]) -> dict[str, Any]:
     return {"runs": runs, "counts": {state: states.count(state) for state in sorted(set(states))}}
 
 
-def watch(ledger: Ledger, stop: threading.Event) -> None:
-    """Shows the runs until told to stop: a live table on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.live import Live
+class Watch:
+    """Shows the runs again and again: a live table on a terminal, plain lines elsewhere."""
 
-        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-            while not stop.wait(1):
-                live.update(_table(as_dict(ledger.entries())), refresh=True)
-        return
-    said = ""
-    while not stop.wait(LINE_SECONDS if said else 5):
-        said = _line(as_dict(ledger.entries()))
-        print(said, file=sys.stderr, flush=True)
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._next_line = time.monotonic() + 5
+
+    def __enter__(self) -> "Watch":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, entries: list[Entry]) -> None:
+        """Shows where they stand now, unless a line was printed a moment ago."""
+        if self._live:
+            self._live.update(_table(as_dict(entries)), refresh=True)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            print(_line(as_dict(entries)), file=sys.stderr, flush=True)
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -61,7 +73,8 @@ def _row(entry: Entry) -> dict[str, Any]:
         "loss": status.get("loss"),
         "images_per_second": status.get("images_per_second"),
         "eta_seconds": status.get("eta_seconds") if entry.state == "running" else None,
-        "message": status.get("message"),
+        "job": status.get("job"),
+        "message": entry.reason if entry.state in ("failed", "stale") else None,
     }
 
 
@@ -69,7 +82,7 @@ def _table(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(caption=", ".join(f"{n} {state}" for state, n in result["counts"].items()))
-    for heading in ("run", "state", "images", "of", "next budget", "loss", "images/s", "ETA"):
+    for heading in ("run", "state", "images", "of", "next budget", "loss", "images/s", "ETA", ""):
         table.add_column(heading, justify="right")
     for run in result["runs"]:
         table.add_row(
@@ -81,6 +94,7 @@ def _table(result: dict[str, Any]) -> Any:
             _number(run["loss"], ".4f"),
             _number(run["images_per_second"], ",.0f"),
             _seconds(run["eta_seconds"]),
+            run["message"] or "",
         )
     return table
 

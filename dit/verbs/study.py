@@ -1,149 +1,112 @@
-"""``dit study``: encode, plan, train what is missing, report. The same command continues where the last one ended."""
+"""``dit study``: encode, plan, train what is missing, report. The same command continues where the last one ended.
+
+The verb is ``dit train`` under the ``study`` sweeper (``hydra_plugins/dit_study``), which calls ``run`` here.
+"""
 
 import fcntl
 import logging
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from dit import signals
-from dit.errors import InputError, RunError
+from dit.errors import EXIT_RESUMABLE, InputError, RunError, check_number
 from dit.rundir import make_directory, read_json, write_json
+from dit.scaling.ledger import Ledger
+from dit.scaling.plan import Plan
 from dit.verbs import building, report, train
-from dit.verbs.app import Stopped, config_dir, hydra_app
+from dit.verbs.app import Stopped, hydra_app
+from dit.verbs.driving import Driver, Launcher
+
+__all__ = ["Launcher", "app", "run"]
 
 log = logging.getLogger("dit")
 
+app = hydra_app("study")(train.task)
 
-def task(cfg: DictConfig) -> None:
-    """Runs a study to its report."""
-    from dit.scaling.ledger import Ledger
 
+def run(cfg: DictConfig, launcher: Launcher, arguments: Sequence[str], choices: dict[str, Any]) -> None:
+    """Runs a study to its report.
+
+    Args:
+        cfg: the configuration that its runs share.
+        launcher: what turns lists of overrides into runs of ``dit train``.
+        arguments: the overrides that were given.
+        choices: the choice of each group of configuration files.
+    """
     grid = building.grid(cfg)
+    check_number("study.retries", cfg.study.retries, low=0, integer=True)
     directory = make_directory("study.directory", Path(building.study_directory(cfg)))
     with _only_driver(directory):
-        encode_if_missing(cfg)
+        encode_if_missing(cfg, arguments, choices)
         plan = building.plan(cfg, grid)
-        settings = building.identity(cfg)
-        known = read_json(directory / "plan.json")
-        if known is not None and known["settings"] != settings:
+        _write_plan(directory, building.identity(cfg), plan)
+        for warning in plan.warnings:
+            log.info("plan: %s", warning)
+        ledger = Ledger(directory)
+        jobs = {
+            run.name: [*run.overrides(), f"run_dir={ledger.run_directory(run.name)}"] for run in plan.runs
+        }
+        failed = Driver(grid.name, ledger, launcher, jobs, cfg.study.retries).run()
+        if failed:
+            reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
+            raise RunError(
+                f"{len(failed)} of {len(jobs)} runs not done after {1 + cfg.study.retries} attempts; "
+                f"their logs are {directory / 'runs'}/<run>/log.txt; the same command tries again{reasons}"
+            )
+        report.write_if_changed(directory, directory / "report")
+
+
+def encode_if_missing(cfg: DictConfig, arguments: Sequence[str], choices: dict[str, Any]) -> None:
+    """Encodes the study's data in a process of its own, unless the latents are there."""
+    if (Path(cfg.data.directory) / "manifest.json").is_file():
+        return
+    log.info("encoding %s", cfg.data.directory)
+    chosen = [f"{group}={choices[group]}" for group in ("data", "autoencoder")]
+    changed = [item for item in arguments if item.startswith(("data.", "autoencoder."))]
+    code = subprocess.run([sys.executable, "-m", "dit", "encode", *chosen, *changed]).returncode
+    if code == EXIT_RESUMABLE or signals.stop_requested():
+        raise Stopped("stopped while encoding; the same command continues the study")
+    if code:
+        raise RunError(f"dit encode ended with exit code {code}")
+
+
+def _write_plan(directory: Path, settings: str, plan: Plan) -> None:
+    """Replaces the study's plan by one of the same settings; its grid may grow.
+
+    Raises:
+        InputError: the directory belongs to other settings, or a run has passed a budget that it now should be read at.
+    """
+    known = read_json(directory / "plan.json")
+    if known is not None:
+        if known["settings"] != settings:
             raise InputError(
                 "study.directory",
                 str(directory),
                 "a new directory, or a study of these very settings (its grid may grow)",
                 "Name another study.directory, or undo the change to continue.",
             )
-        write_json(directory / "plan.json", {"settings": settings, **plan.as_dict()})
-        for warning in plan.warnings:
-            log.info("plan: %s", warning)
-        ledger = Ledger(directory)
-        for attempt in range(1 + cfg.study.retries):
-            missing = [run for run in plan.runs if not ledger.is_done(run.name)]
-            if not missing:
-                break
-            if attempt:
-                log.info("retrying %s", ", ".join(run.name for run in missing))
-            missing.sort(
-                key=lambda run: -run.readings[-1].budget_flops
-            )  # longest first: the workers end together
-            with _watch(ledger):
-                launch(
-                    cfg, [[*run.overrides(), f"run_dir={ledger.run_directory(run.name)}"] for run in missing]
+        _check_growth(directory, known, plan)
+    write_json(directory / "plan.json", {"settings": settings, **plan.as_dict()})
+
+
+def _check_growth(directory: Path, known: dict[str, Any], plan: Plan) -> None:
+    read_at = {run["name"]: {reading["images"] for reading in run["readings"]} for run in known["runs"]}
+    for entry in Ledger(directory).entries():
+        new = next((run for run in plan.runs if run.name == entry.name), None)
+        for reading in new.readings if new else ():
+            if reading.images <= entry.images_seen and reading.images not in read_at[entry.name]:
+                raise InputError(
+                    "study.budgets_flops",
+                    reading.budget_flops,
+                    f"budgets above {entry.images_seen} images of run {entry.name}, which it has seen already",
+                    "A study grows upwards and sideways; for budgets in between name another study.directory.",
                 )
-            if signals.stop_requested():
-                raise Stopped("stopped on request; the same command continues the study")
-        failed = [run.name for run in plan.runs if not ledger.is_done(run.name)]
-        if failed:
-            raise RunError(
-                f"runs not done after {1 + cfg.study.retries} attempts: {', '.join(failed)}; "
-                f"see log.txt in {directory / 'runs'}/<run>, or dit status study.directory={directory}"
-            )
-        report.write_if_changed(directory, directory / "report")
-
-
-app = hydra_app("study")(task)
-
-
-def launch(cfg: DictConfig, jobs: list[list[str]]) -> None:
-    """Runs ``dit train`` once per list of overrides, through whichever Hydra launcher is chosen."""
-    hydra_cfg = HydraConfig.get()
-    # the study shows where its runs stand; their own lines go to their log.txt
-    quiet = "hydra.job_logging.handlers.console.level=WARNING"
-    overrides = [*hydra_cfg.overrides.task, *_launcher_overrides(hydra_cfg), quiet]
-    loader = ConfigLoaderImpl(create_config_search_path(config_dir()))
-    train_config = loader.load_configuration("train", overrides=overrides, run_mode=RunMode.MULTIRUN)
-    launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=HydraContext(config_loader=loader, callbacks=_no_callbacks()),
-        task_function=train.task,
-        config=train_config,
-    )
-    # what the study was told goes in front, so that a job's own settings win
-    for result in launcher.launch([[*hydra_cfg.overrides.task, *job] for job in jobs], initial_job_idx=0):
-        _log_failure(result)
-
-
-def encode_if_missing(cfg: DictConfig) -> None:
-    """Encodes the study's data in a process of its own, unless the latents are there."""
-    if (Path(cfg.data.directory) / "manifest.json").is_file():
-        return
-    log.info("encoding %s", cfg.data.directory)
-    groups = [
-        item
-        for item in HydraConfig.get().overrides.task
-        if item.split("=")[0].lstrip("+") in ("data", "autoencoder")
-    ]
-    nested = [item for item in HydraConfig.get().overrides.task if item.startswith(("data.", "autoencoder."))]
-    choices = HydraConfig.get().runtime.choices
-    chosen = [f"{group}={choices[group]}" for group in ("data", "autoencoder")]
-    command = [
-        sys.executable,
-        "-m",
-        "dit",
-        "encode",
-        *chosen,
-        *(item for item in nested if item not in groups),
-    ]
-    code = subprocess.run(command).returncode
-    if code == 75 or signals.stop_requested():
-        raise Stopped("stopped while encoding; the same command continues the study")
-    if code:
-        raise RunError(f"dit encode ended with exit code {code}")
-
-
-def _launcher_overrides(hydra_cfg: Any) -> list[str]:
-    chosen = hydra_cfg.runtime.choices["hydra/launcher"]
-    settings = [
-        item for item in hydra_cfg.overrides.hydra if "hydra.launcher." in item or "hydra.sweep" in item
-    ]
-    return [f"hydra/launcher={chosen}", *settings]
-
-
-def _no_callbacks() -> Any:
-    from hydra._internal.callbacks import Callbacks
-
-    return Callbacks()
-
-
-def _log_failure(result: Any) -> None:
-    from hydra.core.utils import JobStatus
-
-    if result.status is JobStatus.FAILED:
-        error = result._return_value
-        if isinstance(error, InputError):
-            raise error  # the same for every run, and trying again would not mend it
-        if not isinstance(error, Stopped):
-            log.error("a run failed: %s", error)
 
 
 @contextmanager
@@ -160,18 +123,3 @@ def _only_driver(directory: Path) -> Iterator[None]:
                 "See dit status.",
             ) from error
         yield
-
-
-@contextmanager
-def _watch(ledger: Any) -> Iterator[None]:
-    """Shows where the runs stand while the launcher blocks."""
-    from dit.verbs.status import watch
-
-    stop = threading.Event()
-    thread = threading.Thread(target=watch, args=(ledger, stop), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit import signals
 from dit.errors import EXIT_DONE, EXIT_RESUMABLE, InputError, RunError
 from dit.launch import World, in_processes, part, same_everywhere
 from dit.rundir import RunDirectory, is_done, make_directory
@@ -21,6 +22,7 @@ log = logging.getLogger("dit")
 
 def task(cfg: DictConfig) -> None:
     """Runs or resumes one training run, as one rank of the world that a launcher made, or starting the ranks itself."""
+    signals.listen()  # again, for a launcher's process, whose own handlers are those of the launcher
     config_hash = building.identity(cfg)
     path = Path(cfg.run_dir) if cfg.run_dir else Path("runs") / (cfg.run_name or f"train-{config_hash}")
     if is_done(path, config_hash):

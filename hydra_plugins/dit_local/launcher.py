@@ -5,10 +5,7 @@ after another, so the seconds that torch takes to import are paid once per worke
 ``kill -9`` of the driver no orphan goes on writing.
 """
 
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -20,9 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dit import signals
-from dit.errors import input_error
-
-_PR_SET_PDEATHSIG = 1
+from dit.launch import die_with_parent
 
 
 class LocalLauncher(Launcher):
@@ -67,8 +62,7 @@ def _begin_worker() -> None:
     signals.listen()
     # numpy and torch read it when they are imported; a run sets its own number of threads after that
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
 
 
 def _run(
@@ -94,11 +88,6 @@ def _run(
     )
     # configurations of plugins do not always pickle, and nobody reads them
     result.cfg = result.hydra_cfg = None
-    if result.status is JobStatus.FAILED:
-        # an exception of a library may not pickle; its text, with the run's log, is what the driver needs
-        error = result._return_value
-        ours = type(error).__module__.startswith("dit.")
-        result._return_value = input_error(error) or (error if ours else RuntimeError(repr(error)))
     return result
 
 

@@ -1,0 +1,112 @@
+"""What drivers handed to launchers and may still begin: ``launches/<name>.json`` in a study's directory.
+
+A launcher that hands runs to SLURM gives its jobs the launch's name, so that any later process, with nothing but this
+file and ``squeue``, knows which runs wait in the queue. Standard library only.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dit.rundir import read_json, write_json
+
+
+@dataclass(frozen=True)
+class SlurmQueue:
+    """The jobs of one user that SLURM has not finished with.
+
+    Attributes:
+        begun: those that are not pending, as ``scontrol`` takes them: ``12``, or ``12_3`` in an array.
+        places: (job name, place in the array) of each.
+    """
+
+    begun: frozenset[str]
+    places: frozenset[tuple[str, int]]
+
+
+def slurm_queue(user: int) -> SlurmQueue | None:
+    """The queue of a user (a numeric id); None where SLURM does not answer, so that nothing follows from it."""
+    command = ["squeue", "--noheader", "--array", f"--user={user}", "--format=%i|%t|%j"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split(
+            "\n"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    jobs = [line.split("|", 2) for line in lines if line]
+    places = ((name, int(job_id.partition("_")[2] or 0)) for job_id, _, name in jobs)
+    return SlurmQueue(frozenset(job_id for job_id, state, _ in jobs if state != "PD"), frozenset(places))
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Runs that one driver handed to a launcher at once.
+
+    Attributes:
+        name: of the launch, and of its SLURM jobs.
+        runs: in the order of the jobs.
+        slurm: whether SLURM has them; else they are known to the driver's process alone.
+        begun: seconds since the epoch.
+        host, pid: of the driver.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    slurm: bool
+    begun: float
+    host: str
+    pid: int
+
+    def waiting(self, queue: SlurmQueue | None) -> set[str]:
+        """The runs that this launch may still begin or is running, as far as it can tell."""
+        if self.slurm:
+            if queue is None:
+                return set(self.runs)
+            return {run for place, run in enumerate(self.runs) if (self.name, place) in queue.places}
+        return set(self.runs) if is_alive(self.host, self.pid) else set()
+
+
+class Launches:
+    """The launches of a study that are not over.
+
+    Args:
+        study: the study's directory.
+    """
+
+    def __init__(self, study: Path) -> None:
+        self.directory = study / "launches"
+
+    def begin(self, study: str, runs: Sequence[str], slurm: bool) -> Launch:
+        """Notes a launch, before it is made: a driver that is killed then leaves no job that nobody knows."""
+        name = f"dit-{study}-{secrets.token_hex(4)}"
+        launch = Launch(name, tuple(runs), slurm, time.time(), socket.gethostname(), os.getpid())
+        self.directory.mkdir(exist_ok=True)
+        write_json(self.directory / f"{name}.json", asdict(launch))
+        return launch
+
+    def end(self, launch: Launch) -> None:
+        """Forgets a launch that is over."""
+        (self.directory / f"{launch.name}.json").unlink(missing_ok=True)
+
+    def all(self) -> list[Launch]:
+        """Every launch that was not ended, in no order."""
+        found = [read_json(file) for file in self.directory.glob("*.json")]
+        return [Launch(**{**values, "runs": tuple(values["runs"])}) for values in found if values is not None]
+
+
+def is_alive(host: str, pid: int) -> bool:
+    """Whether a process lives; one of another host is taken to."""
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
