@@ -183,8 +183,7 @@ class _Attempt:
         hooks = [Events(self.recorder, module), *_measurements(job, self.recorder), save, *progress]
         restore = _Restore(start.tensors() if start else None)
         callbacks = [restore, Clock(hooks)]
-        steps = self.last_step - module.steps_done
-        trainer = make_trainer(job.hardware, job.resolved_strategy, job.world, callbacks, steps)
+        trainer = make_trainer(job.hardware, job.resolved_strategy, job.world, callbacks)
         trainer.fit(module, batches)
 
     def _open_records(self, checkpoint: Checkpoint | None, module: DiffusionModule) -> None:
@@ -290,7 +289,6 @@ def run_facts(job: Job) -> dict[str, Any]:
         "schedule": str(job.schedule),
         "seed": job.settings.seed,
         "ema": {name: str(profile) for name, profile in job.profiles.items()},
-        "budgets_flops": [point.budget_flops for point in job.points if point.budget_flops is not None],
         **job.facts,
     }
 

@@ -33,6 +33,8 @@ from dit.network.dit import DiT
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 # Lightning 2.6 on torch 2.15, nothing a user can mend
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+# a study's driver or a run of one process is right without srun, on a machine that has it
+warnings.filterwarnings("ignore", message=".*srun.*")
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp", "hsdp")
 
@@ -183,7 +185,7 @@ def _policy(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> Check
 
 
 def make_trainer(
-    hardware: Hardware, strategy: str, world: World, callbacks: Sequence[L.Callback], max_steps: int
+    hardware: Hardware, strategy: str, world: World, callbacks: Sequence[L.Callback]
 ) -> L.Trainer:
     """A bare trainer of a resolved strategy: checkpoints, logs, processes and signals are ours."""
     torch.set_num_threads(hardware.threads)
@@ -196,7 +198,7 @@ def make_trainer(
         num_nodes=world.size // world.local_size,
         strategy=ModelParallelStrategy(world.size, 1) if sharded else "auto",
         precision=precision,
-        max_steps=max_steps,
+        max_epochs=1,  # the batches end with the run; Lightning's own steps leave out those that were skipped
         callbacks=list(callbacks),
         plugins=[_Environment(world)],
         logger=False,
