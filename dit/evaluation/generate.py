@@ -11,6 +11,7 @@ import torch
 
 from dit.diffusion.sampling import sample
 from dit.errors import InputError, check_choice, check_number
+from dit.evaluation.distributed import batches_in_turn, gather_images, place
 
 SEED_BLOCK = 1_000_000  # sample seeds of one sampling seed; torch's CPU generator keeps 32 bits of a seed
 LABEL_STREAM = 0x1ABE15
@@ -51,6 +52,24 @@ def generate_batches(
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
         yield generate_batch(denoiser, codec, labels[part], seeds[part], **sampling)
+
+
+def generate_shared(
+    denoiser: Any,
+    codec: Any,
+    labels: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    batch_size: int,
+    distributed: bool,
+    **sampling: Any,
+) -> Iterator[torch.Tensor]:
+    """The batches of ``generate`` on every rank of the process group, each made by one of them."""
+    check_number("evaluation.batch_size", batch_size, low=1, integer=True)
+    for mine in batches_in_turn(len(seeds), batch_size, *place(distributed)):
+        part = slice(mine.start, mine.stop) if mine else slice(0, 1)  # nothing left: thrown away
+        batch = generate_batch(denoiser, codec, labels[part], seeds[part], **sampling)
+        yield from gather_images(batch.images[: len(mine)]) if distributed else [batch.images]
 
 
 def generate_batch(

@@ -164,13 +164,13 @@ def write_npz(
     return path
 
 
-def write_folder(path: str | Path, batches: Iterable[torch.Tensor], start: int = 0, step: int = 1) -> Path:
-    """Writes each image as ``000017.png``, numbered from ``start`` in steps: a rank's share."""
+def write_folder(path: str | Path, batches: Iterable[torch.Tensor]) -> Path:
+    """Writes each image as ``000017.png``, numbered as they come."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    number = start
+    number = 0
     for batch in batches:
         for image in batch.cpu().permute(0, 2, 3, 1).numpy():
             (path / f"{number:06d}.png").write_bytes(png_bytes(image))
-            number += step
+            number += 1
     return path

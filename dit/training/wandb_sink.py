@@ -1,6 +1,7 @@
 """Weights & Biases: a copy of the records, for looking at. The only file that knows wandb."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from dit.errors import check_choice
@@ -19,7 +20,7 @@ class WandbSink:
         mode: ``online`` | ``offline`` | ``disabled``; None is online where WANDB_API_KEY is set, else offline.
         run_id: of the run.
         group: the study.
-        directory: where W&B keeps its files.
+        directory: of the run: W&B keeps its files there, and pictures of records lie there.
         settings: the run's configuration; values under names that look like secrets are left out.
     """
 
@@ -36,6 +37,7 @@ class WandbSink:
         check_choice("logger.mode", mode, (None, "online", "offline", "disabled"))
         import wandb
 
+        self._directory, self._image = Path(directory), wandb.Image
         self._run = wandb.init(
             project=project,
             mode=mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),  # pyright: ignore[reportArgumentType]
@@ -51,13 +53,23 @@ class WandbSink:
         self._run.define_metric("*", step_metric="images_seen")
 
     def record(self, row: dict[str, Any]) -> None:
-        """Logs the numbers of a record under its kind (``validation/ema/loss``); the run's facts as its summary."""
+        """Logs the numbers of a record under its kind (``validation/ema/loss``); the run's facts as its summary.
+
+        Numbers of samples stand under the hash of their protocol too (``samples/ema/<hash>/frechet_distance``), so that
+        no axis mixes protocols; the protocol itself goes to the configuration, and the picture beside the numbers.
+        """
         if row["kind"] == "run":
             self._run.config.update({"facts": _redacted(row)}, allow_val_change=True)
             return
         clock = {axis: row[axis] for axis in ("images_seen", "train_flops")}
-        name = "/".join(str(row[key]) for key in ("kind", "weights") if key in row)
-        self._run.log({**clock, **dict(_numbers(name, row, skip=set(clock)))})
+        name = "/".join(str(row[key]) for key in ("kind", "weights", "protocol_hash") if key in row)
+        logged = {**clock, **dict(_numbers(name, row, skip=set(clock)))}
+        if "protocol" in row:
+            protocols = {**self._run.config.get("protocols", {}), row["protocol_hash"]: row["protocol"]}
+            self._run.config.update({"protocols": protocols}, allow_val_change=True)
+        if row.get("grid") and (self._directory / row["grid"]).is_file():
+            logged[f"{name}/grid"] = self._image(str(self._directory / row["grid"]))
+        self._run.log(logged)
 
     def close(self) -> None:
         """Ends the W&B run."""

@@ -41,11 +41,15 @@ app = hydra_app("evaluate")(task)
 
 def _measure(cfg: DictConfig) -> bool:
     """Measures, with the other processes if there are some; whether this process is the one that speaks."""
-    from dit import launch  # torch from here on
+    import torch
+
+    from dit import launch
     from dit.verbs.evaluating import of_images, of_run
 
     hardware = instantiate(cfg.hardware)
-    world, device = launch.World.of_launcher(), hardware.torch_device()
+    torch.set_num_threads(hardware.threads)
+    world = launch.World.of_launcher()
+    device = hardware.torch_device(world)
     if world.size > 1:
         world.meet(device.type)
     with warnings.catch_warnings():

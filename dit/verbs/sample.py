@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,90 +19,37 @@ def task(cfg: DictConfig) -> None:
         raise InputError("run", None, "the directory of a run", "Name one: dit sample run=runs/...")
     check_choice("task", cfg.task, TASKS)
     check_choice("save", cfg.save, ("grid", "folder", "npz"))
-    check_number("n", cfg.n, low=1, integer=True)
-    check_number("seed", cfg.seed, low=0, integer=True)
+    for key, low in (("n", 1), ("seed", 0), ("batch_size", 1), ("columns", 1)):
+        check_number(key, cfg[key], low=low, integer=True)
     check_number("strength", cfg.strength, low=0, high=1)
     out = make_directory("out", Path(cfg.out) if cfg.out else Path(cfg.run) / "drawn")
+    if cfg.save == "folder":
+        _refuse_others(out / "images", cfg.n)
     import torch
 
-    from dit.data.codec import Codec
-    from dit.evaluation.grids.pictures import picture_grid, write_png
-    from dit.verbs.loading import load_run
+    from dit import launch
+    from dit.verbs.drawing import draw
 
-    device = instantiate(cfg.hardware).torch_device()
-    loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
-    codec = Codec.open(loaded.cfg.data.directory, device)
-    denoiser = _guided(cfg, loaded.denoiser, device)
-    with torch.no_grad():
-        latents, labels = _draw(cfg, loaded, denoiser, device)
-        images = torch.cat([codec.decode(part) for part in latents.split(cfg.batch_size)]).cpu()
-    write_png(out / "grid.png", picture_grid(images, columns=cfg.columns))
-    if cfg.save == "folder":
-        for index, (image, label) in enumerate(zip(images, labels.tolist())):
-            write_png(out / f"{index:06d}-{label}.png", image.permute(1, 2, 0).numpy())
-    elif cfg.save == "npz":
-        import numpy as np
-
-        np.savez(out / "samples.npz", arr_0=images.permute(0, 2, 3, 1).numpy(), arr_1=labels.cpu().numpy())
-    log.info("%d images of %s at %d images seen: %s", len(images), cfg.run, loaded.images_seen, out)
+    hardware = instantiate(cfg.hardware)
+    torch.set_num_threads(hardware.threads)
+    world = launch.World.of_launcher()
+    device = hardware.torch_device(world)
+    if world.size > 1:
+        world.meet(device.type)
+    loaded = draw(cfg, out, device, world.size > 1)
+    if world.rank == 0:
+        log.info("%d images of %s at %d images seen: %s", cfg.n, cfg.run, loaded.images_seen, out)
+    launch.part()
 
 
 app = hydra_app("sample")(task)
 
 
-def _guided(cfg: DictConfig, denoiser: Any, device: Any) -> Any:
-    """The denoiser under the configuration's guidance."""
-    from dit.diffusion.guidance import Autoguidance, Classifier
-    from dit.verbs.loading import load_run
-
-    guidance = instantiate(cfg.guidance)
-    if guidance.keywords.get("scale") == 1:
-        return denoiser
-    if guidance.func is Classifier:
+def _refuse_others(folder: Path, n: int) -> None:
+    """Raises InputError where images lie that would not be written over: the set would be a mixture."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = names - {f"{index:06d}.png" for index in range(n)}
+    if others:
         raise InputError(
-            "guidance",
-            "classifier",
-            "guidance without a classifier of noisy latents",
-            "Use dit.diffusion.guidance.",
+            "out", f"({folder} holds {min(others)})", "a folder without other images", "Name another."
         )
-    if guidance.func is not Autoguidance:
-        return guidance(denoiser)
-    if cfg.weak_run is None:
-        raise InputError(
-            "weak_run", None, "the directory of a weaker run", "Name one for guidance=autoguidance."
-        )
-    return guidance(denoiser, weak=load_run(cfg.weak_run, cfg.weights, None, device).denoiser)
-
-
-def _draw(cfg: DictConfig, loaded: Any, denoiser: Any, device: Any) -> tuple[Any, Any]:
-    """Latents (n, C, H, W) at unit variance and the labels (n,) of a task."""
-    import torch
-
-    from dit.data.latents import LatentSet
-    from dit.diffusion import editing
-    from dit.diffusion.sampling import sample
-    from dit.evaluation.generate import sample_labels, sample_seeds
-
-    solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
-    held_out = LatentSet(loaded.cfg.data.directory, "validation", verify=False)
-    seeds = sample_seeds(cfg.seed, cfg.n)
-    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes).to(device)
-    if cfg.task == "interpolate":
-        labels = labels[:1].expand(cfg.n)
-        drawn = editing.interpolate(
-            denoiser, solver, grid, held_out.shape, (cfg.seed, cfg.seed + 1), cfg.n, labels, device
-        )
-        return drawn.x0, labels
-    if cfg.task == "generate":
-        parts = [
-            sample(denoiser, solver, grid, held_out.shape, seeds[i : i + cfg.batch_size], y, device).x0
-            for i, y in zip(range(0, cfg.n, cfg.batch_size), labels.split(cfg.batch_size))
-        ]
-        return torch.cat(parts), labels
-    index = torch.arange(cfg.n) % len(held_out)
-    x0, labels = held_out.draw(index).to(device), held_out.labels[index].to(device)
-    if cfg.task == "image_to_image":
-        return editing.image_to_image(denoiser, solver, grid, x0, cfg.strength, seeds, labels).x0, labels
-    known = torch.zeros_like(x0[:, :1], dtype=torch.bool)
-    known[..., : x0.shape[-1] // 2] = True  # the left half is given
-    return editing.inpaint(denoiser, solver, grid, x0, known.expand_as(x0), seeds, labels).x0, labels

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("wandb")
@@ -31,3 +32,24 @@ def test_records_reach_an_offline_run(tmp_path, monkeypatch):
     assert summary["images_seen"] == 64
     assert "hidden" not in config and '"lr": 0.1' in config
     assert list(tmp_path.rglob("*.wandb"))
+
+
+def test_samples_arrive_by_protocol_with_their_picture(tmp_path, monkeypatch):
+    from dit.evaluation.grids.pictures import write_png
+    from dit.training.wandb_sink import WandbSink
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    write_png(tmp_path / "samples/a.png", np.zeros((4, 6, 3), np.uint8))
+    sink = WandbSink("dit", None, run_id="samples1", group=None, directory=str(tmp_path), settings={})
+    clock = {"kind": "samples", "weights": "ema", "images_seen": 64, "train_flops": 1e6}
+    for key, guidance in (("aaa", "none"), ("bbb", "ClassifierFree(scale=1.5)")):
+        protocol = {"protocol": {"guidance": guidance, "nfe": 4}, "protocol_hash": key}
+        sink.record({**clock, **protocol, "frechet_distance": 2.5, "grid": "samples/a.png"})
+    summary, config = dict(sink._run.summary), dict(sink._run.config)
+    sink.close()
+    assert summary["samples/ema/aaa/frechet_distance"] == summary["samples/ema/bbb/frechet_distance"] == 2.5
+    assert config["protocols"]["bbb"] == {"guidance": "ClassifierFree(scale=1.5)", "nfe": 4}
+    picture = summary["samples/ema/aaa/grid"]
+    assert picture["_type"] == "image-file" and (picture["width"], picture["height"]) == (6, 4)
+    assert len(list((tmp_path / "wandb").rglob("media/images/**/*.png"))) == 2
