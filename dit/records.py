@@ -91,6 +91,16 @@ class RecordWriter:
         self.close()
 
 
+def readings(path: Path) -> set[int]:
+    """The counts of images at which the run of a ``records.jsonl`` was read on its validation draws."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was cut short by a kill
+    except FileNotFoundError:
+        return set()
+    rows = (json.loads(line) for line in lines if b'"kind":"validation"' in line)
+    return {int(row["images_seen"]) for row in rows}
+
+
 def encode(row: Mapping[str, Any]) -> bytes:
     """One row as the bytes of its line: keys sorted, no spaces; equal rows give equal bytes."""
     if row.get("kind") not in KINDS:

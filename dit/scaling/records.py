@@ -41,7 +41,6 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "warmup_images": NUMBER,
         "ema": (str, dict, list, int, float, NULL),
         "data": OBJECT,
-        "budgets_flops": LIST,
     },
     "train": {"images_seen": INTEGER, "train_flops": NUMBER, "loss": (*NUMBER, NULL)},
     "event": {"images_seen": INTEGER, "train_flops": NUMBER, "event": TEXT, "step": INTEGER},

@@ -25,6 +25,7 @@ from dit.verbs.app import instantiate
 
 if TYPE_CHECKING:
     from dit.training.engine import Job
+    from dit.training.settings import ReadPoint
     from dit.training.strategy import Hardware, Strategy
 
 # What a run computes on, where it lies, how it is shown and how often it is saved: not what it is.
@@ -145,13 +146,30 @@ def study_directory(cfg: DictConfig) -> Path:
 
 
 def identity(cfg: DictConfig) -> str:
-    """The hash of what a run was asked to do: the settings that move its numbers, and its data by content."""
+    """The hash of what a run was asked to do: the settings that move its numbers, and its data by content.
+
+    How long it trains and where it is read belong to it only where the learning rate depends on the end: else a longer
+    run is the same run further on, and may grow from its checkpoints.
+    """
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
-    asked = {str(key): value for key, value in settings.items() if key not in NOT_IDENTITY}
+    far = 10**15
+    grows = instantiate(cfg.schedule).shared_until(far) == far
+    left_out = {*NOT_IDENTITY, *(("duration", "read_at_flops") if grows else ())}
+    asked = {str(key): value for key, value in settings.items() if key not in left_out}
     asked["data"] = manifest_hash(cfg.data.directory)
     text = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_points(cfg: DictConfig) -> "list[ReadPoint]":
+    """Where a run is measured; the last is its end."""
+    from dit.training.settings import Duration, read_points
+
+    check_number("batch_size", cfg.batch_size, low=1, integer=True)
+    per_image = counts(cfg, network_config(cfg)).train_flops_per_image
+    last_step = Duration(**cfg.duration).in_steps(cfg.batch_size, per_image)
+    return read_points(list(cfg.read_at_flops), last_step, cfg.batch_size, per_image)
 
 
 # -- with torch ------------------------------------------------------------------------------------------
@@ -177,19 +195,15 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
     from dit.data.latents import LatentSet
     from dit.rundir import git_commit
     from dit.training.engine import Job
-    from dit.training.settings import Duration, Settings, read_points, seconds
+    from dit.training.settings import Settings, seconds
 
     settings = Settings(**{key: cfg[key] for key in SETTINGS})
     limit = seconds(cfg.max_time)
     objective, network = instantiate(cfg.objective), network_config(cfg)
     optimizer, profiles = instantiate(cfg.optimizer), instantiate(cfg.averages)
-    duration = Duration(**cfg.duration)
-    size = counts(cfg, network)
-    last_step = duration.in_steps(settings.batch_size, size.train_flops_per_image)
-    budgets = list(cfg.read_at_flops)
-    points = read_points(budgets, last_step, settings.batch_size, size.train_flops_per_image)
+    points = read_points(cfg)
     schedule = instantiate(cfg.schedule)
-    schedule.check(last_step * settings.batch_size, settings.warmup_images)
+    schedule.check(points[-1].step * settings.batch_size, settings.warmup_images)
     strategy = training_strategy(cfg)
     strategy.resolve(world, settings.batch_size)
     latents = LatentSet(cfg.data.directory, "train", verify=world.rank == 0)
@@ -206,7 +220,7 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
         name=name,
         objective=objective,
         network=network,
-        counts=size,
+        counts=counts(cfg, network),
         optimizer=optimizer,
         profiles=profiles,
         settings=settings,

@@ -27,7 +27,7 @@ __all__ = ["Launcher", "app", "run"]
 
 log = logging.getLogger("dit")
 
-app = hydra_app("study")(train.task)
+app = hydra_app("study")(train.job)
 
 
 def run(cfg: DictConfig, launcher: Launcher, arguments: Sequence[str], choices: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit import signals
 from dit.errors import EXIT_DONE, EXIT_RESUMABLE, InputError, RunError
 from dit.launch import World, in_processes, part, same_everywhere
+from dit.records import readings
 from dit.rundir import RunDirectory, is_done, make_directory
 from dit.slurm import SlurmJob
 from dit.verbs import building
@@ -22,10 +23,10 @@ log = logging.getLogger("dit")
 
 def task(cfg: DictConfig) -> None:
     """Runs or resumes one training run, as one rank of the world that a launcher made, or starting the ranks itself."""
-    signals.listen()  # again, for a launcher's process, whose own handlers are those of the launcher
     config_hash = building.identity(cfg)
     path = Path(cfg.run_dir) if cfg.run_dir else Path("runs") / (cfg.run_name or f"train-{config_hash}")
-    if is_done(path, config_hash):
+    read_at = [point.step * cfg.batch_size for point in building.read_points(cfg)]
+    if is_done(path, config_hash) and readings(path / "records.jsonl").issuperset(read_at):
         log.info("%s is done already", path)
         return
     world = World.of_launcher()
@@ -36,10 +37,16 @@ def task(cfg: DictConfig) -> None:
         raise InputError(
             "hardware.processes", cfg.hardware.processes, f"1 where a launcher started {world.size} processes"
         )
-    _run(cfg, config_hash, path, world)
+    _run(cfg, config_hash, path, read_at, world)
 
 
-app = hydra_app("train")(task)
+def job(cfg: DictConfig) -> None:
+    """The same in a process of any launcher, which has come with handlers of its own."""
+    signals.listen()
+    task(cfg)
+
+
+app = hydra_app("train")(job)
 
 
 def _rank(cfg: DictConfig) -> None:
@@ -58,14 +65,14 @@ def _started(code: int, path: Path) -> None:
         raise RunError(f"a process of the run ended with exit code {code}; see above, or {path / 'log.txt'}")
 
 
-def _run(cfg: DictConfig, config_hash: str, path: Path, world: World) -> None:
+def _run(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int], world: World) -> None:
     if world.rank:
         log.setLevel(logging.WARNING)  # what all of them do is said once
     make_directory("run_dir", path)
     job = building.training_job(
         cfg, config_hash, path, world
     )  # checks everything before the directory is taken
-    run_directory = same_everywhere(world, lambda: _take(cfg, config_hash, path) if world.rank == 0 else None)
+    run_directory = same_everywhere(world, lambda: _take(cfg, config_hash, path, read_at) if world.rank == 0 else None)
     try:
         stopped_by = _train(job, path, run_directory)
     finally:
@@ -83,8 +90,24 @@ def _run(cfg: DictConfig, config_hash: str, path: Path, world: World) -> None:
     raise Stopped(f"stopped by a {stopped_by} with a checkpoint; the same command resumes {path}")
 
 
-def _take(cfg: DictConfig, config_hash: str, path: Path) -> RunDirectory:
-    return RunDirectory(path, config_hash, OmegaConf.to_yaml(cfg, resolve=True), SlurmJob.current())
+def _take(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int]) -> RunDirectory:
+    """The directory, held by this process.
+
+    Raises:
+        InputError: another has it; or its run has passed a point without the reading that is now asked for there.
+    """
+    directory = RunDirectory(path, config_hash, OmegaConf.to_yaml(cfg, resolve=True), SlurmJob.current())
+    seen = (directory.status() or {}).get("images_seen", 0)
+    passed = [images for images in read_at if images <= seen and images not in readings(path / "records.jsonl")]
+    if passed:
+        directory.close()
+        raise InputError(
+            "duration, read_at_flops",
+            f"({passed[0]} images)",
+            f"readings beyond the {seen} images that {path} has seen",
+            "A run that exists can only be made longer; for readings in between name another run_dir.",
+        )
+    return directory
 
 
 def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | None:

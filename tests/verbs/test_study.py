@@ -108,3 +108,17 @@ def test_a_stopped_study_is_resumable(undisturbed, tiny_latents):
     assert driver.wait(timeout=60) == 75
     dit(*arguments(tiny_latents, "stopped"), cwd=folder, check=0)
     assert records(folder / "stopped") == records(undisturbed)
+
+
+def test_a_study_grows_and_keeps_what_is_done(undisturbed, tiny_latents):
+    """Begun with one width and one budget less, then grown: the rows are those of the study made at once."""
+    folder = undisturbed.parent
+    small = ["study.budgets_flops=[1.5e9,4.74e9]", "study.widths=[16,32]"]
+    dit(*arguments(tiny_latents, "grown"), *small, cwd=folder, check=0)
+    before = {path: path.read_bytes() for path in folder.glob("grown/runs/*/checkpoints/*/manifest.json")}
+    dit(*arguments(tiny_latents, "grown"), cwd=folder, check=0)
+    assert records(folder / "grown") == records(undisturbed)
+    # what was trained is kept: the checkpoints at the first ends are those of then
+    assert all(path.read_bytes() == text for path, text in before.items() if path.exists())
+    found = dit(*arguments(tiny_latents, "grown"), "study.budgets_flops=[3e9,1.5e10]", cwd=folder, check=2)
+    assert "study.budgets_flops" in found.stderr and "Traceback" not in found.stderr
