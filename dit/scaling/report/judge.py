@@ -8,6 +8,7 @@ import numpy as np
 
 from dit.errors import InputError
 from dit.scaling.fit.additive import AdditiveFit, fit_additive
+from dit.scaling.fit.answer import HELD
 from dit.scaling.fit.bootstrap import Bootstrap
 from dit.scaling.fit.envelope import fit_envelope
 from dit.scaling.fit.holdout import holdout
@@ -46,7 +47,7 @@ def hold_out(points: Points, draws: int) -> dict[str, Any]:
     "not.
     """
     try:
-        held = holdout(points.for_fit(), "additive", draws=draws)
+        held = holdout(points.for_fit(), "additive", draws=min(draws, HELD))
     except InputError as why:
         return {"holdout": None, "holdout_why_not": str(why)}
     where = np.flatnonzero(points.budget == points.budgets[-1])

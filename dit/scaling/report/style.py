@@ -74,7 +74,8 @@ def write(figure: Figure) -> tuple[bytes, bytes]:
     if layout is not None:  # once for both files: the layout is a third of the time
         layout.execute(figure)
         figure.set_layout_engine("none")
-    canvas.print_png(png, metadata={"Software": None})
+    # zlib's fast level: a third of the time for a tenth more bytes
+    canvas.print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
     FigureCanvasSVG(figure).print_svg(
         svg, metadata={"Date": None, "Creator": None}
     )  # savefig would draw twice
@@ -108,7 +109,7 @@ def log_axis(axes: Axes, which: str) -> None:
     decades = math.log10(high / low)
     if decades > 3:
         axis.set_major_locator(ticker.LogLocator(base=10, numticks=9))
-        axis.set_minor_locator(ticker.LogLocator(base=10, subs=tuple(range(2, 10)), numticks=99))
+        axis.set_minor_locator(ticker.NullLocator())
     elif decades > 0.9:
         subs = (1.0, 3.0) if decades > 1.6 else (1.0, 2.0, 5.0)
         axis.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=99))
