@@ -15,6 +15,7 @@ from dit import signals
 from dit.data.draws import Draws
 from dit.data.latents import LatentSet
 from dit.diffusion.objective import Objective
+from dit.errors import InputError
 from dit.launch import World
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts
@@ -97,6 +98,15 @@ class Job:
     sample_weights: str = "ema"
     sinks: Sequence[Sink] = field(default_factory=tuple)
 
+    def __post_init__(self) -> None:
+        if self.branch_from is not None and not (self.branch_from / "manifest.json").is_file():
+            raise InputError(
+                "branch_from",
+                str(self.branch_from),
+                "a checkpoint (manifest.json in it)",
+                "See checkpoints/ in a run.",
+            )
+
     @property
     def resolved_strategy(self) -> str:
         """The strategy's name in this world."""
@@ -147,11 +157,11 @@ class _Attempt:
     def run(self) -> str | None:
         job = self.job
         checkpoint = self.manager.latest()
-        start = checkpoint or (open_checkpoint(job.branch_from) if job.branch_from else None)
+        start = checkpoint or self._branch()
         module = build_module(job)
         module.passed_over = set(self.passed_over)
         if start is not None:
-            module.steps_done = int(start.manifest["step"])
+            module.steps_done = start.images_seen // job.settings.batch_size
         self._open_records(checkpoint, module)
         settings = job.settings
         kept = settings.keep_every_images
@@ -174,6 +184,20 @@ class _Attempt:
             sink.close()
         self._status("stopped" if stopped_by else "done", module)
         return stopped_by
+
+    def _branch(self) -> Checkpoint | None:
+        """The other run's checkpoint to begin from, if any."""
+        job = self.job
+        if job.branch_from is None:
+            return None
+        found = open_checkpoint(job.branch_from)
+        if found.images_seen % job.settings.batch_size or found.images_seen >= self.total_images:
+            raise InputError(
+                "branch_from",
+                f"(a checkpoint at {found.images_seen} images)",
+                f"whole batches of {job.settings.batch_size}, before the run's end at {self.total_images} images",
+            )
+        return found
 
     def _fit(self, module: DiffusionModule, start: Checkpoint | None, save: Checkpoints) -> None:
         job = self.job

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.objective import Objective
 from dit.diffusion.times import stratified
-from dit.errors import RunError
+from dit.errors import InputError, RunError
 from dit.network.dit import DiT
 from dit.training.averaging import Averages, Profile
 from dit.training.batches import Batch
@@ -278,7 +278,21 @@ class DiffusionModule(L.LightningModule):
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Puts the tensors of ``state_tensors`` back, sharded as the parameters are now; each is asked for once."""
+        """Puts the tensors of ``state_tensors`` back, sharded as the parameters are now; each is asked for once.
+
+        Raises:
+            InputError: they are of another network, or lack an average: those of a run to branch from may.
+        """
+        averages = (
+            f"average/{profile}/{name}" for profile, of in self.averages.shadows.items() for name in of
+        )
+        wanted = {"meters", *averages, *(f"network/{name}" for name, _ in self.network.named_parameters())}
+        if missing := wanted - set(tensors):
+            raise InputError(
+                "branch_from",
+                f"(no {min(missing)} in it)",
+                "a checkpoint of this network with these averages",
+            )
         optimizer = self._torch_optimizer()
         self.meters.load(tensors["meters"])
         keys: dict[str, list[str]] = {}
@@ -287,7 +301,14 @@ class DiffusionModule(L.LightningModule):
                 parameter_name, key = name.removeprefix("optimizer/").rsplit("/", 1)
                 keys.setdefault(parameter_name, []).append(key)
         for name, parameter in self.network.named_parameters():
-            parameter.copy_(_like(tensors[f"network/{name}"], parameter))
+            stored = tensors[f"network/{name}"]
+            if stored.shape != parameter.shape:
+                raise InputError(
+                    "branch_from",
+                    f"({name} of shape {tuple(stored.shape)})",
+                    f"a checkpoint of this network, whose {name} has shape {tuple(parameter.shape)}",
+                )
+            parameter.copy_(_like(stored, parameter))
             state = {key: tensors[f"optimizer/{name}/{key}"] for key in keys.get(name, ())}
             optimizer.state[parameter] = {
                 key: _like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
