@@ -226,7 +226,7 @@ class _Attempt:
         job, device = self.job, self.job.hardware.torch_device(self.job.world)
         per_image = job.counts.train_flops_per_image
         work = Work(self.total_images, per_image, device_name(device), job.world.size)
-        return Progress(self.run_directory, work, waiting, device)
+        return Progress(self.run_directory, work, waiting, device, job.sinks)
 
     def _status(self, state: str, module: DiffusionModule) -> None:
         if self.run_directory is not None:

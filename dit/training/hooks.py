@@ -36,9 +36,14 @@ class Hook(Protocol):
 
 
 class Sink(Protocol):
-    """A copy of the records elsewhere (W&B); the JSONL file is the truth."""
+    """A copy of the records elsewhere (W&B); the JSONL file is the truth.
+
+    ``watch`` gets what is never recorded, since it differs from one machine to another: rates, memory, waiting.
+    """
 
     def record(self, row: dict[str, Any]) -> None: ...
+
+    def watch(self, clock: dict[str, float], facts: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -225,6 +230,7 @@ class Progress:
         work: what there is to do, and with what.
         waiting: knows how long the step waited for data.
         device: whose memory is shown.
+        sinks: get the rates.
         every_seconds: spacing of heartbeats; lines come every five of them.
     """
 
@@ -232,6 +238,7 @@ class Progress:
     work: Work
     waiting: Waiting
     device: torch.device
+    sinks: Sequence[Sink] = ()
     every_seconds: float = 2.0
     _last: Moment | None = None
     _beats: int = 0
@@ -244,12 +251,12 @@ class Progress:
         self._last = now
         if then is None:
             return
-        facts = {
-            **self.work.rates(then, now),
-            "loss": module.meters.loss,
-            "grad_norm": module.meters.grad_norm,
-            "peak_memory_bytes": peak_memory(self.device),
-        }
+        rates = {**self.work.rates(then, now), "peak_memory_bytes": peak_memory(self.device)}
+        facts = {**rates, "loss": module.meters.loss, "grad_norm": module.meters.grad_norm}
+        images = module.images_seen
+        clock = {"images_seen": images, "train_flops": images * self.work.train_flops_per_image}
+        for sink in self.sinks:
+            sink.watch(clock, rates)
         self.run_directory.write_status(
             "running",
             images_seen=module.images_seen,

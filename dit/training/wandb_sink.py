@@ -71,6 +71,11 @@ class WandbSink:
             logged[f"{name}/grid"] = self._image(str(self._directory / row["grid"]))
         self._run.log(logged)
 
+    def watch(self, clock: dict[str, float], facts: dict[str, Any]) -> None:
+        """Logs rates, memory and waiting for data under ``speed/``, without the ones that are not known here."""
+        known = {f"speed/{name}": value for name, value in facts.items() if value is not None}
+        self._run.log({**clock, **known})
+
     def close(self) -> None:
         """Ends the W&B run."""
         self._run.finish()
@@ -79,7 +84,9 @@ class WandbSink:
 def _numbers(name: str, row: dict[str, Any], skip: set[str]) -> Any:
     for key, value in row.items():
         if key == "loss_bins":
-            yield from ((f"{name}/loss_bin_{index}", part) for index, part in enumerate(value))
+            yield from (
+                (f"{name}/loss_bin_{index}", part) for index, part in enumerate(value) if part is not None
+            )
         elif isinstance(value, (int, float)) and key not in skip | {"schema", "n", "n_draws"}:
             yield f"{name}/{key}", value
 

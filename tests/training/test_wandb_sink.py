@@ -24,12 +24,14 @@ def test_records_reach_an_offline_run(tmp_path, monkeypatch):
     clock = {"images_seen": 64, "train_flops": 1e6}
     row = {"kind": "validation", "weights": "ema", "loss": 0.5, "loss_bins": [0.1, 0.2], **clock}
     sink.record(row)
+    sink.watch(clock, {"images_per_second": 8.0, "mfu": None})
     summary = dict(sink._run.summary)
     config = json.dumps(dict(sink._run.config))
     assert sink._run.settings.mode == "offline" and sink._run.id == "abc123" and sink._run.group == "digits"
     sink.close()
     assert summary["validation/ema/loss"] == 0.5 and summary["validation/ema/loss_bin_1"] == 0.2
     assert summary["images_seen"] == 64
+    assert summary["speed/images_per_second"] == 8.0 and "speed/mfu" not in summary
     assert "hidden" not in config and '"lr": 0.1' in config
     assert list(tmp_path.rglob("*.wandb"))
 
