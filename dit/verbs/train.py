@@ -72,7 +72,9 @@ def _run(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int], worl
     job = building.training_job(
         cfg, config_hash, path, world
     )  # checks everything before the directory is taken
-    run_directory = same_everywhere(world, lambda: _take(cfg, config_hash, path, read_at) if world.rank == 0 else None)
+    run_directory = same_everywhere(
+        world, lambda: _take(cfg, config_hash, path, read_at) if world.rank == 0 else None
+    )
     try:
         stopped_by = _train(job, path, run_directory)
     finally:
@@ -98,7 +100,9 @@ def _take(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int]) -> 
     """
     directory = RunDirectory(path, config_hash, OmegaConf.to_yaml(cfg, resolve=True), SlurmJob.current())
     seen = (directory.status() or {}).get("images_seen", 0)
-    passed = [images for images in read_at if images <= seen and images not in readings(path / "records.jsonl")]
+    passed = [
+        images for images in read_at if images <= seen and images not in readings(path / "records.jsonl")
+    ]
     if passed:
         directory.close()
         raise InputError(
