@@ -15,6 +15,7 @@ VERBS = {
     "encode": "images -> autoencoder moments -> latent shards with a manifest",
     "train": "train one network; the same command resumes it",
     "sample": "draw images from a run's checkpoint",
+    "export": "a run's weights for others, with the denoiser's configuration",
     "evaluate": "measure a run's samples, with the protocol beside every number",
     "count": "parameters, multiply-adds and memory of a network",
     "plan": "a grid of sizes and durations at exact compute, with its price",

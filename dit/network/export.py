@@ -40,9 +40,16 @@ def save_dit(model: DiT, path: str | Path) -> None:
     torch.save(to_dit(_weights(model), model.config, model.input_shape[0], model.grid), path)
 
 
-def save_safetensors(model: DiT, path: str | Path) -> None:
-    """Writes the weights under our names, with all that ``load_safetensors`` needs to build the network."""
+def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
+    """Writes the weights under our names, with all that ``load_safetensors`` needs to build the network.
+
+    Args:
+        model: the network.
+        path: the file.
+        said: what else its metadata says, such as the objective.
+    """
     built = {
+        **said,
         "format": _FORMAT,
         "config": json.dumps(model.config.as_dict()),
         "input_shape": json.dumps(model.input_shape),

@@ -362,6 +362,7 @@ def _offset(tensor: DTensor) -> int:
 def _store(pieces: dict[str, torch.Tensor], file: Path) -> dict[str, Any]:
     """Writes one file; its entry in the manifest."""
     save_file(pieces, file)
+    file.chmod(0o644)  # safetensors keeps its files to the user
     _sync(file)
     return {file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)}}
 

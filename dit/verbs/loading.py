@@ -1,5 +1,6 @@
 """A trained denoiser back from its run directory."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from dit.diffusion.denoiser import Denoiser
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.training.checkpoint import Checkpoint, CheckpointManager, open_checkpoint
+from dit.training.synthesis import synthesize
 from dit.verbs import building
 from dit.verbs.app import instantiate
+
+log = logging.getLogger("dit")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ def load_run(run: str | Path, weights: str, images_seen: int | None, device: tor
 
     Args:
         run: a run directory.
-        weights: ``raw`` or the name of an average.
+        weights: ``raw``, the name of an average, or ``power:<sigma_rel>``, a power-function average of that width
+            made from the stored ones (``dit.training.synthesis``).
         images_seen: which checkpoint; None is the newest good one.
         device: where to put it.
 
@@ -64,16 +69,37 @@ def load_run(run: str | Path, weights: str, images_seen: int | None, device: tor
         latents.num_classes,
         objective.out_channels(latents.shape[0]),
     )
-    prefix = "network/" if weights == "raw" else f"average/{weights}/"
-    names = {f"{prefix}{name}": name for name, _ in network.named_parameters()}
-    try:
-        tensors = checkpoint.read(names)
-    except KeyError as error:
-        choices = ["raw", *cfg.averages]
-        raise InputError("weights", weights, f"one of {', '.join(choices)}") from error
-    network.load_state_dict({names[name]: tensor for name, tensor in tensors.items()}, strict=False)
+    names = [name for name, _ in network.named_parameters()]
+    network.load_state_dict(_tensors(checkpoint, weights, names, cfg), strict=False)
     denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)
     return Loaded(denoiser, cfg, checkpoint.images_seen, weights, latents.manifest["image_shape"][1])
+
+
+def _tensors(
+    checkpoint: Checkpoint, weights: str, names: list[str], cfg: DictConfig
+) -> dict[str, torch.Tensor]:
+    """The network's parameters by name."""
+    kind, _, width = weights.partition(":")
+    if kind == "power" and width:
+        try:
+            sigma_rel = float(width)
+        except ValueError as error:
+            raise InputError("weights", weights, "power:<sigma_rel>, such as power:0.05") from error
+        manager = CheckpointManager(checkpoint.directory.parent)
+        earlier = (open_checkpoint(path) for path in manager.directories())
+        profiles = instantiate(cfg.averages)
+        found = synthesize(earlier, profiles, names, sigma_rel, checkpoint.images_seen)
+        log.info(
+            "weights of sigma_rel %g made from stored averages: profile error %.1e", sigma_rel, found.error
+        )
+        return found.tensors
+    prefix = "network/" if weights == "raw" else f"average/{weights}/"
+    try:
+        tensors = checkpoint.read(f"{prefix}{name}" for name in names)
+    except KeyError as error:
+        choices = ["raw", *cfg.averages, "power:<sigma_rel>"]
+        raise InputError("weights", weights, f"one of {', '.join(choices)}") from error
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _checkpoint(directory: Path, images_seen: int | None) -> Checkpoint:

@@ -1,0 +1,86 @@
+"""``dit export``: a run's weights in one file for others, with the configuration of the denoiser they belong to."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dit.errors import InputError, check_choice
+from dit.verbs.app import hydra_app
+
+log = logging.getLogger("dit")
+
+FORMATS = ("safetensors", "dit", "diffusers")
+
+
+def task(cfg: DictConfig) -> None:
+    """Writes the weights of one checkpoint; the file appears whole or not at all."""
+    check_choice("format", cfg.format, FORMATS)
+    if cfg.run is None or cfg.out is None:
+        missing = "run" if cfg.run is None else "out"
+        raise InputError(missing, None, "a run directory and a file: dit export run=DIR out=FILE")
+    out = Path(cfg.out)
+    if out.exists():
+        raise InputError("out", str(out), "a name that does not exist yet")
+    if not out.parent.is_dir():
+        raise InputError("out", str(out), f"a name in a folder that exists; {out.parent} does not")
+    if cfg.format == "diffusers" and cfg.autoencoder_directory is None:
+        raise InputError(
+            "autoencoder_directory", None, "a diffusers AutoencoderKL directory with format=diffusers"
+        )
+    import torch  # after the cheap checks
+
+    from dit.network import export
+    from dit.verbs.loading import load_run
+
+    loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, torch.device("cpu"))
+    network: Any = loaded.denoiser.network
+    if cfg.format == "diffusers":
+        statistics = _latent_statistics(loaded.cfg)
+        export.save_diffusers(network, out, cfg.autoencoder_directory, **statistics)
+    else:
+        partial = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+        if cfg.format == "dit":
+            export.save_dit(network, partial)
+        else:
+            objective = json.dumps(OmegaConf.to_container(loaded.cfg.objective, resolve=True))
+            clock = str(loaded.images_seen)
+            export.save_safetensors(
+                network, partial, objective=objective, weights=cfg.weights, images_seen=clock
+            )
+        partial.chmod(0o644)  # safetensors keeps its files to the user
+        os.replace(partial, out)
+    log.info("%s: %s weights at %d images", out, cfg.weights, loaded.images_seen)
+
+
+app = hydra_app("export")(task)
+
+
+def load_exported(path: str | Path) -> Any:
+    """The denoiser of a file that ``dit export`` wrote as safetensors: network, path and target, on the CPU.
+
+    Raises:
+        InputError: the file is not one of those.
+    """
+    from safetensors import safe_open
+
+    from dit.network.export import load_safetensors
+    from dit.verbs.app import instantiate
+
+    network = load_safetensors(path)
+    with safe_open(path, framework="pt") as file:
+        objective = (file.metadata() or {}).get("objective")
+    if objective is None:
+        raise InputError("path", str(path), "a file of dit export, which names the objective")
+    return instantiate(OmegaConf.create(json.loads(objective))).denoiser(network).eval()
+
+
+def _latent_statistics(cfg: DictConfig) -> dict[str, Any]:
+    from dit.data.manifest import read_manifest
+
+    manifest = read_manifest(cfg.data.directory)
+    names = {"latent_mean": "channel_mean", "latent_std": "channel_std", "class_names": "class_names"}
+    return {name: manifest[key] for name, key in names.items()}
