@@ -71,7 +71,6 @@ class Driver:
             Stopped: on request.
             InputError: a mistake that trying again would not mend.
         """
-        self.ledger.forget_dead_launches()
         used: Counter[str] = Counter()
         with Watch() as watch:
             while True:
@@ -94,6 +93,7 @@ class Driver:
 
     def _wait_for_others(self, watch: Watch) -> list[Entry]:
         """The runs, once nobody has any of them: jobs of a driver that is gone, or that outlived their launch."""
+        self.ledger.forget_dead_launches()
         pause, said = _Pause(), False
         while True:
             entries = self.ledger.entries()
