@@ -125,7 +125,8 @@ class Strategy:
         return name
 
     def prepare(self, network: DiT, name: str, world: World, hardware: Hardware) -> None:
-        """Recomputation, compilation and sharding of a network, in that order and in place; its names stay."""
+        """Puts a network on its device, and recomputes, compiles and shards it, in place; its names stay."""
+        network.to(hardware.torch_device(world))  # before averages and optimizer are made of its parameters
         if self.activation_checkpointing != "none":
             for block in network.blocks:
                 _recompute(block, selective=self.activation_checkpointing == "selective")
