@@ -346,4 +346,4 @@ def _measurements(job: Job, recorder: Recorder) -> list[Hook]:
 def _batches(job: Job, module: DiffusionModule, last_step: int) -> DataLoader:
     batches = Batches(job.latents, module.streams, module.steps_done, last_step)
     pinned = job.hardware.torch_device(job.world).type == "cuda"
-    return DataLoader(batches, batch_size=None, num_workers=job.hardware.workers, pin_memory=pinned)
+    return DataLoader(batches, batch_size=None, num_workers=job.hardware.n_workers, pin_memory=pinned)

@@ -49,27 +49,35 @@ class Hardware:
             the strategy: autocast in a single process; bfloat16 parameters and residual stream with float32 master
             weights and gradient reductions where FSDP2 shards.
         threads: CPU threads of torch; part of the arithmetic, so a resumed run keeps it.
-        workers: processes that prepare batches, per rank.
+        workers: processes that prepare batches, per rank; None is 4 where a GPU would wait for them, else 0.
         processes: ranks that ``dit train`` starts on this machine by itself; 1 leaves that to torchrun or srun.
     """
 
     device: str = "auto"
     precision: str = "auto"
     threads: int = 1
-    workers: int = 0
+    workers: int | None = None
     processes: int = 1
 
     def __post_init__(self) -> None:
         check_choice("hardware.device", self.device, ("auto", "cpu", "cuda"))
         check_choice("hardware.precision", self.precision, ("auto", "32-true", "bf16-mixed"))
         check_number("hardware.threads", self.threads, low=1, integer=True)
-        check_number("hardware.workers", self.workers, low=0, integer=True)
+        if self.workers is not None:
+            check_number("hardware.workers", self.workers, low=0, integer=True)
         check_number("hardware.processes", self.processes, low=1, integer=True)
 
     def torch_device(self, world: World = World()) -> torch.device:  # noqa: B008 - frozen
         """The device of one rank on this machine."""
         cuda = torch.cuda.is_available() if self.device == "auto" else self.device == "cuda"
         return torch.device("cuda", world.local_rank) if cuda else torch.device("cpu")
+
+    @property
+    def n_workers(self) -> int:
+        """Processes that prepare batches, per rank."""
+        if self.workers is not None:
+            return self.workers
+        return 4 if self.torch_device().type == "cuda" else 0
 
     @property
     def is_bf16(self) -> bool:

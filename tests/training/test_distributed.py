@@ -200,6 +200,11 @@ def test_compilation_gives_the_same_losses(tmp_path, tiny_latents, one, compile,
         assert losses(tmp_path / "run")[clock] == pytest.approx(loss, rel=1e-4)
 
 
+def test_worker_processes_change_nothing(tmp_path, tiny_latents, one):
+    ranks.run(ranks.command(tiny_latents, "run", "log_every_images=32", "hardware.workers=2"), tmp_path)
+    assert ranks.files(tmp_path / "run") == ranks.files(one)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
