@@ -1,83 +1,184 @@
-"""Where the time of a training step goes, measured on the very steps that training makes."""
+"""How fast training steps are and where their time goes, measured on the very steps that the trainer makes.
 
-import statistics
+C H W: latent shape, b: samples of a batch.
+"""
+
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
+import lightning as L
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from dit.training.batches import Batch
+from dit.data.latents import LatentSet
+from dit.launch import World
+from dit.training.batches import Batches
 from dit.training.module import DiffusionModule
+from dit.training.strategy import Hardware, make_trainer
+from dit.training.watching import Waiting, peak_memory
+
+PARTS = ("data", "forward", "backward", "optimizer", "ema")
+
+
+class SyntheticLatents:
+    """Standard normal latents that need no directory: what ``Batches`` asks of a latent set."""
+
+    has_flips = False
+
+    def __init__(self, shape: tuple[int, int, int], num_classes: int, count: int = 2**16) -> None:
+        self.shape, self.num_classes, self.count = shape, num_classes, count
+        self.labels = (
+            torch.arange(count) % num_classes if num_classes else torch.zeros(count, dtype=torch.int64)
+        )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def draw(self, index: Tensor, eps: Tensor, flip: Tensor | None = None) -> Tensor:
+        """(b, C, H, W) float32: the posterior draw itself."""
+        return eps
+
+    def as_latents(self) -> LatentSet:
+        """This, where a LatentSet is asked for."""
+        return cast(LatentSet, self)
 
 
 class Stopwatch:
-    """Wall time by part; waits for the device at every boundary, so a part's time is its own."""
+    """Seconds by part, while it is running; waits for the device at every boundary, so a part's time is its own."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds: dict[str, list[float]] = {}
+        self.is_running = False
+        self.seconds: dict[str, float] = {}
+        self._started: dict[str, float] = {}
+
+    def start(self, name: str) -> None:
+        if self.is_running:
+            self._started[name] = self.now()
+
+    def stop(self, name: str) -> None:
+        if self.is_running:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - self._started[name]
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        self._wait()
-        start = time.perf_counter()
+        self.start(name)
         yield
-        self._wait()
-        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+        self.stop(name)
 
-    def medians(self) -> dict[str, float]:
-        """Median seconds of each part."""
-        return {name: statistics.median(values) for name, values in self.seconds.items()}
-
-    def _wait(self) -> None:
+    def now(self) -> float:
+        """The time once the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
-def time_split(
-    module: DiffusionModule, batch: Callable[[int], Batch], steps: int, warm_up: int, device: torch.device
-) -> dict[str, float]:
-    """Median seconds of a step's parts: data, forward, backward, optimizer, average; and of the whole step.
+@dataclass(frozen=True)
+class Timed:
+    """What was measured.
+
+    Attributes:
+        step_seconds: mean of the steps that ran undisturbed.
+        part_seconds: mean of each of PARTS, and of the ``rest``, over as many steps more, in which the device was
+            waited for at every boundary.
+        peak_memory_bytes: of this rank.
+    """
+
+    step_seconds: float
+    part_seconds: dict[str, float]
+    peak_memory_bytes: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part's share of the step; they add up to 1."""
+        whole = sum(self.part_seconds.values())
+        return {name: seconds / whole for name, seconds in self.part_seconds.items()}
+
+    @property
+    def outside_share(self) -> float:
+        """Share of the step outside the network's own forward, backward and optimizer."""
+        return 1 - sum(self.shares[name] for name in ("forward", "backward", "optimizer"))
+
+
+def time_training(
+    module: DiffusionModule,
+    latents: LatentSet,
+    hardware: Hardware,
+    strategy: str,
+    world: World,
+    steps: int,
+    warm_up: int,
+) -> Timed:
+    """Times ``steps`` steps of Lightning's trainer as training sets it up; every rank of the world calls it.
 
     Args:
-        module: on its device, with ``module.optimizer`` as the trainer would hold it.
-        batch: step -> batch, as the loader makes it.
-        steps: timed steps.
+        module: not yet on its device.
+        latents: what the loader reads, or ``SyntheticLatents``.
+        hardware: as in training.
+        strategy: its name, resolved.
+        world: this process among those that share the batch.
+        steps: twice as many are made, see ``Timed``.
         warm_up: steps before them.
-        device: of the module.
     """
-    module.to(device)
-    optimizer = module.configure_optimizers()
-    watch = Stopwatch(device)
-    for step in range(warm_up + steps):
-        if step == warm_up:
-            watch.seconds.clear()
-        with watch.part("step"):
-            with watch.part("data"):
-                made = batch(step)
-                made = Batch(made.latents.to(device), made.labels.to(device), made.index, made.step)
-            with watch.part("forward"):
-                loss = module.loss(made)
-            optimizer.zero_grad()
-            with watch.part("backward"):
-                loss.backward()
-            with watch.part("optimizer"):
-                module.clip_and_step(loss, optimizer)
-            with watch.part("average"):
-                module.after_step(loss)
-    return watch.medians()
+    device = hardware.torch_device(world)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    batches = Batches(latents, module.streams, 0, warm_up + 2 * steps)
+    pinned = device.type == "cuda"
+    loader = DataLoader(batches, batch_size=None, num_workers=hardware.n_workers, pin_memory=pinned)
+    waiting = Waiting(loader)
+    timing = _Timing(Stopwatch(device), waiting, steps, warm_up)
+    make_trainer(hardware, strategy, world, [timing]).fit(module, waiting)
+    return Timed(timing.step_seconds, timing.part_seconds, peak_memory(device))
 
 
-def train_figures(split: dict[str, float], batch_size: int, train_flops_per_image: float) -> dict[str, Any]:
-    """Throughput and the share of each part, as JSON values."""
-    step = split["step"]
-    parts = {name: seconds for name, seconds in split.items() if name != "step"}
-    parts["rest"] = max(0.0, step - sum(parts.values()))
-    return {
-        "images_per_second": batch_size / step,
-        "train_flops_per_second": batch_size * train_flops_per_image / step,
-        "step_seconds": step,
-        "share": {name: seconds / step for name, seconds in parts.items()},
-    }
+class _Timing(L.Callback):
+    """Reads the clock after the warm-up, after ``steps`` undisturbed steps, and after as many taken apart."""
+
+    def __init__(self, watch: Stopwatch, waiting: Waiting, steps: int, warm_up: int) -> None:
+        self.watch, self.waiting, self.steps, self.warm_up = watch, waiting, steps, warm_up
+        self.step_seconds = 0.0
+        self.part_seconds: dict[str, float] = {}
+        self._marked, self._waited = 0.0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        watch, network = self.watch, pl_module.network
+        network.register_forward_pre_hook(lambda *_: watch.start("forward"), prepend=True)
+        network.register_forward_hook(lambda *_: watch.stop("forward"))
+        pl_module.manual_backward = self._timed("backward", pl_module.manual_backward)
+        pl_module.averages.update = self._timed("ema", pl_module.averages.update)
+        optimizer = trainer.optimizers[0]
+        optimizer.register_step_pre_hook(lambda *_: watch.start("optimizer"))
+        optimizer.register_step_post_hook(lambda *_: watch.stop("optimizer"))
+        self._mark()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        if done == self.warm_up:
+            self._mark()
+        elif done == self.warm_up + self.steps:
+            self.step_seconds = (self.watch.now() - self._marked) / self.steps
+            self.watch.is_running = True
+            self._mark()
+        elif done == self.warm_up + 2 * self.steps:
+            self.watch.seconds["data"] = self.waiting.seconds - self._waited
+            found = {name: self.watch.seconds[name] / self.steps for name in PARTS}
+            whole = (self.watch.now() - self._marked) / self.steps
+            self.part_seconds = {**found, "rest": whole - sum(found.values())}
+
+    def _mark(self) -> None:
+        self._marked, self._waited = self.watch.now(), self.waiting.seconds
+
+    def _timed(self, name: str, act: Callable[..., None]) -> Callable[..., None]:
+        def timed(*arguments: Any, **options: Any) -> None:
+            with self.watch.part(name):
+                act(*arguments, **options)
+
+        return timed

@@ -1,124 +1,254 @@
-"""``dit bench train|sample|data``: throughput and where the time goes, on synthetic latents of the data's shape."""
+"""``dit bench train|sample|data``: throughput, MFU, memory and where the time goes."""
 
+import logging
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from dit.errors import check_choice, check_number
+from dit.errors import EXIT_DONE, InputError, RunError, check_choice, check_number
+from dit.launch import World, in_processes, part, same_everywhere
+from dit.network.config import DiTConfig
+from dit.network.counting import Counts, count
 from dit.verbs import building
-from dit.verbs.app import check_format, console, hydra_app, instantiate, show
+from dit.verbs.app import check_format, console, explain, hydra_app, instantiate, show
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit.data.latents import LatentSet
+    from dit.training.strategy import Hardware
 
 
 def task(cfg: DictConfig) -> None:
-    """Times one of the three."""
+    """Times one of the three, as one rank of the world that a launcher made, or starting the ranks itself."""
+    world = World.of_launcher()
+    if world.size == 1 and cfg.hardware.processes > 1:
+        code = in_processes(cfg.hardware.processes, _rank, cfg)
+        if code != EXIT_DONE:
+            raise RunError(f"a process of the benchmark ended with exit code {code}; see above")
+        return
     check_format(cfg.format)
-    check_choice("what", cfg.what, ("train", "sample", "data"))
+    check_choice("what", cfg.what, tuple(_MEASURES))
+    check_choice("latents", cfg.latents, ("synthetic", "data"))
     for key, low in (("steps", 1), ("warm_up", 0), ("batch_size", 1)):
         check_number(key, cfg[key], low=low, integer=True)
-    network = building.network_config(cfg)
-    shape, num_classes, _ = building.data_facts(cfg)
-    size = building.counts(cfg, network)
-    import torch
-
-    hardware = instantiate(cfg.hardware)
-    torch.set_num_threads(hardware.threads)
-    device = hardware.torch_device()
-    measure = {"train": _train, "sample": _sample, "data": _data}[cfg.what]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    result = measure(cfg, network, shape, num_classes, size, device)
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    facts = {
-        "what": cfg.what,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": hardware.threads,
-        "network": network.as_dict(),
-        "latent_shape": list(shape),
-        "batch_size": cfg.batch_size,
-        "steps": cfg.steps,
-        "peak_memory_bytes": memory,
-    }
-    show({**facts, **result}, cfg.format, _print)
+    bench = _bench(cfg, world)
+    result = {**bench.facts(), **_MEASURES[cfg.what](bench)}
+    if world.rank == 0:
+        show(result, cfg.format, _print)
+    part()
 
 
 app = hydra_app("bench")(task)
 
 
-def _train(
-    cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any
-) -> dict[str, Any]:
+def _rank(cfg: DictConfig) -> None:
+    """One of the processes that ``dit bench`` started itself."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        task(OmegaConf.merge(cfg, {"hardware": {"processes": 1}}))  # type: ignore[arg-type]
+    except Exception as error:
+        raise SystemExit(explain(error)) from error
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and on what."""
+
+    cfg: DictConfig
+    world: World
+    hardware: "Hardware"
+    network: DiTConfig
+    shape: tuple[int, int, int]
+    num_classes: int
+    objective: Any
+    size: Counts
+
+    @property
+    def device(self) -> "torch.device":
+        return self.hardware.torch_device(self.world)
+
+    def facts(self) -> dict[str, Any]:
+        """What the figures were made with."""
+        from dit.training.watching import device_name
+
+        cfg = self.cfg
+        return {
+            "what": cfg.what,
+            "device": device_name(self.device),
+            "processes": self.world.size,
+            "threads": self.hardware.threads,
+            "precision": "bf16-mixed" if self.hardware.is_bf16 else "32-true",
+            "compile": cfg.compile,
+            "network": self.network.as_dict(),
+            "latent_shape": list(self.shape),
+            "batch_size": cfg.batch_size,
+            "steps": cfg.steps,
+        }
+
+    def mfu(self, flops_per_second: float) -> float | None:
+        """Share of the devices' peak; None where it is not known."""
+        from dit.training.watching import Work, device_name
+
+        return Work(0, 1.0, device_name(self.device), self.world.size).mfu(flops_per_second)
+
+    def build(self) -> Any:
+        """The network, on the CPU."""
+        from dit.network.dit import DiT
+
+        channels = self.objective.out_channels(self.shape[0])
+        return DiT(self.network, self.shape, self.num_classes, channels, seed=self.cfg.seed)
+
+
+def _bench(cfg: DictConfig, world: World) -> Bench:
+    network, objective = building.network_config(cfg), instantiate(cfg.objective)
+    shape, num_classes = _shape(cfg)
+    size = count(network, shape, num_classes, objective.out_channels(shape[0]))
+    hardware = instantiate(cfg.hardware)
+    if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
+        world.meet(hardware.torch_device(world).type)
     import torch
 
-    from dit.network.dit import DiT
-    from dit.training.batches import Batch
-    from dit.training.bench import time_split, train_figures
-    from dit.training.module import DiffusionModule
+    torch.set_num_threads(hardware.threads)
+    return Bench(cfg, world, hardware, network, shape, num_classes, objective, size)
+
+
+def _shape(cfg: DictConfig) -> tuple[tuple[int, int, int], int]:
+    """Shape (C, H, W) and number of classes of the latents: as configured, or the data's."""
+    given = {key: cfg[key] for key in ("latent_shape", "num_classes") if cfg[key] is not None}
+    if not given:
+        shape, num_classes, _ = building.data_facts(cfg)
+        return shape, num_classes
+    if len(given) == 1:
+        key, value = next(iter(given.items()))
+        raise InputError(key, value, "latent_shape and num_classes together, or neither")
+    if cfg.what == "data" or (cfg.what == "train" and cfg.latents == "data"):
+        raise InputError(
+            "latent_shape", list(cfg.latent_shape), "null where latents are read from data.directory"
+        )
+    if not OmegaConf.is_list(cfg.latent_shape) or len(cfg.latent_shape) != 3:
+        raise InputError("latent_shape", cfg.latent_shape, "three integers: [channels,height,width]")
+    channels, height, width = cfg.latent_shape
+    return (channels, height, width), cfg.num_classes
+
+
+def _train(bench: Bench) -> dict[str, Any]:
+    """Whole steps, and their parts."""
+    import torch
+
+    from dit.training.bench import PARTS, SyntheticLatents, time_training
+    from dit.training.module import DiffusionModule, Rate
     from dit.training.settings import Settings
     from dit.training.streams import Streams
 
-    names = ("batch_size", "seed", "warmup_images", "label_dropout", "grad_clip", "log_every_images")
-    settings = Settings(**{key: cfg[key] for key in (*names, "checkpoint_every_images")})
-    objective, streams = instantiate(cfg.objective), Streams(cfg.seed, cfg.batch_size)
+    cfg, world = bench.cfg, bench.world
+    settings = Settings(**{key: cfg[key] for key in building.SETTINGS})
+    strategy = building.training_strategy(cfg)
+    name = strategy.resolve(world, settings.batch_size)
+    optimizer = instantiate(cfg.optimizer)
+    synthetic = SyntheticLatents(bench.shape, bench.num_classes).as_latents()
+    latents = _latents(bench) if cfg.latents == "data" else synthetic
     module = DiffusionModule(
-        objective,
-        DiT(network, shape, num_classes, objective.out_channels(shape[0]), seed=cfg.seed).to(device),
-        null_class=num_classes,
-        optimizer=instantiate(cfg.optimizer),
+        bench.objective,
+        bench.build(),
+        optimizer=optimizer,
+        rate=Rate(
+            instantiate(cfg.schedule), cfg.batch_size * 10**6, optimizer.learning_rate(bench.network.width)
+        ),
         profiles=instantiate(cfg.averages),
         settings=settings,
-        streams=streams,
+        streams=Streams(settings.seed, settings.batch_size, world.rank, world.size),
+        edges=torch.linspace(-8, 8, 9),
+        accumulation=strategy.accumulation,
+        prepare=lambda network: strategy.prepare(network, name, world, bench.hardware),
     )
+    found = time_training(module, latents, bench.hardware, name, world, cfg.steps, cfg.warm_up)
+    images_per_second = cfg.batch_size / found.step_seconds
+    flops_per_second = images_per_second * bench.size.train_flops_per_image
+    return {
+        "strategy": name,
+        "accumulation": strategy.accumulation,
+        "activation_checkpointing": strategy.activation_checkpointing,
+        "optimizer": str(optimizer),
+        "averages": len(module.profiles),
+        "workers": bench.hardware.n_workers,
+        "latents": cfg.latents,
+        "images_per_second": images_per_second,
+        "train_flops_per_second": flops_per_second,
+        "mfu": bench.mfu(flops_per_second),
+        "peak_memory_bytes": found.peak_memory_bytes,
+        "step_seconds": found.step_seconds,
+        "part_seconds": {key: found.part_seconds[key] for key in (*PARTS, "rest")},
+        "share": found.shares,
+        "outside_network_share": found.outside_share,
+    }
 
-    def batch(step: int) -> Batch:
-        labels = torch.arange(cfg.batch_size) % num_classes
-        return Batch(streams.normal("posterior", step, shape), labels, labels, step)
 
-    split = time_split(module, batch, cfg.steps, cfg.warm_up, device)
-    return train_figures(split, cfg.batch_size, size.train_flops_per_image)
-
-
-def _sample(
-    cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any
-) -> dict[str, Any]:
+def _sample(bench: Bench) -> dict[str, Any]:
+    """Latents drawn by a guided solver; one process."""
     import torch
 
     from dit.diffusion.sampling import sample
-    from dit.network.dit import DiT
+    from dit.training.watching import peak_memory
 
-    objective = instantiate(cfg.objective)
-    net = DiT(network, shape, num_classes, objective.out_channels(shape[0]), seed=cfg.seed)
-    denoiser = objective.denoiser(net).to(device).eval()
-    guided = instantiate(cfg.guidance)(denoiser)
+    cfg, device = bench.cfg, bench.device
+    if bench.world.size > 1:
+        raise InputError("what", "sample", "train or data with several processes", "Samples need no company.")
+    network = bench.build()
+    building.training_strategy(cfg).prepare(network, "single", bench.world, bench.hardware)
+    guided = instantiate(cfg.guidance)(bench.objective.denoiser(network).to(device).eval())
     solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
-    labels = torch.arange(cfg.batch_size, device=device) % num_classes
-    rates, nfe = [], 0
+    labels = torch.arange(cfg.batch_size, device=device) % max(1, bench.num_classes)
+    seconds, nfe = [], 0
     for _ in range(cfg.warm_up + cfg.steps):
         start = time.perf_counter()
-        nfe = sample(guided, solver, grid, shape, range(cfg.batch_size), labels, device).nfe
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bench.hardware.is_bf16):
+            nfe = sample(guided, solver, grid, bench.shape, range(cfg.batch_size), labels, device).nfe
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        rates.append(cfg.batch_size / (time.perf_counter() - start))
-    rate = sorted(rates[cfg.warm_up :])[cfg.steps // 2]
-    return {"images_per_second": rate, "nfe": nfe, "flops_per_second": rate * nfe * 2 * size.macs_per_image}
+        seconds.append(time.perf_counter() - start)
+    images_per_second = cfg.batch_size * cfg.steps / sum(seconds[cfg.warm_up :])
+    flops_per_second = images_per_second * nfe * 2 * bench.size.macs_per_image
+    return {
+        "nfe": nfe,
+        "images_per_second": images_per_second,
+        "flops_per_second": flops_per_second,
+        "mfu": bench.mfu(flops_per_second),
+        "peak_memory_bytes": peak_memory(device),
+    }
 
 
-def _data(
-    cfg: DictConfig, network: Any, shape: Any, num_classes: int, size: Any, device: Any
-) -> dict[str, Any]:
-    from dit.data.latents import LatentSet
+def _data(bench: Bench) -> dict[str, Any]:
+    """Batches as training asks for them: this rank's share, by as many workers."""
+    from torch.utils.data import DataLoader
+
     from dit.training.batches import Batches
     from dit.training.streams import Streams
 
-    latents = LatentSet(cfg.data.directory, "train", verify=False)
-    batches = Batches(latents, Streams(cfg.seed, cfg.batch_size), 0, cfg.warm_up + cfg.steps)
-    seconds = []
-    for step in range(cfg.warm_up + cfg.steps):
-        start = time.perf_counter()
-        batches.batch(step)
-        seconds.append(time.perf_counter() - start)
-    median = sorted(seconds[cfg.warm_up :])[cfg.steps // 2]
-    return {"images_per_second": cfg.batch_size / median, "step_seconds": median}
+    cfg, world = bench.cfg, bench.world
+    streams = Streams(cfg.seed, cfg.batch_size, world.rank, world.size)
+    batches = Batches(_latents(bench), streams, 0, cfg.warm_up + cfg.steps)
+    start = time.perf_counter()
+    for step, _ in enumerate(DataLoader(batches, batch_size=None, num_workers=bench.hardware.n_workers), 1):
+        if step == cfg.warm_up:
+            start = time.perf_counter()
+    seconds = (time.perf_counter() - start) / cfg.steps
+    return {
+        "workers": bench.hardware.n_workers,
+        "images_per_second": cfg.batch_size / seconds,
+        "step_seconds": seconds,
+    }
+
+
+_MEASURES = {"train": _train, "sample": _sample, "data": _data}
+
+
+def _latents(bench: Bench) -> "LatentSet":
+    from dit.data.latents import LatentSet
+
+    return same_everywhere(bench.world, lambda: LatentSet(bench.cfg.data.directory, "train", verify=False))
 
 
 def _print(result: dict[str, Any]) -> None:
