@@ -94,6 +94,7 @@ class Study:
         rows: kind -> rows.
         statuses: run -> what its status.json holds, for the runs that have one.
         torn: files whose last line was cut short by a kill and left out.
+        evaluations: samples rows that ``dit evaluate`` made of the study's runs later.
     """
 
     directory: Path
@@ -101,6 +102,7 @@ class Study:
     rows: dict[str, list[Row]]
     statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
     torn: tuple[str, ...] = ()
+    evaluations: tuple[Row, ...] = ()
 
     @property
     def name(self) -> str:
@@ -177,7 +179,24 @@ def load_study(study_dir: str | Path) -> Study:
     _refuse_orphans(rows)
     statuses = {file.parent.name: _json_file(file) for file in sorted(directory.glob("runs/*/status.json"))}
     plan = directory / "plan.json"
-    return Study(directory, _json_file(plan) if plan.is_file() else {}, rows, statuses, tuple(torn))
+    found = _json_file(plan) if plan.is_file() else {}
+    return Study(directory, found, rows, statuses, tuple(torn), _evaluations(directory, rows["run"]))
+
+
+def _evaluations(directory: Path, runs: list[Row]) -> tuple[Row, ...]:
+    """The samples rows of ``evaluations.jsonl`` of the runs, or beside the study's one file of records."""
+    known, found = {row["run"] for row in runs}, []
+    for file in (*sorted(directory.glob("runs/*/evaluations.jsonl")), directory / "evaluations.jsonl"):
+        if not file.is_file():
+            continue
+        for where, row in _lines(str(file.relative_to(directory)), file.read_bytes()):
+            if row.get("kind") != "samples" or row.get("run") not in known:
+                continue  # of images on disk, or under a name of its own
+            for name in ("images_seen", "train_flops", "n", "protocol"):
+                if name not in row:
+                    raise InputError(f"{where}: {name}", "(nothing)", "a samples row with this field")
+            found.append(row)
+    return tuple(found)
 
 
 def _lines(file: str, content: bytes) -> Iterator[tuple[str, Row]]:

@@ -1,6 +1,7 @@
 """``dit report``: the page, tables and figures of a study, from its records alone."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -16,19 +17,21 @@ MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the
 def task(cfg: DictConfig) -> None:
     """Writes a study's report and prints its headline."""
     directory = Path(building.study_directory(cfg))
-    write(directory, Path(cfg.report_dir) if cfg.report_dir else directory / "report")
+    others = [Path(other) for other in cfg.compare]
+    write(directory, Path(cfg.report_dir) if cfg.report_dir else directory / "report", others)
 
 
 app = hydra_app("report")(task)
 
 
-def write(study: Path, out: Path) -> None:
+def write(study: Path, out: Path, compare: Sequence[Path] = ()) -> None:
     """Writes the report of a study directory and prints the headline and the page's path."""
     from dit.scaling.report.page import format_headline, write_report
 
     inputs = _inputs(study)
-    headline = format_headline(write_report(study, out))
-    write_json(out / MADE_FROM, {"inputs": inputs, "headline": headline})
+    headline = format_headline(write_report(study, out, compare=compare))
+    # a page that compares is not the one that dit study asks for
+    write_json(out / MADE_FROM, {"inputs": None if compare else inputs, "headline": headline})
     _say(headline, out)
 
 

@@ -8,7 +8,7 @@ frontier: laws of the least loss in compute.
 holdout: the largest budget predicted.
 sensitivity: exponents under other choices.
 fits: one entry per law for the tables.
-targets, bins, frechet: see derived.py.
+targets, bins, frechet: see derived.py; comparison: see compare.py.
 """
 
 from collections.abc import Callable
@@ -59,8 +59,7 @@ def analyse(study: Study, draws: int = 1000) -> Material:
         "bins": noise_bins(points),
         "frechet": frechet(samples),
     }
-    cloud = {} if boot is None else {name: getattr(boot.law, name) for name in ("E", "alpha", "beta", "a")}
-    return Material(study, points, samples, found, cloud)
+    return Material(study, points, samples, found, fit, boot)
 
 
 def _isoflop(points: Points, size: str, draws: int, fits: list[dict[str, Any]]) -> dict[str, Any]:

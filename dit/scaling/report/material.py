@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from dit.scaling.fit.additive import AdditiveFit
+from dit.scaling.fit.bootstrap import Bootstrap
 from dit.scaling.records import Study
 from dit.scaling.report.points import Points, Samples
 
@@ -26,14 +28,24 @@ class Material:
         points: validation losses at the budgets.
         samples: sample metrics by protocol; empty where none were measured.
         analysis: the fits as they are written to fits.json (see analysis.py for its keys).
-        draws: bootstrap draws by parameter name, (R,) each; empty where no bootstrap could be made.
+        fit: the primary additive fit; None where none could be made.
+        boot: its bootstrap; None where there is none.
+        others: further studies that this one is compared with.
     """
 
     study: Study
     points: Points
     samples: list[Samples]
     analysis: dict[str, Any]
-    draws: dict[str, np.ndarray]
+    fit: AdditiveFit | None = None
+    boot: Bootstrap | None = None
+    others: tuple["Material", ...] = ()
+
+    @property
+    def draws(self) -> dict[str, np.ndarray]:
+        """Bootstrap draws by parameter name, (R,) each; empty where no bootstrap could be made."""
+        names = ("E", "alpha", "beta", "a")
+        return {} if self.boot is None else {name: getattr(self.boot.law, name) for name in names}
 
     @property
     def loss_label(self) -> str:

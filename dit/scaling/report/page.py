@@ -6,7 +6,8 @@ Equal records give equal bytes: no time, no path and no version of anything is w
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,18 @@ from typing import Any
 import jinja2
 
 from dit.scaling.records import load_study
-from dit.scaling.report import figures_fit, figures_law, figures_loss, figures_mup, figures_samples
+from dit.scaling.report import (
+    figures_compare,
+    figures_cost,
+    figures_fit,
+    figures_law,
+    figures_loss,
+    figures_mup,
+    figures_quality,
+    figures_samples,
+)
 from dit.scaling.report.analysis import analyse
+from dit.scaling.report.compare import compare as compare_studies
 from dit.scaling.report.definitions import definitions
 from dit.scaling.report.headline import format_headline, headline, holdout_text
 from dit.scaling.report.material import Drawn, Material, Missing
@@ -32,18 +43,24 @@ SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
                             figures_fit.profiles, figures_fit.sensitivity)),
     ("Samples and noise levels", (figures_samples.frechet_against_compute,
     figures_samples.frechet_against_loss,
+                                  figures_quality.distance_at_infinity, figures_quality.quality_against_sampling,
                                   figures_samples.guided_accuracy, figures_samples.sample_grids,
                                   figures_samples.noise_bins)),
-    ("Parametrization", (figures_mup.coordinates,)),
+    ("Networks", (figures_cost.flop_breakdown, figures_mup.coordinates)),
 )  # fmt: skip
 INLINE_SVG_BYTES = 400_000  # above it (thousands of points) the page carries the PNG
 TEXT = {"run", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
 "reason",
-        "verdict", "state", "size counted in", "best run"}  # fmt: skip
+        "verdict", "state", "size counted in", "best run", "at equal"}  # fmt: skip
 
 
 def write_report(
-    study_dir: str | Path, out_dir: str | Path, *, bootstrap: int = 1000, command: str | None = None
+    study_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    bootstrap: int = 1000,
+    command: str | None = None,
+    compare: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Writes report.html, the figures as PNG and SVG, the tables as CSV, and fits.json.
 
@@ -53,6 +70,7 @@ def write_report(
             overwritten.
         bootstrap: draws of the bootstrap.
         command: the command that makes this report, shown under each figure; without paths of this machine.
+        compare: directories of further studies that this one is compared with.
 
     Returns:
         The headline (see ``dit.scaling.report.headline.headline``).
@@ -62,6 +80,9 @@ def write_report(
     """
     study = load_study(study_dir)
     material = analyse(study, draws=bootstrap)
+    others = tuple(analyse(load_study(other), draws=bootstrap) for other in compare)
+    material.analysis["comparison"] = compare_studies(material, others)
+    material = replace(material, others=others)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     sections = _draw_all(material, out)
@@ -81,7 +102,7 @@ def write_report(
         warnings=_warnings(material, found),
         sections=sections,
         tables=[_for_page(table) for table in tables if table.name != "points"],
-        command=command or f"dit report study.name={material.study.name}",
+        command=command or _command(material),
     )
     (out / "report.html").write_text(page, encoding="utf-8")
     return found
@@ -92,12 +113,19 @@ def _template() -> jinja2.Template:
     return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
 
 
+def _command(material: Material) -> str:
+    names = ",".join(f"<{other.study.name}>" for other in material.others)
+    compared = f" compare=[{names}]" if names else ""
+    return f"dit report study.name={material.study.name}{compared}"
+
+
 def _draw_all(material: Material, out: Path) -> list[dict[str, Any]]:
     """Draws what the records allow, writes the files and returns what the page shows, section by section."""
     number = 0
     sections = []
+    compared = [("Comparison", (figures_compare.comparison,))] if material.others else []
     with styled():
-        for title, draws in SECTIONS:
+        for title, draws in (*compared, *SECTIONS):
             figures, missing = [], []
             for draw in draws:
                 try:

@@ -1,0 +1,146 @@
+"""Studies compared, and figures from evaluations that were made after training: against surfaces that are known."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from dit.errors import InputError
+from dit.network.counting import count
+from dit.network.presets import ladder
+from dit.scaling.records import load_study
+from dit.scaling.report import figures_cost, figures_quality
+from dit.scaling.report.analysis import analyse
+from dit.scaling.report.compare import compare, compute_for
+from dit.scaling.report.material import Missing
+from dit.scaling.report.page import write_report
+from tests.scaling.synthetic import Surface, write_study
+
+CHEAPER = 0.75  # of the size term's coefficient: A (s N)^-alpha with s = .75^(-1/alpha) is the same surface at N / s
+
+
+def renamed(study, name):
+    for file in study.glob("runs/*/records.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text(
+            "".join(json.dumps({**r, **({"study": name} if r["kind"] == "run" else {})}) + "\n" for r in rows)
+        )
+    return study
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    first = write_study(folder / "first", samples=True)
+    other = write_study(folder / "other", samples=True, a=CHEAPER * Surface().a, noise=0.002)
+    return first, renamed(other, "cheaper")
+
+
+def test_the_shift_in_compute_is_the_true_one(studies):
+    """Both terms of the cheaper surface are the first one's at N s: it needs C / s for every loss."""
+    first, other = (analyse(load_study(study), draws=200) for study in studies)
+    truth = CHEAPER ** (1 / Surface().alpha)
+    (found,) = compare(first, [other])
+    assert found["study"] == "cheaper" and len(found["by_loss"]) == 5
+    for row in found["by_loss"]:
+        assert row["interval_95"][0] < truth < row["interval_95"][1]
+        assert row["ratio"] == pytest.approx(truth, rel=0.05)
+        assert row["interval_95"][0] <= row["interval_80"][0] <= row["ratio"] <= row["interval_80"][1]
+    for row in found["by_distance"]:  # distances follow the loss in these studies
+        assert row["interval_95"][0] < truth < row["interval_95"][1]
+
+
+def test_a_study_against_itself_is_level(studies):
+    one = analyse(load_study(studies[0]), draws=50)
+    (found,) = compare(one, [one])
+    assert [row["ratio"] for row in found["by_loss"]] == pytest.approx([1.0] * 5)
+
+
+def test_compute_for_a_loss_undoes_the_frontier(studies):
+    law = analyse(load_study(studies[0]), draws=50).fit
+    for flops in (1e12, 1e13, 1e15):
+        assert compute_for(law, law.loss_opt(flops)) == pytest.approx(flops, rel=1e-6)
+    assert compute_for(law, law.E * 0.99) == np.inf
+
+
+def test_losses_on_other_draws_are_not_compared(studies, tmp_path):
+    other = write_study(tmp_path / "other", samples=False)
+    for file in other.glob("runs/*/records.jsonl"):
+        file.write_text(file.read_text().replace("d" * 16, "e" * 16))
+    first, other = (analyse(load_study(study), draws=50) for study in (studies[0], other))
+    with pytest.raises(InputError, match="draws_hash"):
+        compare(first, [other])
+
+
+def test_the_page_compares(studies, tmp_path):
+    first, other = studies
+    write_report(first, tmp_path, bootstrap=100, compare=[other])
+    page = (tmp_path / "report.html").read_text()
+    assert "Studies compared" in page and (tmp_path / "comparison.svg").is_file()
+    with open(tmp_path / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["at equal"] for row in rows} == {"loss", "Fréchet distance"}
+    assert {row["study"] for row in rows} == {"cheaper"}
+    assert (tmp_path / "noise.csv").is_file() and (tmp_path / "fit_quality.csv").is_file()
+
+
+def evaluations(study):
+    """For one run: subsets of the samples with a bias of 500/N, three step counts, three guidance scales."""
+    file = sorted(study.glob("runs/*/records.jsonl"))[2]
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    base = [r for r in rows if r["kind"] == "samples" and r["protocol"]["guidance"] == "none"][-1]
+    made = []
+
+    def add(distance, more=(), **changes):
+        protocol = {**base["protocol"], **changes}
+        made.append(
+            {**base, "n": protocol["n"], "protocol": protocol, "frechet_distance": distance, **dict(more)}
+        )
+
+    for n in (1000, 2000, 5000):
+        add(3.0 + 500 / n, {"frechet_distance_infinity": 3.0, "frechet_distance_infinity_se": 0.1} if n == 5000 else (),
+            n=n, solver="heun")  # fmt: skip
+    for nfe in (10, 20, 40):
+        add(3.0 + 1 / nfe, n=4000, nfe=nfe)
+    for scale in (1.5, 2.0):
+        add(4.0, n=4000, nfe=40, guidance=f"ClassifierFree(scale={scale})")
+    file.with_name("evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+
+
+def test_later_evaluations_are_drawn(tmp_path):
+    study = write_study(tmp_path / "study")
+    with pytest.raises(Missing, match="subsets"):
+        figures_quality.distance_at_infinity(analyse(load_study(study), draws=20))
+    evaluations(study)
+    m = analyse(load_study(study), draws=20)
+    left, right = figures_quality.distance_at_infinity(m).figure.axes
+    assert [float(y) for y in left.containers[0].lines[0].get_ydata()] == [3.0]
+    x, y = right.lines[0].get_data()
+    assert np.polyfit(x, y, 1) == pytest.approx([0.5, 3.0])  # 500/N against 1000/N
+    by_nfe, by_scale = figures_quality.quality_against_sampling(m).figure.axes
+    assert list(by_nfe.lines[0].get_xdata()) == [10, 20, 40]
+    assert list(by_scale.lines[0].get_xdata()) == [1.0, 1.5, 2.0]
+
+
+def test_an_evaluation_without_its_protocol_is_named(tmp_path):
+    study = write_study(tmp_path / "study", samples=False)
+    run = next(study.glob("runs/*/records.jsonl"))
+    name = json.loads(run.read_text().splitlines()[0])["run"]
+    run.with_name("evaluations.jsonl").write_text(json.dumps({"kind": "samples", "run": name, "n": 9}) + "\n")
+    with pytest.raises(InputError, match=r"evaluations.jsonl:1"):
+        load_study(study)
+
+
+def test_shares_of_the_compute_are_those_of_the_network():
+    """DiT-S/2 by the papers' formula: 12 d^2 T per block, a third of it attention's projections."""
+    network = ladder(384)
+    counts = count(network, (4, 32, 32), 1000)
+    run = {"run": "x", "network": network.as_dict(), "tokens_per_image": counts.tokens,
+           "macs_per_image": counts.macs_per_image}  # fmt: skip
+    found = figures_cost.shares(run)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["MLP"] == pytest.approx(network.depth * 8 * 384**2 * 256 / counts.macs_per_image)
+    assert found["attention: projections"] == pytest.approx(0.5 * found["MLP"])
+    with pytest.raises(Missing, match="does not say all"):
+        figures_cost.shares({**run, "macs_per_image": 1000})
