@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -206,7 +207,11 @@ class Pretrained:
 
         options = {"subfolder": self.subfolder or None, "revision": self.revision, "low_cpu_mem_usage": False}
         try:
-            return diffusers_class(self.kind).from_pretrained(self.path, **options)
+            with (
+                warnings.catch_warnings()
+            ):  # diffusers 0.35 passes huggingface_hub an argument it has dropped
+                warnings.simplefilter("ignore", UserWarning)
+                return diffusers_class(self.kind).from_pretrained(self.path, **options)
         except (OSError, ValueError) as error:
             if self._local is not None:
                 raise InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError
-from dit.records import RecordWriter
+from dit.records import RecordWriter, encode
 
 NAME = "evaluations.jsonl"
 
@@ -37,13 +37,13 @@ class Journal:
     def add(self, request: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Keeps the rows of a request, fewest images first, so that the last one closes it."""
         key = request_hash(request)
-        kept = [{"kind": "samples", "request": key, **row} for row in rows]
+        made = [{"kind": "samples", "request": key, **row} for row in rows]
         if self.path is not None:
             with RecordWriter(self.path) as writer:
-                for row in kept:
+                for row in made:
                     writer.append(row)
-        self._answers[key] = kept
-        return kept
+        self._answers[key] = [json.loads(encode(row)) for row in made]  # as they will be read
+        return self._answers[key]
 
 
 def request_hash(request: Mapping[str, Any]) -> str:
