@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.plugins import Plugins
+from hydra.core.utils import configure_log
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -32,6 +33,7 @@ class StudySweeper(Sweeper):
         assert self.config is not None and self.hydra_context is not None
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, arguments)
         hydra_cfg = cfg.hydra
+        configure_log(hydra_cfg.job_logging, hydra_cfg.verbose)
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
 

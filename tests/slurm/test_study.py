@@ -1,0 +1,97 @@
+"""A study through submitit_slurm, disturbed in every way, ends as an undisturbed local one."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import dit
+from tests.slurm.conftest import Cluster, status, wait_for
+from tests.verbs.test_study import STUDY, records
+
+pytestmark = pytest.mark.slurm
+
+# 3 widths x 2 seeds = 6 runs
+SIX = [*STUDY, "study.seeds=[0,1]", "study.retries=2"]
+# a job fills a node, so that two run at a time
+SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=30", "hydra.launcher.cpus_per_task=64"]
+
+
+class Drivers:
+    """``dit study`` again and again in one folder."""
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self.folder, self.command = folder, [sys.executable, "-m", "dit", *arguments]
+        self.log = folder / "driver.txt"
+
+    def start(self, environment: dict[str, str]) -> subprocess.Popen:
+        output = {"stdout": subprocess.DEVNULL, "stderr": self.log.open("w")}
+        self.last = subprocess.Popen(self.command, cwd=self.folder, env=environment, **output)
+        return self.last
+
+
+def running(study: Path, at_least: int = 1, below: float = 0.6) -> list[Path]:
+    """Runs that are at work and have some way to go."""
+    found = []
+    for run in sorted(study.glob("runs/*")):
+        now = status(run)
+        if now.get("state") == "running" and 0 < now["images_seen"] < below * now["total_images"]:
+            found.append(run)
+    return found if len(found) >= at_least else []
+
+
+def node(cluster: Cluster, run: Path) -> str:
+    return cluster("squeue", "-h", "-j", status(run)["job"], "-o", "%N")
+
+
+def submitted(folder: Path) -> int:
+    """How many jobs the drivers in a folder have ever submitted: submitit keeps what it sends with each."""
+    return len(list(folder.glob("runs/.sweep/.submitit/*/*_submitted.pkl")))
+
+
+@pytest.fixture
+def drivers(tiny_latents, tmp_path):
+    found = Drivers(tmp_path, [*SIX, f"data.directory={tiny_latents}", "study.directory=loud", *SLURM])
+    yield found
+    found.last.kill()
+
+
+def test_a_disturbed_study_ends_as_the_undisturbed_one(cluster, drivers, tiny_latents, tmp_path):
+    data = f"data.directory={tiny_latents}"
+    dit(*SIX, data, "study.directory=quiet", cwd=tmp_path, check=0)
+    study = tmp_path / "loud"
+    driver = drivers.start(cluster.environment)
+    two = wait_for("two runs at work", lambda: running(study, 2))
+    cluster.preempt(node(cluster, two[0]), tmp_path)
+    driver.kill()  # -9
+    driver.wait()
+
+    driver = drivers.start(cluster.environment)
+    wait_for(
+        "the runs of the dead driver seen", lambda: "were launched before" in drivers.log.read_text(), 30
+    )
+    cancelled = wait_for("a run at work", lambda: running(study))[0]
+    cluster("scancel", status(cancelled)["job"])
+
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(timeout=30) == 75
+    said = drivers.log.read_text()
+    assert re.search(r"\d runs are left queued or running", said) and "dit study experiment=digits" in said
+    assert submitted(tmp_path) == 6, "the second driver has submitted something twice"
+
+    driver = drivers.start(cluster.environment)
+    lost = wait_for("another run at work", lambda: running(study))[0]
+    down = node(cluster, lost)
+    cluster.set_down(down)
+    wait_for("its job back in the queue", lambda: cluster.state(status(lost)["job"]) != "RUNNING", 30)
+    cluster.resume(down)
+    assert driver.wait(timeout=300) == 0, drivers.log.read_text()
+
+    assert records(study) == records(tmp_path / "quiet")
+    assert len(records(study)) == 6
+    assert submitted(tmp_path) == 7, "only the cancelled run is submitted again"
+    found = dit("status", "study.directory=loud", cwd=tmp_path, check=0)
+    assert "6 done" in found.stdout
