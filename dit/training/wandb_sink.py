@@ -1,11 +1,14 @@
 """Weights & Biases: a copy of the records, for looking at. The only file that knows wandb."""
 
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dit.errors import check_choice
 
+MODES = (None, "online", "offline", "disabled")
 SECRET = ("key", "token", "secret", "password")
 
 
@@ -34,13 +37,13 @@ class WandbSink:
         directory: str,
         settings: dict[str, Any],
     ) -> None:
-        check_choice("logger.mode", mode, (None, "online", "offline", "disabled"))
+        check_choice("logger.mode", mode, MODES)
         import wandb
 
         self._directory, self._image = Path(directory), wandb.Image
         self._run = wandb.init(
             project=project,
-            mode=mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline"),  # pyright: ignore[reportArgumentType]
+            mode=_mode(mode),  # pyright: ignore[reportArgumentType]
             id=run_id,
             name=settings.get("run_name"),
             group=group,
@@ -79,6 +82,91 @@ class WandbSink:
     def close(self) -> None:
         """Ends the W&B run."""
         self._run.finish()
+
+
+def log_study(
+    project: str,
+    mode: str | None,
+    *,
+    study: str,
+    directory: Path,
+    numbers: Mapping[str, float],
+    figures: Mapping[str, Path],
+    tables: Mapping[str, tuple[list[str], list[list[Any]]]],
+    page: Path,
+) -> str:
+    """Logs a study's report as a run of its own in the study's group, and makes a W&B report page where that can be.
+
+    The run's id is made of the study's name, so a later report replaces an earlier one's summary.
+
+    Args:
+        project: W&B project.
+        mode: as for ``WandbSink``.
+        study: name of the study, the group of its runs.
+        directory: where W&B keeps its files.
+        numbers: what becomes the run's summary.
+        figures: title -> PNG file.
+        tables: name -> (columns, rows).
+        page: the report in HTML.
+
+    Returns:
+        What was done, in words; where the report page is, or why there is none.
+    """
+    check_choice("logger.mode", mode, MODES)
+    import wandb
+
+    mode = _mode(mode)
+    run = wandb.init(
+        project=project,
+        mode=mode,  # pyright: ignore[reportArgumentType]
+        id="report-" + hashlib.sha256(study.encode()).hexdigest()[:16],
+        name=f"{study}: report",
+        group=study,
+        job_type="report",
+        dir=str(directory),
+        resume="allow",
+    )
+    logged: dict[str, Any] = {f"report/{title}": wandb.Image(str(file)) for title, file in figures.items()}
+    for name, (columns, rows) in tables.items():
+        table = wandb.Table(columns=columns, allow_mixed_types=True)  # pyright: ignore[reportArgumentType]
+        for row in rows:
+            table.add_data(*row)
+        logged[f"tables/{name}"] = table
+    run.log({**logged, "report/page": wandb.Html(page.read_text(encoding="utf-8"))})
+    run.summary.update(dict(numbers))
+    entity, media = run.entity, [f"report/{title}" for title in figures]
+    run.finish()
+    said = f"logged the report of {study} to W&B ({mode})"
+    return f"{said}; {_report_page(mode, entity, project, study, media)}"
+
+
+def _report_page(mode: str, entity: str, project: str, study: str, media: list[str]) -> str:
+    """Saves a W&B report of a study's runs and of its summary run; says where it is, or why there is none."""
+    if mode != "online":
+        return f"no W&B report page: not logged in (mode {mode})"
+    try:
+        import wandb_workspaces.reports.v2 as reports  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return "no W&B report page: wandb-workspaces is not installed"
+    runs = reports.Runset(entity=entity, project=project, filters=f"Metric('Group') == {study!r}")
+    curves = reports.LinePlot(
+        title="Validation loss", x="train_flops", y=["validation/ema/loss"], log_x=True, log_y=True
+    )
+    pictures = reports.MediaBrowser(title="Report", media_keys=media)
+    page = reports.Report(
+        entity=entity,
+        project=project,
+        title=f"{study}: scaling study",
+        description="Made by dit report from the study's records.",
+        blocks=[reports.PanelGrid(runsets=[runs], panels=[curves, pictures])],
+    )
+    page.save()
+    return f"W&B report page: {page.url}"
+
+
+def _mode(mode: str | None) -> str:
+    """The mode that was asked for; by default online where there is a key."""
+    return mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
 
 
 def _numbers(name: str, row: dict[str, Any], skip: set[str]) -> Any:

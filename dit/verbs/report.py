@@ -1,8 +1,11 @@
 """``dit report``: the page, tables and figures of a study, from its records alone."""
 
+import csv
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -18,7 +21,9 @@ def task(cfg: DictConfig) -> None:
     """Writes a study's report and prints its headline."""
     directory = Path(building.study_directory(cfg))
     others = [Path(other) for other in cfg.compare]
-    write(directory, Path(cfg.report_dir) if cfg.report_dir else directory / "report", others)
+    out = Path(cfg.report_dir) if cfg.report_dir else directory / "report"
+    write(directory, out, others)
+    log_to_wandb(cfg, out)
 
 
 app = hydra_app("report")(task)
@@ -35,13 +40,62 @@ def write(study: Path, out: Path, compare: Sequence[Path] = ()) -> None:
     _say(headline, out)
 
 
-def write_if_changed(study: Path, out: Path) -> None:
-    """The same, but only says the headline again where records, plan and code are those of the page that is there."""
+def write_if_changed(study: Path, out: Path) -> bool:
+    """The same, but only says the headline again where records, plan and code are those of the page that is there.
+
+    Returns:
+        Whether a page was written.
+    """
     made_from = read_json(out / MADE_FROM)
     if made_from is not None and made_from["inputs"] == _inputs(study) and (out / "report.html").is_file():
         _say(made_from["headline"], out)
-    else:
-        write(study, out)
+        return False
+    write(study, out)
+    return True
+
+
+def log_to_wandb(cfg: DictConfig, out: Path) -> None:
+    """Logs the report in ``out`` as the study's summary run, where W&B is the logger."""
+    if cfg.logger._target_ is None:
+        return
+    from dit.training.wandb_sink import log_study
+
+    tables = {}
+    for file in sorted(out.glob("*.csv")):
+        with open(file, newline="", encoding="utf-8") as opened:
+            columns, *rows = csv.reader(opened)
+        tables[file.stem] = (columns, [[_cell(cell) for cell in row] for row in rows])
+    headline = json.loads((out / "headline.json").read_text())
+    said = log_study(
+        cfg.logger.project,
+        cfg.logger.mode,
+        study=headline["study"],
+        directory=out,
+        numbers=_summary(headline),
+        figures={file.stem: file for file in sorted(out.glob("*.png"))},
+        tables=tables,
+        page=out / "report.html",
+    )
+    print(said)
+
+
+def _summary(headline: dict[str, Any]) -> dict[str, float]:
+    """What of a headline stands in the summary of its W&B run."""
+    numbers = {"runs": headline["runs"], "train_flops": headline["train_flops"]}
+    for law, exponents in headline["exponents"].items():
+        for x, one in (exponents or {}).items():
+            numbers[f"{law}/exponent_{x}"] = one["value"]
+    if headline["holdout"] is not None:
+        numbers |= {f"holdout/{key}": headline["holdout"][key] for key in ("bias", "rms")}
+    return numbers
+
+
+def _cell(text: str) -> float | str | None:
+    """A cell of a CSV as what it was."""
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
 
 
 def _say(headline: str, out: Path) -> None:

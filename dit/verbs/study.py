@@ -59,7 +59,8 @@ def run(cfg: DictConfig, launcher: Launcher, arguments: Sequence[str], choices: 
                 f"{len(failed)} of {len(jobs)} runs not done after {1 + cfg.study.retries} attempts; "
                 f"their logs are {directory / 'runs'}/<run>/log.txt; the same command tries again{reasons}"
             )
-        report.write_if_changed(directory, directory / "report")
+        if report.write_if_changed(directory, directory / "report"):
+            report.log_to_wandb(cfg, directory / "report")
 
 
 def encode_if_missing(cfg: DictConfig, arguments: Sequence[str], choices: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def write_report(
     command: str | None = None,
     compare: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
-    """Writes report.html, the figures as PNG and SVG, the tables as CSV, and fits.json.
+    """Writes report.html, the figures as PNG and SVG, the tables as CSV, fits.json and headline.json.
 
     Args:
         study_dir: a study with records (see ``dit.scaling.records``).
@@ -94,6 +94,7 @@ def write_report(
     (out / "fits.json").write_text(
         json.dumps(material.analysis, indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
+    (out / "headline.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     page = _template().render(
         headline=found,
         lead=_lead(material, found),

@@ -1,0 +1,65 @@
+"""A study's report as a W&B run: offline, in the study's group, and the report page where wandb-workspaces is."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from tests.conftest import dit
+from tests.scaling.synthetic import write_study
+
+pytest.importorskip("wandb")
+
+
+def test_the_report_is_logged_offline_in_the_studys_group(tmp_path):
+    write_study(tmp_path / "study")
+    told = dit(
+        "report", "study.directory=study", "logger=wandb", "logger.mode=offline", cwd=tmp_path, check=0
+    )
+    assert "no W&B report page: not logged in (mode offline)" in told.stdout
+    (folder,) = (tmp_path / "study/report/wandb").glob("offline-run-*")
+    summary = b"".join(file.read_bytes() for file in folder.rglob("*.wandb"))
+    for word in (b"synthetic", b"report/frontier", b"tables/headline", b"additive/exponent_n"):
+        assert word in summary, word
+    assert len(list(folder.rglob("media/images/report/*.png"))) > 5
+    headline = json.loads((tmp_path / "study/report/headline.json").read_text())
+    assert headline["study"] == "synthetic" and headline["exponents"]["additive"]["n"]["value"] > 0
+
+
+class _Page(types.SimpleNamespace):
+    saved: list = []  # noqa: RUF012
+
+    def save(self):
+        self.url = "the page"
+        _Page.saved.append(self)
+
+
+def fake_workspaces(monkeypatch):
+    """wandb-workspaces as its reference describes it, keeping what it is given."""
+    names = ("Runset", "LinePlot", "MediaBrowser", "PanelGrid")
+    module = types.SimpleNamespace(**dict.fromkeys(names, types.SimpleNamespace), Report=_Page)
+    for name in ("wandb_workspaces", "wandb_workspaces.reports"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", module)
+    monkeypatch.setattr(
+        sys.modules["wandb_workspaces"], "reports", sys.modules["wandb_workspaces.reports"], raising=False
+    )
+    monkeypatch.setattr(sys.modules["wandb_workspaces.reports"], "v2", module, raising=False)
+
+
+def test_the_report_page_shows_the_studys_runs(monkeypatch):
+    from dit.training.wandb_sink import _report_page
+
+    fake_workspaces(monkeypatch)
+    assert _report_page("online", "me", "dit", "digits", ["report/frontier"]) == "W&B report page: the page"
+    (grid,) = _Page.saved[-1].blocks
+    assert grid.runsets[0].filters == "Metric('Group') == 'digits'"
+    assert grid.panels[1].media_keys == ["report/frontier"]
+
+
+def test_without_workspaces_the_page_is_skipped_with_a_message(monkeypatch):
+    from dit.training.wandb_sink import _report_page
+
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    assert "wandb-workspaces is not installed" in _report_page("online", "me", "dit", "digits", [])
