@@ -209,7 +209,7 @@ class Pretrained:
         try:
             with (
                 warnings.catch_warnings()
-            ):  # diffusers 0.35 passes huggingface_hub an argument it has dropped
+            ):  # diffusers 0.42 passes huggingface_hub an argument it has dropped
                 warnings.simplefilter("ignore", UserWarning)
                 return diffusers_class(self.kind).from_pretrained(self.path, **options)
         except (OSError, ValueError) as error:

@@ -274,8 +274,5 @@ def _sinks(cfg: DictConfig, config_hash: str, run_dir: Path) -> list[Any]:
     if cfg.logger._target_ is None:
         return []
     settings = OmegaConf.to_container(cfg, resolve=True)
-    return [
-        instantiate(
-            cfg.logger, run_id=config_hash, group=cfg.study.name, directory=str(run_dir), settings=settings
-        )
-    ]
+    facts = {"run_id": config_hash, "group": cfg.study.name, "directory": str(run_dir), "settings": settings}
+    return [instantiate(cfg.logger, **facts, _recursive_=False)]  # the settings hold targets of their own

@@ -57,7 +57,8 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
     }
     out = _directory(cfg, default=cfg.run)
     assert out is not None
-    keep = _Keep(cfg, out, distributed, _sinks(cfg, loaded, known.get("config_hash")))
+    first = place(distributed)[0] == 0
+    keep = _Keep(out, distributed, _sinks(cfg, loaded, known.get("config_hash"), out) if first else ())
     rows: list[Row] = []
     for number, sampling in enumerate(settings, start=1):
         request = {**asked, **sampling.facts()}
@@ -104,7 +105,7 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         "reference": images_identity(cfg.reference),
     }
     name = cfg.name or Path(cfg.images).resolve().stem
-    keep = _Keep(cfg, _directory(cfg), distributed)
+    keep = _Keep(_directory(cfg), distributed)
 
     def answer() -> tuple[Evaluation, str]:
         reference = open_reference(cfg.reference, extractor, metrics, image_size=cfg.image_size, **options)
@@ -152,15 +153,13 @@ class _Keep:
             sink.close()
 
 
-def _sinks(cfg: DictConfig, loaded: Loaded, config_hash: str | None) -> list[Any]:
+def _sinks(cfg: DictConfig, loaded: Loaded, config_hash: str | None, out: Path) -> list[Any]:
     """W&B, on the page of the run itself."""
     if cfg.logger._target_ is None:
         return []
-    settings = OmegaConf.to_container(loaded.cfg, resolve=True)
-    group = loaded.cfg.study.name
-    return [
-        instantiate(cfg.logger, run_id=config_hash, group=group, directory=str(cfg.run), settings=settings)
-    ]
+    settings, group = OmegaConf.to_container(loaded.cfg, resolve=True), loaded.cfg.study.name
+    facts = {"run_id": config_hash, "group": group, "directory": str(out), "settings": settings}
+    return [instantiate(cfg.logger, **facts, _recursive_=False)]  # the settings hold targets of their own
 
 
 def _directory(cfg: DictConfig, default: str | None = None) -> Path | None:
