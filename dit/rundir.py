@@ -42,11 +42,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file, or None where there is no such file."""
+    """The value in a JSON file, or None where there is no such file.
+
+    Raises:
+        InputError: the file holds something else.
+    """
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except ValueError as error:  # no JSON, or no text at all
+        raise InputError(str(path), "(no JSON)", "a file as dit writes it", str(error)) from error
 
 
 def make_directory(key: str, path: Path) -> Path:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from dit.errors import RunError
+from dit.errors import InputError, RunError
 from dit.launch import PATIENCE, World
 
 log = logging.getLogger("dit")
@@ -68,12 +68,16 @@ class Checkpoint:
         return {name: tensors[name] for name in (tensors if names is None else names)}
 
     def tensors(self) -> "Tensors":
-        """The whole tensors by name, each read when it is asked for: never all in memory at once."""
+        """The whole tensors by name, each read when it is asked for: never all in memory at once.
+
+        Raises:
+            InputError: the files are as their manifest says, but hold no tensors: made by no trainer of ours.
+        """
         try:
             return Tensors(self.directory, self.manifest["files"])
-        except SafetensorError as error:  # the hashes agree, so it was made this way: by no trainer of ours
-            raise CheckpointError(
-                f"{self.directory} holds a file that is no safetensors file: {error}"
+        except SafetensorError as error:
+            raise InputError(
+                str(self.directory), f"({error})", "a checkpoint of safetensors files, which run no code"
             ) from error
 
 
