@@ -120,9 +120,7 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
 class _Keep:
     """Where rows and pictures are kept; asked and told by all ranks, written by the first."""
 
-    def __init__(
-        self, cfg: DictConfig, out: Path | None, distributed: bool, sinks: Iterable[Any] = ()
-    ) -> None:
+    def __init__(self, out: Path | None, distributed: bool, sinks: Iterable[Any] = ()) -> None:
         self.out, self.distributed, self.sinks = out, distributed, list(sinks)
         self.first = place(distributed)[0] == 0
         self.journal = Journal(out)
