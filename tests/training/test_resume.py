@@ -54,7 +54,7 @@ def kill_and_compare(tmp_path: Path, latents: Path, flops: float, kills: int, wo
     begun = time.monotonic()
     ranks.run(command(latents, "undisturbed", flops), tmp_path, world, patch=slowly)
     length = time.monotonic() - begun
-    rng = random.Random(kills)
+    rng = random.Random(f"{tmp_path.name}, {world}")  # other moments in each folder
     killed = 0
     while True:
         processes = ranks.start(command(latents, "killed", flops), tmp_path, world, patch=slowly)
