@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: study test lint clean
+.PHONY: study test test-slurm lint clean
 
 study: $(VENV)/.installed
 	$(BIN)/dit study experiment=digits
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm and not network"
+
+# The cluster path, on a SLURM of virtual nodes that is started for it (root on Debian 12).
+test-slurm: $(VENV)/.installed-dev
+	slurm/local-cluster start </dev/null
+	$(BIN)/python -m pytest -m slurm; code=$$?; slurm/local-cluster stop; exit $$code
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

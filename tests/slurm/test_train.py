@@ -1,4 +1,4 @@
-"""A run on a real SLURM, through slurm/train.sbatch: whatever becomes of its job, it resumes by itself and ends the same."""
+"""A run on a real SLURM, by slurm/train.sbatch: whatever becomes of its job, it resumes by itself and ends the same."""
 
 import os
 import re
