@@ -85,24 +85,33 @@ class Ledger:
         return self.directory / "runs" / name
 
     def entries(self) -> list[Entry]:
-        """Every planned run with its state.
+        """Every planned run with its state; without a plan, the runs that lie in the directory itself.
 
         Raises:
-            InputError: there is no plan in the directory.
+            InputError: there is neither.
         """
-        plan = read_json(self.directory / "plan.json")
-        if plan is None:
-            raise InputError(
-                "study.directory",
-                str(self.directory),
-                "a study's directory (plan.json in it)",
-                "Run dit study first.",
-            )
+        plan = read_json(self.directory / "plan.json") or self._found()
         launches = self.launches.all()
-        statuses = {run["name"]: self._status(run["name"]) for run in plan["runs"]}
+        statuses = {run["name"]: run.get("status") or self._status(run["name"]) for run in plan["runs"]}
         queue = self._queue(launches, statuses.values())
         waiting = _Waiting(launches, queue)
         return [_entry(run, statuses[run["name"]], waiting) for run in plan["runs"]]
+
+    def _found(self) -> dict[str, Any]:
+        """As a plan: the runs of an ordinary sweep, as far as they have begun."""
+        runs = []
+        for file in sorted(self.directory.glob("*/status.json")):
+            status = read_json(file)
+            readings = [{"images": status["total_images"], "budget_flops": None}]
+            runs.append({"name": file.parent.name, "flops": 0, "readings": readings, "status": status})
+        if not runs:
+            raise InputError(
+                "study.directory",
+                str(self.directory),
+                "a study's directory (plan.json in it), or a folder of runs",
+                "Run dit study first.",
+            )
+        return {"runs": runs}
 
     def forget_dead_launches(self) -> None:
         """Drops the launches of drivers that are gone, but those whose jobs SLURM still has; for the only driver."""

@@ -1,4 +1,4 @@
-"""``dit status``: where the runs of a study stand, from their files and SLURM's queue; also what ``dit study`` shows."""
+"""``dit status``: where the runs of a study stand, from their files and SLURM's queue; also the view of ``dit study``."""
 
 import sys
 import time
@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from dit.scaling.ledger import Entry, Ledger
 from dit.verbs import building
-from dit.verbs.app import console, hydra_app, show
+from dit.verbs.app import hydra_app, show
+from dit.verbs.tables import align
 
 LINE_SECONDS = 20  # between plain lines where there is no terminal
 
@@ -17,7 +18,7 @@ LINE_SECONDS = 20  # between plain lines where there is no terminal
 def task(cfg: DictConfig) -> None:
     """Prints where the runs of a study stand."""
     ledger = Ledger(Path(building.study_directory(cfg)))
-    show(as_dict(ledger.entries()), cfg.format, lambda result: console().print(_table(result)))
+    show(as_dict(ledger.entries()), cfg.format, lambda result: print(_table(result)))
 
 
 app = hydra_app("status")(task)
@@ -53,7 +54,9 @@ class Watch:
     def show(self, entries: list[Entry]) -> None:
         """Shows where they stand now, unless a line was printed a moment ago."""
         if self._live:
-            self._live.update(_table(as_dict(entries)), refresh=True)
+            from rich.text import Text
+
+            self._live.update(Text(_table(as_dict(entries))), refresh=True)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             print(_line(as_dict(entries)), file=sys.stderr, flush=True)
@@ -78,25 +81,27 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _table(result: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(caption=", ".join(f"{n} {state}" for state, n in result["counts"].items()))
-    for heading in ("run", "state", "images", "of", "next budget", "loss", "images/s", "ETA", ""):
-        table.add_column(heading, justify="right")
+def _table(result: dict[str, Any]) -> str:
+    rows = [["run", "state", "images", "of", "next budget", "loss", "images/s", "ETA", ""]]
     for run in result["runs"]:
-        table.add_row(
-            run["run"],
-            run["state"],
-            f"{run['images_seen']:,}",
-            f"{run['share']:.0%}",
-            _number(run["next_budget_flops"], ".3g"),
-            _number(run["loss"], ".4f"),
-            _number(run["images_per_second"], ",.0f"),
-            _seconds(run["eta_seconds"]),
-            run["message"] or "",
+        rows.append(
+            [
+                run["run"],
+                run["state"],
+                f"{run['images_seen']:,}",
+                f"{run['share']:.0%}",
+                _number(run["next_budget_flops"], ".3g"),
+                _number(run["loss"], ".4f"),
+                _number(run["images_per_second"], ",.0f"),
+                _seconds(run["eta_seconds"]),
+                (run["message"] or "").partition("\n")[0],
+            ]
         )
-    return table
+    return f"{align(rows, right=range(2, 8))}\n{_counts(result)}"
+
+
+def _counts(result: dict[str, Any]) -> str:
+    return ", ".join(f"{n} {state}" for state, n in result["counts"].items())
 
 
 def _line(result: dict[str, Any]) -> str:
@@ -106,8 +111,7 @@ def _line(result: dict[str, Any]) -> str:
         for run in result["runs"]
         if run["state"] == "running"
     ]
-    counts = ", ".join(f"{n} {state}" for state, n in result["counts"].items())
-    return f"{time.strftime('%H:%M:%S')} {counts}" + (": " + "; ".join(running) if running else "")
+    return f"{time.strftime('%H:%M:%S')} {_counts(result)}" + (": " + "; ".join(running) if running else "")
 
 
 def _number(value: float | None, form: str) -> str:

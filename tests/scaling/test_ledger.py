@@ -193,3 +193,15 @@ def test_the_queue_is_read_from_squeue(tmp_path, monkeypatch):
     assert slurm_queue(0) == SlurmQueue(frozenset({"7_3"}), frozenset({("dit-a|b", 0), ("dit-c", 3)}))
     fake.write_text("#!/bin/sh\nexit 1\n")
     assert slurm_queue(0) is None
+
+
+def test_the_runs_of_an_ordinary_sweep_are_found_without_a_plan(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        facts = {"images_seen": 5, "total_images": 10, **HERE}
+        write_json(tmp_path / name / "status.json", {"state": "running", "heartbeat": time.time(), **facts})
+    entries = Ledger(tmp_path).entries()
+    assert [(entry.name, entry.state, entry.total_images) for entry in entries] == [
+        ("a", "running", 10),
+        ("b", "running", 10),
+    ]

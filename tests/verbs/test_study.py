@@ -122,3 +122,21 @@ def test_a_study_grows_and_keeps_what_is_done(undisturbed, tiny_latents):
     assert all(path.read_bytes() == text for path, text in before.items() if path.exists())
     found = dit(*arguments(tiny_latents, "grown"), "study.budgets_flops=[3e9,1.5e10]", cwd=folder, check=2)
     assert "study.budgets_flops" in found.stderr and "Traceback" not in found.stderr
+
+
+def test_the_sweeper_is_the_study(undisturbed, tiny_latents):
+    command = ["train", "-m", "hydra/sweeper=study", *arguments(tiny_latents, "one")[1:]]
+    before = records(undisturbed)
+    found = dit(*command, cwd=undisturbed.parent, check=0)
+    assert "report.html" in found.stdout and records(undisturbed) == before
+
+
+def test_a_failing_run_stops_no_other_and_is_reported(tiny_latents, tmp_path):
+    (tmp_path / "study/runs/w0016/records.jsonl").mkdir(parents=True)  # no file can be written there
+    grid = ["study.budgets_flops=[1.5e9,4.74e9]", "study.widths=[16,32]"]
+    found = dit(*arguments(tiny_latents, "study"), *grid, cwd=tmp_path, check=1)
+    assert "trying w0016 again" in found.stderr
+    last = found.stderr.strip().splitlines()[-2:]
+    assert "1 of 2 runs not done after 2 attempts" in last[0] and "w0016: IsADirectoryError" in last[1]
+    shown = dit("status", "study.directory=study", cwd=tmp_path, check=0).stdout
+    assert "1 done, 1 failed" in shown and "IsADirectoryError" in shown
