@@ -256,18 +256,21 @@ def _located(outlook: Outlook | None, count: Callable[[int], Counts], width_step
 
 
 def _choose_widths(grid: Grid, count: Callable[[int], Counts], step: int, expected: Expectation) -> list[int]:
-    """Widths of the ladder nearest to sizes evenly spaced in ln N over all rows."""
-    law, half = expected.law, math.sqrt(grid.span)
-    low, high = (float(law.n_opt(c)) for c in (grid.budgets_flops[0], grid.budgets_flops[-1]))
-    low, high = low / half, high * half
+    """Widths of the ladder nearest to sizes evenly spaced in ln N over all rows.
+
+    Where the sizes lie does not depend on the budgets, so a grid that grows keeps the widths that it has.
+    """
+    law, half = expected.law, 0.5 * math.log(grid.span)
+    low, high = (math.log(law.n_opt(c)) for c in (grid.budgets_flops[0], grid.budgets_flops[-1]))
+    gap, anchor = 2 * half / (grid.sizes - 1), math.log(law.n_opt(1.0))
+    first, last = (round((end - anchor) / gap) for end in (low - half, high + half))
     widths, logs = [], []
     for width in range(step, WIDEST + 1, step):
         widths.append(width)
         logs.append(math.log(count(width).macs_per_token))
-        if logs[-1] > math.log(high):
+        if logs[-1] > high + half + gap:
             break
-    number = 1 + math.ceil(math.log(high / low) / math.log(grid.span) * (grid.sizes - 1) - 1e-9)
-    targets = np.linspace(math.log(low), math.log(high), number)
+    targets = [anchor + gap * index for index in range(first, last + 1)]
     return sorted({widths[int(np.argmin(np.abs(np.array(logs) - target)))] for target in targets})
 
 

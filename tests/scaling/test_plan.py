@@ -47,6 +47,15 @@ def test_chosen_widths_surround_every_expected_best_size():
     assert not any("edge" in warning or "narrow" in warning for warning in found.warnings)
 
 
+def test_a_grid_that_grows_keeps_its_widths():
+    small, large = plan(budgets_flops=BUDGETS[1:4]), plan()
+    assert set(small.grid.widths) < set(large.grid.widths)
+    assert [w for w in large.grid.widths if w in small.grid.widths] == small.grid.widths
+    read_at = {run.width: [reading.budget_flops for reading in run.readings] for run in large.runs}
+    for run in small.runs:
+        assert {reading.budget_flops for reading in run.readings} <= set(read_at[run.width])
+
+
 def test_a_width_is_trained_once_for_all_its_budgets():
     found = plan()
     assert len(found.runs) == len(found.grid.widths)
