@@ -1,4 +1,4 @@
-"""``dit status``: where the runs of a study stand, from their files and SLURM's queue; also the view of ``dit study``."""
+"""``dit status``: where the runs of a study stand, from their files and SLURM's queue; also what ``study`` shows."""
 
 import sys
 import time
