@@ -2,16 +2,16 @@
 
     python -m benchmarks.data_throughput [--parquet FILE] [--latents 40000]
 
-encode: `encode_dataset` (identity, one process) against a bare loop that decodes the same files with
-    Pillow; processor time,
-interleaved, best of three each. loader: random batches of 4x32x32 posteriors in bfloat16, read from the
-page cache and drawn from, by one thread, with the memory that this took. About a minute.
+encode: `encode_dataset` (identity, one process), and decoding alone, against a bare loop that decodes the same files
+    with Pillow; processor time, in turn, the median of the ratios of five rounds.
+loader: random batches of 4x32x32 posteriors in bfloat16, read from the page cache and drawn from, by one thread, with the
+    memory that this took: what the process holds of its own (anonymous pages) beside what importing took.
+About a minute and a half.
 """
 
 import argparse
 import io
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +26,7 @@ from dit.data.encode import encode_dataset
 from dit.data.latents import LatentSet
 from dit.data.loader import indices
 from dit.data.manifest import FORMAT, file_sha256, write_manifest
+from dit.data.pixels import decode_square
 from dit.data.sources.parquet import Parquet
 from dit.data.split import ByContent
 
@@ -47,26 +48,36 @@ def encoding(path: Path, folder: Path) -> float:
     return time.process_time() - began
 
 
-def measure_encode(path: Path) -> dict[str, float | str]:
-    """Images per second of both."""
+def decoding(contents: list[bytes]) -> float:
+    """Seconds of this process for decoding them as the encoder does."""
+    began = time.process_time()
+    for content in contents:
+        decode_square(content, 32)
+    return time.process_time() - began
+
+
+def measure_encode(path: Path, rounds: int = 5) -> dict[str, float | str]:
+    """Images per second, and ratios to the bare loop."""
     source = Parquet(str(path))
     contents = [source.content(index) for index in range(len(source))]
-    bare, ours = [], []
+    seconds: dict[str, list[float]] = {"bare_loop": [], "decode": [], "encode": []}
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(3):
-            bare.append(bare_loop(contents))
-            ours.append(encoding(path, Path(folder) / str(repeat)))
+        for number in range(rounds):
+            seconds["bare_loop"].append(bare_loop(contents))
+            seconds["decode"].append(decoding(contents))
+            seconds["encode"].append(encoding(path, Path(folder) / str(number)))
+    bare = np.array(seconds["bare_loop"])
+    ratios = {f"{name}_ratio": float(np.median(bare / seconds[name])) for name in ("decode", "encode")}
     rates = {
-        "bare_loop_images_per_s": len(contents) / min(bare),
-        "encode_images_per_s": len(contents) / min(ours),
+        f"{name}_images_per_s": len(contents) / float(np.median(times)) for name, times in seconds.items()
     }
-    return {"measurement": "encode", **rates, "ratio": min(bare) / min(ours)}
+    return {"measurement": "encode", **rates, **ratios}
 
 
-def resident_mb() -> float:
-    """Resident memory now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def memory_mb(field: str) -> float:
+    """Memory now: ``VmRSS`` (with the code of libraries), ``RssAnon`` (the process's own)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def make_latents(folder: Path, n: int) -> None:
@@ -94,7 +105,7 @@ def measure_loader(n: int, batch: int = 256, seconds: float = 10) -> dict[str, f
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         make_latents(Path(folder) / "latents", n)
-        before = resident_mb()
+        before = {name: memory_mb(name) for name in ("VmRSS", "RssAnon")}
         latents = LatentSet(Path(folder) / "latents", "train")  # hashing leaves the shards in the page cache
         eps = torch.randn(batch, *latents.shape)
         best, seen, began = 0.0, 0, time.perf_counter()
@@ -106,7 +117,8 @@ def measure_loader(n: int, batch: int = 256, seconds: float = 10) -> dict[str, f
             best = max(best, (seen - first) / (time.process_time() - start))
         mean = seen / (time.perf_counter() - began)
         rates = {"latents_per_s_of_core": best, "latents_per_s_of_clock": mean}
-        memory = {"resident_mb": resident_mb(), "resident_mb_of_imports": before}
+        memory = {f"{name}_mb": memory_mb(name) for name in before}
+        memory |= {f"{name}_mb_of_imports": value for name, value in before.items()}
     return {"measurement": "loader", **rates, **memory, "epochs": seen / n}
 
 

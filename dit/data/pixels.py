@@ -17,10 +17,11 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from dit.data.images import UnreadableImage
 
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # as Image.open: more may be an attack
 SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -33,8 +34,14 @@ def decode(content: bytes) -> Image.Image:
     if not content:
         raise UnreadableImage("zero bytes")
     try:
-        formats = ("JPEG",) if content.startswith(b"\xff\xd8") else None  # saves asking the others first
-        image = Image.open(io.BytesIO(content), formats=formats)
+        if content.startswith(
+            b"\xff\xd8"
+        ):  # what Image.open comes to, without the tenth of the time it takes to
+            image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(f"{image.width}x{image.height} pixels")
+        else:
+            image = Image.open(io.BytesIO(content))
         image.load()
         return to_rgb(image)
     # The decoders of Pillow raise whatever their format's parser runs into.
@@ -68,8 +75,8 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     Source: Dhariwal & Nichol, 2105.05233, published preprocessing of its ImageNet models; also used by DiT,
         2212.09748.
     """
-    if image.size == (size, size):
-        return np.asarray(image)
+    if image.size == (size, size):  # np.asarray without its ceremony, which small images feel
+        return np.frombuffer(image.tobytes(), np.uint8).reshape(size, size, 3)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     if min(image.size) != size:

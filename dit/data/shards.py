@@ -50,8 +50,8 @@ class ShardWriter:
         """Takes one image; encodes when a batch is full."""
         self.index.append(index)
         if not self.waiting:
-            self.batch = np.empty((self.batch_size, 3, *pixels.shape[:2]), np.uint8)
-        self.batch[self.waiting] = pixels.transpose(2, 0, 1)
+            self.batch = np.empty((self.batch_size, *pixels.shape), np.uint8)
+        self.batch[self.waiting] = pixels
         self.waiting += 1
         if self.waiting == self.batch_size:
             self.flush()
@@ -60,7 +60,7 @@ class ShardWriter:
         """Encodes what waits."""
         if not self.waiting:
             return
-        images = torch.from_numpy(self.batch[: self.waiting])  # (B, 3, H, W)
+        images = torch.from_numpy(np.ascontiguousarray(self.batch[: self.waiting].transpose(0, 3, 1, 2)))
         self.waiting = 0
         for name, part in self.parts.items():
             part.append(self._encode(images.flip(-1) if name == "moments_flipped" else images))
