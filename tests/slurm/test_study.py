@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import dit
-from tests.slurm.conftest import Cluster, status, wait_for
+from tests.slurm.conftest import ROOT, Cluster, status, wait_for
 from tests.verbs.test_study import STUDY, records
 
 pytestmark = pytest.mark.slurm
@@ -95,3 +95,18 @@ def test_a_disturbed_study_ends_as_the_undisturbed_one(cluster, drivers, tiny_la
     assert submitted(tmp_path) == 7, "only the cancelled run is submitted again"
     found = dit("status", "study.directory=loud", cwd=tmp_path, check=0)
     assert "6 done" in found.stdout
+
+
+def test_a_driver_that_is_a_job_comes_back_and_submits_nothing_twice(cluster, tiny_latents, tmp_path):
+    script, data = ROOT / "slurm" / "study.sbatch", f"data.directory={tiny_latents}"
+    grid = ["study.budgets_flops=[1.5e9,4.74e9]", "study.widths=[16,32]"]
+    driver = cluster.submit(
+        str(script), *STUDY[1:], *grid, data, "study.directory=study", *SLURM, cwd=tmp_path
+    )
+    wait_for("a run at work", lambda: running(tmp_path / "study", below=1.0))
+    cluster("scancel", "--batch", "--signal=USR1", driver)  # what its time limit would send
+    wait_for(
+        "its end", lambda: (tmp_path / "study/report/report.html").is_file() and not cluster.state(driver)
+    )
+    assert cluster.restarts(driver) == 1
+    assert submitted(tmp_path) == 2
