@@ -37,6 +37,7 @@ class Grid:
         seeds: repetitions of every run.
         sizes: of chosen widths, how many serve each budget.
         span: of chosen widths, the largest over the smallest size of a budget.
+        cooldown_share: of a cool-down branch, the share of its images in which the rate falls to 0; None: no branches.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Grid:
     seeds: Sequence[int] = (0,)
     sizes: int = 7
     span: float = 16.0
+    cooldown_share: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("budgets_flops", "widths", "seeds"):
@@ -62,6 +64,8 @@ class Grid:
         check_number("study.max_images", self.max_images, low=self.min_images, integer=True)
         check_number("study.sizes", self.sizes, low=2, integer=True)
         check_number("study.span", self.span, above=1.0)
+        if self.cooldown_share is not None:
+            check_number("study.cooldown_share", self.cooldown_share, above=0.0, below=1.0)
 
 
 @dataclass(frozen=True)
@@ -76,22 +80,36 @@ class Reading:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training run and the budgets that it serves."""
+    """One training run and the budgets that it serves; or a branch of one that cools down from a budget on.
+
+    Args:
+        name: of the run.
+        width: of the network.
+        seed: of the run.
+        counts: of the network.
+        readings: where it is read; of a branch its end alone.
+        branch_of: the run that it begins from.
+        branch_images: the clock at which it does.
+    """
 
     name: str
     width: int
     seed: int
     counts: Counts
     readings: tuple[Reading, ...]
+    branch_of: str | None = None
+    branch_images: int = 0
 
     @property
     def flops(self) -> float:
-        """Training compute of the whole run."""
-        return self.readings[-1].flops
+        """Training compute of the whole run; of a branch from where it begins."""
+        return self.readings[-1].flops - self.branch_images * self.counts.train_flops_per_image
 
     def overrides(self) -> list[str]:
-        """The ``dit train`` command line that makes this run, besides the study's own."""
-        budgets = ",".join(repr(reading.budget_flops) for reading in self.readings)
+        """The ``dit train`` command line that makes this run, besides the study's own and, of a branch, its start."""
+        budgets = [] if self.branch_of else [repr(reading.budget_flops) for reading in self.readings]
+        cooldown = self.readings[-1].images - self.branch_images
+        branch = ["schedule=wsd", f"schedule.cooldown_images={cooldown}", "schedule.cooldown_share=null"]
         return [
             f"run_name={self.name}",
             f"network.width={self.width}",
@@ -99,7 +117,8 @@ class PlannedRun:
             f"duration.steps={self.readings[-1].steps}",
             "duration.images=null",
             "duration.flops=null",
-            f"read_at_flops=[{budgets}]",
+            f"read_at_flops=[{','.join(budgets)}]",
+            *(branch if self.branch_of else ()),
         ]
 
     def as_dict(self, price: Price | None, n_train: int | None) -> dict[str, Any]:
@@ -117,6 +136,8 @@ class PlannedRun:
             "gpu_hours": price.device_hours(self.flops) if price else None,
             "epochs": self.readings[-1].images / n_train if n_train else None,
             "overrides": self.overrides(),
+            "branch_of": self.branch_of,
+            "branch_images": self.branch_images,
         }
 
 
@@ -126,12 +147,13 @@ class Plan:
 
     Args:
         grid: what was asked for, with its widths.
-        runs: the runs.
+        runs: the runs whose readings are points of the laws.
         n_train: training images; None where unknown.
         price: None where no rate is known.
         expected: the law that the plan is judged by; None without an outlook.
         forecast: see ``dit.scaling.forecast``.
         warnings: in words.
+        branches: cool-down branches of the runs.
     """
 
     grid: Grid
@@ -141,11 +163,17 @@ class Plan:
     expected: Expectation | None = None
     forecast: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    branches: tuple[PlannedRun, ...] = ()
+
+    @property
+    def all_runs(self) -> tuple[PlannedRun, ...]:
+        """The runs, and the branches behind them."""
+        return (*self.runs, *self.branches)
 
     @property
     def flops(self) -> float:
-        """Training compute of all runs."""
-        return sum(run.flops for run in self.runs)
+        """Training compute of all runs and branches."""
+        return sum(run.flops for run in self.all_runs)
 
     @property
     def tokens(self) -> int:
@@ -173,7 +201,7 @@ class Plan:
         return {
             "study": self.grid.name,
             "budgets_flops": list(self.grid.budgets_flops),
-            "runs": [run.as_dict(self.price, self.n_train) for run in self.runs],
+            "runs": [run.as_dict(self.price, self.n_train) for run in self.all_runs],
             "total_flops": self.flops,
             "cost": self.price.of(self.flops) if self.price else None,
             "forecast": self.forecast,
@@ -225,7 +253,7 @@ def make_plan(
         counts = count(width)
         readings = _readings(grid, counts, batch_size, width, expected if chosen else None, warnings)
         for seed in grid.seeds if readings else ():
-            name = f"w{width:04d}" + (f"-s{seed}" if len(grid.seeds) > 1 else "")
+            name = f"w{width:04d}" + (f"-s{seed}" if seed else "")  # no other name when seeds are added
             runs.append(PlannedRun(name, width, seed, counts, readings))
         if not readings:
             warnings.append(f"width {width} serves no budget within the window of images and is left out")
@@ -240,6 +268,7 @@ def make_plan(
     if outlook is not None:
         expected = expected or outlook.expectation(plan.tokens, _centre(plan))
         plan = replace(plan, expected=expected, forecast=forecast(plan.points(), expected))
+    plan = replace(plan, branches=_branches(plan, batch_size))
     return replace(plan, warnings=(*warnings, *doubts(plan)))
 
 
@@ -300,6 +329,30 @@ def _in_row(grid: Grid, counts: Counts, budget: float, expected: Expectation) ->
     """Within half the span of the best size, and half a step more: widths of a ladder lie beside their targets."""
     half = 0.5 * math.log(grid.span) * (1 + 1 / (grid.sizes - 1))
     return abs(math.log(counts.macs_per_token / float(expected.law.n_opt(budget)))) <= half
+
+
+def _branches(plan: Plan, batch_size: int) -> tuple[PlannedRun, ...]:
+    """One cool-down branch per budget, of the run nearest to the expected best size: what the budget gives when spent.
+
+    It begins at the run's reading of the budget, whose checkpoint is kept, and ends where the cool-down is its share.
+    """
+    share, found = plan.grid.cooldown_share, []
+    for budget in plan.grid.budgets_flops if share is not None else ():
+        sizes = [math.log(size) for size in plan.sizes(budget)]
+        if share is None or not sizes:
+            continue
+        best = math.log(float(plan.expected.law.n_opt(budget))) if plan.expected else sum(sizes) / len(sizes)
+        served = [run for run in plan.runs if budget in _budgets(run) and run.seed == plan.grid.seeds[0]]
+        trunk = min(served, key=lambda run: abs(math.log(run.counts.macs_per_token) - best))
+        begin = next(reading for reading in trunk.readings if reading.budget_flops == budget)
+        steps = max(begin.steps + 1, round(begin.steps / (1 - share)))
+        flops = float(steps * batch_size * trunk.counts.train_flops_per_image)
+        end = Reading(flops, steps, steps * batch_size, flops)
+        name = f"{trunk.name}-cool-{begin.images}"
+        found.append(
+            replace(trunk, name=name, readings=(end,), branch_of=trunk.name, branch_images=begin.images)
+        )
+    return tuple(found)
 
 
 def _budgets(run: PlannedRun) -> list[float]:

@@ -96,7 +96,7 @@ def grid(cfg: DictConfig) -> Grid:
         raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
     numbers: Any = OmegaConf.to_container(study, resolve=True)
     budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], price(cfg))
-    keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span")
+    keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span", "cooldown_share")
     return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
 
 
@@ -115,6 +115,12 @@ def plan(cfg: DictConfig, grid: Grid) -> Plan:
 
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
     check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
+    far = 10**15
+    if instantiate(cfg.schedule).shared_until(far) != far:
+        raise InputError(
+            "schedule", cfg.schedule._target_, "schedule=constant: one run is read at every budget on its way",
+            "For what a cool-down would give set study.cooldown_share.",
+        )  # fmt: skip
     noise: Any = {key: cfg.study[key] for key in ("loss_noise", "run_noise", "pilot")}
     outlook = Outlook(Surface(**cfg.study.surface), **noise)
     ladder = [cfg.network.get(key) for key in ("aspect", "head_dim")]

@@ -76,7 +76,9 @@ class Driver:
             while True:
                 entries = self._wait_for_others(watch)
                 missing = [entry for entry in entries if entry.state != "done"]
-                again = [entry for entry in missing if used[entry.name] <= self.retries]
+                waiting = {entry.name for entry in missing}  # a branch waits for the run that it begins from
+                ready = [entry for entry in missing if entry.plan.get("branch_of") not in waiting]
+                again = [entry for entry in ready if used[entry.name] <= self.retries]
                 if not again:
                     return {entry.name: self._reason(entry) for entry in missing}
                 for entry in again:

@@ -18,7 +18,7 @@ from dit import signals
 from dit.errors import EXIT_RESUMABLE, InputError, RunError, check_number
 from dit.rundir import make_directory, read_json, write_json
 from dit.scaling.ledger import Ledger
-from dit.scaling.plan import Plan
+from dit.scaling.plan import Plan, PlannedRun
 from dit.verbs import building, report, train
 from dit.verbs.app import Stopped, hydra_app
 from dit.verbs.driving import Driver, Launcher
@@ -49,9 +49,7 @@ def run(cfg: DictConfig, launcher: Launcher, arguments: Sequence[str], choices: 
         for warning in plan.warnings:
             log.info("plan: %s", warning)
         ledger = Ledger(directory)
-        jobs = {
-            run.name: [*run.overrides(), f"run_dir={ledger.run_directory(run.name)}"] for run in plan.runs
-        }
+        jobs = {run.name: _overrides(ledger, run) for run in plan.all_runs}
         failed = Driver(grid.name, ledger, launcher, jobs, cfg.study.retries).run()
         if failed:
             reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
@@ -61,6 +59,15 @@ def run(cfg: DictConfig, launcher: Launcher, arguments: Sequence[str], choices: 
             )
         if report.write_if_changed(directory, directory / "report"):
             report.log_to_wandb(cfg, directory / "report")
+
+
+def _overrides(ledger: Ledger, run: PlannedRun) -> list[str]:
+    """What makes a planned run in this study's directory."""
+    found = [*run.overrides(), f"run_dir={ledger.run_directory(run.name)}"]
+    if run.branch_of is None:
+        return found
+    checkpoint = f"checkpoints/images-{run.branch_images:012d}"
+    return [*found, f"branch_from={ledger.run_directory(run.branch_of) / checkpoint}"]
 
 
 def encode_if_missing(cfg: DictConfig, arguments: Sequence[str], choices: dict[str, Any]) -> None:
