@@ -61,6 +61,8 @@ class Entry:
         """Why it is not done, in words."""
         if self.state == "failed":
             return str(self.status.get("message", "it raised"))
+        if self.state == "planned" and self.plan.get("branch_of"):
+            return f"{self.plan['branch_of']}, which it begins from, is not done"
         reasons = {
             "planned": "it ended before it wrote anything; see the launcher's log",
             "stale": "its process was killed, or hangs",
