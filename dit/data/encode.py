@@ -20,6 +20,7 @@ from dit.data.images import Source
 from dit.data.manifest import FORMAT, canonical, read_manifest
 from dit.data.split import ByContent, Stratified
 from dit.errors import InputError, check_choice, check_number
+from dit.launch import World
 
 # Fixed, so that the latents do not depend on the caller's setting; more processes use more cores.
 ENCODING_THREADS = 1
@@ -190,13 +191,11 @@ def _already_there(directory: Path, config: dict[str, Any]) -> bool:
 def share_of_this_process(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """(rank, world_size) of this process: alone, under torchrun, a task of srun, or in a SLURM array of such.
 
-    In an array, its smallest task id is the first share.
+    In an array, its smallest task id is the first share. A batch script that calls no srun is one process, however
+    many tasks its job has.
     """
-    rank, world_size = 0, 1
-    if "RANK" in environment:
-        rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    elif "SLURM_PROCID" in environment:
-        rank, world_size = int(environment["SLURM_PROCID"]), int(environment.get("SLURM_NTASKS", "1"))
+    world = World.of_launcher(environment)
+    rank, world_size = world.rank, world.size
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return rank, world_size
     first, step = int(environment["SLURM_ARRAY_TASK_MIN"]), int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))

@@ -18,6 +18,7 @@ from dit.data.sources.parquet import Parquet
 from dit.errors import InputError
 from dit.evaluation.grids.pictures import png_bytes
 
+FEW = 8  # so many images are not all black
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time stamp of zip members: equal images, equal bytes
 
 
@@ -100,6 +101,8 @@ class ImageArray:
         if len(data) != (stop - start) * size:
             raise InputError(str(self.path), f"({len(data)} bytes)", "a complete file", "It is cut short.")
         pixels = np.frombuffer(data, np.uint8).reshape(-1, *self._shape[1:])
+        if start == 0 and len(pixels) >= FEW and pixels.max() <= 1:
+            raise InputError(f"{self.path}: arr_0", "(values 0..1)", "values 0..255", "Multiply them by 255.")
         return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
 
 

@@ -182,12 +182,15 @@ def test_identity_shape():
 def test_share_of_this_process():
     assert share_of_this_process({}) == (0, 1)
     assert share_of_this_process({"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "0"}) == (3, 8)
-    assert share_of_this_process({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}) == (1, 4)
+    step = {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4"}
+    assert share_of_this_process(step) == (1, 4)
+    batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}  # which calls no srun
+    assert share_of_this_process(batch_script) == (0, 1)
     # sbatch --array=2-10:4, two tasks in each: tasks 2, 6, 10 give shares 0..5 of 6
     array = {"SLURM_ARRAY_TASK_MIN": "2", "SLURM_ARRAY_TASK_STEP": "4", "SLURM_ARRAY_TASK_COUNT": "3"}
     shares = [
         share_of_this_process(
-            array | {"SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": rank, "SLURM_NTASKS": "2"}
+            array | step | {"SLURM_ARRAY_TASK_ID": task, "SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": "2"}
         )
         for task in ("2", "6", "10")
         for rank in ("0", "1")

@@ -89,6 +89,14 @@ def test_arrays_that_are_no_images_are_refused(tmp_path, arrays) -> None:
         open_images(tmp_path / "bad.npz")
 
 
+def test_pixels_of_another_range_are_refused(tmp_path) -> None:
+    np.savez(
+        tmp_path / "bad.npz", arr_0=np.random.default_rng(0).integers(0, 2, (9, 8, 8, 3), dtype=np.uint8)
+    )
+    with pytest.raises(InputError, match=r"arr_0: got \(values 0\.\.1\); allowed: values 0\.\.255"):
+        open_images(tmp_path / "bad.npz").read(0, 9)
+
+
 def test_broken_files_are_refused_by_name(tmp_path, images) -> None:
     (tmp_path / "bad.npz").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match=r"bad\.npz"):
