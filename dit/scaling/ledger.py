@@ -104,7 +104,7 @@ class Ledger:
         runs = []
         for file in sorted(self.directory.glob("*/status.json")):
             status = read_json(file)
-            readings = [{"images": status["total_images"], "budget_flops": None}]
+            readings = [{"images": status.get("total_images", 1), "budget_flops": None}]
             runs.append({"name": file.parent.name, "flops": 0, "readings": readings, "status": status})
         if not runs:
             raise InputError(
