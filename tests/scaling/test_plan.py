@@ -133,3 +133,26 @@ def test_a_plan_without_outlook_or_price_is_still_a_plan():
     found = plan(None, widths=[448, 512, 576, 640, 704]).as_dict()
     assert found["cost"] is None and found["forecast"] == {}
     assert all(math.isfinite(run["flops"]) and run["gpu_hours"] is None for run in found["runs"])
+
+
+def test_a_branch_begins_at_each_budget_and_cools_down_over_its_share():
+    found, without = plan(cooldown_share=0.2), plan()
+    assert [branch.branch_of in {run.name for run in found.runs} for branch in found.branches] == [True] * 5
+    for budget, branch in zip(BUDGETS, found.branches):
+        trunk = next(run for run in found.runs if run.name == branch.branch_of)
+        begin = next(reading for reading in trunk.readings if reading.budget_flops == budget)
+        (end,) = branch.readings
+        assert branch.branch_images == begin.images
+        assert (end.images - begin.images) / end.images == pytest.approx(0.2, abs=1e-3)
+        assert branch.flops == pytest.approx(0.25 * begin.flops, rel=1e-3)
+        best = float(found.expected.law.n_opt(budget))
+        nearest = min(found.sizes(budget), key=lambda n: abs(math.log(n / best)))
+        assert trunk.counts.macs_per_token == nearest
+        assert "schedule=wsd" in branch.overrides() and "read_at_flops=[]" in branch.overrides()
+    assert found.flops == pytest.approx(without.flops + sum(branch.flops for branch in found.branches))
+    assert len(found.points()) == len(without.points())  # the laws are made of the constant rate alone
+
+
+def test_a_cool_down_is_a_share():
+    with pytest.raises(InputError, match=r"study\.cooldown_share"):
+        plan(cooldown_share=1.0)

@@ -24,7 +24,7 @@ from dit.scaling.report.analysis import analyse
 from dit.scaling.report.derived import targets
 from dit.scaling.report.headline import format_headline
 from dit.scaling.report.page import write_report
-from dit.scaling.report.tables import cell_text
+from dit.scaling.report.table import cell_text
 from tests.scaling.synthetic import Surface, write_study
 
 BOOTSTRAP = 100

@@ -13,6 +13,7 @@ from dit.scaling.records import load_study
 from dit.scaling.report import figures_cost, figures_quality
 from dit.scaling.report.analysis import analyse
 from dit.scaling.report.compare import compare, compute_for
+from dit.scaling.report.headline import headline
 from dit.scaling.report.material import Missing
 from dit.scaling.report.page import write_report
 from tests.scaling.synthetic import Surface, write_study
@@ -144,3 +145,34 @@ def test_shares_of_the_compute_are_those_of_the_network():
     assert found["attention: projections"] == pytest.approx(0.5 * found["MLP"])
     with pytest.raises(Missing, match="does not say all"):
         figures_cost.shares({**run, "macs_per_image": 1000})
+
+
+def test_cool_down_branches_are_no_points_and_their_worth_is_found(tmp_path):
+    """A branch that ends 2.45 % below the surface, as published (2410.08184: 1.0245)."""
+    surface = Surface(noise=0.0003)
+    study = write_study(tmp_path / "study", surface, samples=False)
+    before = analyse(load_study(study), draws=50)
+    trunk = sorted(study.glob("runs/*/records.jsonl"))[3]
+    rows = [json.loads(line) for line in trunk.read_text().splitlines()]
+    name, end = f"{rows[0]['run']}-cool-7", rows[-1]
+    images = round(end["images_seen"] / 0.8)
+    flops = images * rows[0]["train_flops_per_image"]
+    loss = float(surface.loss(rows[0]["macs_per_token"], images)) / 1.0245
+    last = {
+        **end,
+        "run": name,
+        "images_seen": images,
+        "train_flops": flops,
+        "budget_flops": None,
+        "loss": loss,
+    }
+    folder = study / "runs" / name
+    folder.mkdir()
+    made = [{**rows[0], "run": name, "config_hash": "cool"}, last]
+    (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    m = analyse(load_study(study), draws=50)
+    (found,) = m.analysis["cooldowns"]
+    assert found["trunk"] == rows[0]["run"] and found["images_seen"] == images
+    assert found["ratio"] == pytest.approx(1.0245, abs=0.002)
+    assert (m.points.loss == before.points.loss).all() and headline(m)["runs"] == headline(before)["runs"]
+    assert headline(m)["train_flops"] == headline(before)["train_flops"]

@@ -8,7 +8,7 @@ frontier: laws of the least loss in compute.
 holdout: the largest budget predicted.
 sensitivity: exponents under other choices.
 fits: one entry per law for the tables.
-targets, bins, frechet: see derived.py; comparison: see compare.py.
+targets, bins, frechet, cooldowns: see derived.py; comparison: see compare.py.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from dit.scaling.fit.isoflop import AT_LEAST, fit_isoflop
 from dit.scaling.fit.points import Points as FitPoints
 from dit.scaling.fit.power import fit_power
 from dit.scaling.records import Study
-from dit.scaling.report.derived import frechet, noise_bins, targets
+from dit.scaling.report.derived import cooldowns, frechet, noise_bins, targets
 from dit.scaling.report.judge import hold_out, profile_all, vary
 from dit.scaling.report.material import Material
 from dit.scaling.report.points import Points, collect, collect_samples
@@ -58,6 +58,7 @@ def analyse(study: Study, draws: int = 1000) -> Material:
         "targets": targets(fit, boot, float(points.budgets[-1]), n_train) if fit else [],
         "bins": noise_bins(points),
         "frechet": frechet(samples),
+        "cooldowns": cooldowns(study, points, fit),
     }
     return Material(study, points, samples, found, fit, boot)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dit.scaling.report.material import Material
 from dit.scaling.report.points import MAX_BUDGET_MISS, MIN_WARMUPS, lookup
-from dit.scaling.report.tables import Table, cell_text
+from dit.scaling.report.table import Table, cell_text
 
 
 def definitions(m: Material) -> Table:

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dit.scaling.report.material import COMPUTE, SIZE, Drawn, Material
+from dit.scaling.report.points import branches
 from dit.scaling.report.style import (
     ACCENT,
     INK,
@@ -43,7 +44,10 @@ def loss_against_compute(m: Material) -> Drawn:
 def _curves(m: Material) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Run -> (train FLOPs, loss) of its finite validation rows, rising in FLOPs."""
     found: dict[str, dict[float, float]] = {}
+    cooled = branches(m.study)
     for row in m.study.validation:
+        if row["run"] in cooled:  # another learning rate: no point of these curves or their envelope
+            continue
         if row["weights"] == m.points.weights and row["loss"] is not None and row["train_flops"] > 0:
             found.setdefault(row["run"], {})[row["train_flops"]] = row["loss"]
     curves = {}

@@ -3,15 +3,16 @@
 from typing import Any
 
 from dit.scaling.report.material import Material
+from dit.scaling.report.points import branches
 
 
 def headline(m: Material) -> dict[str, Any]:
     """The headline as JSON values.
 
     Returns:
-        study, runs, weights, train_flops (sum over runs, of their last readings), budgets (one entry per
-        budget), exponents (``isoflop`` and ``additive``, each {n, d} with value and 95 % interval, or None),
-        holdout (or None).
+        study, runs, weights, train_flops (sum over runs of their last readings; branches count for neither),
+        budgets (one entry per budget), exponents (``isoflop`` and ``additive``, each {n, d} with value and 95 %
+        interval, or None), holdout (or None).
     """
     unguided = _best_by_budget(m)
     budgets = []
@@ -27,12 +28,15 @@ def headline(m: Material) -> dict[str, Any]:
             "guided_accuracy": guided.get("accuracy"), "guidance": guided.get("guidance"),
         })  # fmt: skip
     reached: dict[str, float] = {}
+    cooled = branches(m.study)
     for row in m.study.validation:
+        if row["run"] in cooled:
+            continue
         reached[row["run"]] = max(reached.get(row["run"], 0.0), row["train_flops"])
     held = m.analysis["holdout"]
     return {
         "study": m.study.name,
-        "runs": len(m.study.runs),
+        "runs": len(m.study.runs) - len(cooled),
         "weights": m.points.weights,
         "train_flops": sum(reached[name] for name in sorted(reached)),
         "budgets": budgets,

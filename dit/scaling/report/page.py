@@ -31,7 +31,8 @@ from dit.scaling.report.definitions import definitions
 from dit.scaling.report.headline import format_headline, headline, holdout_text
 from dit.scaling.report.material import Drawn, Material, Missing
 from dit.scaling.report.style import styled, write
-from dit.scaling.report.tables import SHOWN_ROWS, Table, all_tables, cell_text
+from dit.scaling.report.table import SHOWN_ROWS, Table, cell_text
+from dit.scaling.report.tables import all_tables
 
 __all__ = ["format_headline", "write_report"]
 
@@ -51,7 +52,7 @@ SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
 INLINE_SVG_BYTES = 400_000  # above it (thousands of points) the page carries the PNG
 TEXT = {"run", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
 "reason",
-        "verdict", "state", "size counted in", "best run", "at equal"}  # fmt: skip
+        "verdict", "state", "size counted in", "best run", "at equal", "branch of"}  # fmt: skip
 
 
 def write_report(

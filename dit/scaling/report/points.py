@@ -2,6 +2,7 @@
 why.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -169,6 +170,13 @@ def require_equal(rows: Iterable[Row], fields: Iterable[str], kind: str) -> None
                     f"{one!r}, as run {first['run']} has",
                     "Numbers of different protocols are not put on one axis: report them as two studies.",
                 )
+
+
+def branches(study: Study) -> dict[str, str]:
+    """Cool-down branches and the runs that they begin from; their names are the plan's (dit/scaling/plan.py)."""
+    names = {run["run"] for run in study.runs}
+    found = {name: re.fullmatch(r"(.+)-cool-\d+", name) for name in sorted(names)}
+    return {name: match[1] for name, match in found.items() if match and match[1] in names}
 
 
 def lookup(row: Mapping[str, Any], dotted: str) -> Any:

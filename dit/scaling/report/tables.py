@@ -1,56 +1,15 @@
-"""The tables of a report: columns of plain values, written in full to CSV and rounded for the page."""
+"""The tables of a report."""
 
-import csv
-import io
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dit.scaling.fit.variance import components
 from dit.scaling.report.anchors import allocation_anchors
 from dit.scaling.report.material import Material
-from dit.scaling.report.style import engineering
+from dit.scaling.report.table import Table
+from dit.scaling.report.tables_beside import comparison, cooldown, noise
 
-SHOWN_ROWS = 60
 SIZE_NAMES = {"n_flop": "N_flop", "n_total": "N_total"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: file name without ending, title, column names, rows, and what the reader must know."""
-
-    name: str
-    title: str
-    columns: list[str]
-    rows: list[list[Any]]
-    note: str = ""
-
-    def csv(self) -> str:
-        """All rows, numbers in full."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
-        return out.getvalue()
-
-    def shown(self) -> list[list[str]]:
-        """The rows as the page shows them, at most SHOWN_ROWS."""
-        return [[cell_text(cell) for cell in row] for row in self.rows[:SHOWN_ROWS]]
-
-
-def cell_text(value: Any) -> str:
-    """A cell for a person: whole numbers in full with thin spaces, others to 4 digits, None as a dash."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    if isinstance(value, (bool, str)):
-        return str(value)
-    if isinstance(value, int) and abs(value) < 1e12:
-        return f"{value:,}".replace(",", " ")
-    if value != 0 and not 1e-3 <= abs(value) < 1e4:
-        return engineering(value, 4)
-    return f"{value:.4g}" if float(value).is_integer() or abs(value) < 0.01 else f"{value:#.4g}"
 
 
 def all_tables(m: Material) -> list[Table]:
@@ -64,6 +23,7 @@ def all_tables(m: Material) -> list[Table]:
         noise(m),
         allocation(m),
         comparison(m),
+        cooldown(m),
         holdout(m),
         published(m),
         excluded(m),
@@ -175,42 +135,6 @@ def fit_quality(m: Material) -> Table:
     rows = [[SIZE_NAMES.get(fit[key], fit[key]) for key in keys] for fit in m.analysis["fits"]]
     note = "Objective: the sum over points of the loss function at the optimum (Huber: of residuals of ln L)."
     return Table("fit_quality", "Objectives and convergence", columns, rows, note)
-
-
-def noise(m: Material) -> Table:
-    """The noise of the loss, from the residuals of the laws, and of the Fréchet distance over sampling seeds."""
-    rows: list[list[Any]] = []
-    if m.fit is not None:
-        points = m.points.for_fit()
-        problem = m.fit.problem(points)
-        found = components(problem.residual(m.fit), problem.jacobian(m.fit), points.runs)
-        rows.append(["loss, of a run (shared by its readings)", math.sqrt(found.run), found.freedom])
-        rows.append(["loss, of a reading", math.sqrt(found.reading), found.freedom])
-    for group in m.samples:
-        spread = [
-            r["frechet_distance_sd"] / r["frechet_distance"] for r in group.rows if r["frechet_distance_sd"]
-        ]
-        if spread:
-            which = "guided" if group.guided else "unguided"
-            pooled = float(np.sqrt(np.mean(np.square(spread))))
-            rows.append([f"Fréchet distance, of a sampling seed ({which})", pooled, None])
-    note = "The loss's noise is what the primary additive law leaves over, so a law that is wrong counts as noise too."
-    return Table("noise", "Noise", ["what", "relative standard deviation", "degrees of freedom"], rows, note)
-
-
-def comparison(m: Material) -> Table:
-    """Compute for equal loss and for equal Fréchet distance, other studies over this one."""
-    columns = ["study", "at equal", "level", f"FLOPs of {m.study.name}", "FLOPs of the study", "ratio", "80 % low",
-               "80 % high", "95 % low", "95 % high"]  # fmt: skip
-    rows = []
-    for entry in m.analysis.get("comparison", []):
-        for key, what in (("by_loss", "loss"), ("by_distance", "Fréchet distance")):
-            for row in entry[key]:
-                ends = [end for level in ("80", "95") for end in row[f"interval_{level}"] or (None, None)]
-                cells = (row[name] for name in ("level", "flops_first", "flops_other", "ratio"))
-                rows.append([entry["study"], what, *cells, *ends])
-    note = "A ratio below 1: the study needs less compute than this one. An end that is missing is unbounded."
-    return Table("comparison", "Studies compared", columns, rows, note)
 
 
 def allocation(m: Material) -> Table:
