@@ -113,6 +113,17 @@ def same_everywhere(world: World, make: Callable[[], Any]) -> Any:
     return value
 
 
+def of_rank_0(world: World, value: Any) -> Any:
+    """What rank 0 has, on every rank."""
+    if world.size == 1:
+        return value
+    import torch
+
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> int:
     """Runs ``work(*arguments)`` in processes of this machine that meet as a world of ``count``; the largest exit code.
 

@@ -8,7 +8,7 @@ for byte, the file of the same run undisturbed.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,14 @@ class RecordWriter:
         os.ftruncate(self._fd, offset)
         os.fsync(self._fd)
         self.offset = offset
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every row with the offset behind it."""
+        end = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                end += len(line)
+                yield end, json.loads(line)
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""

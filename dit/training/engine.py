@@ -1,8 +1,10 @@
 """From checked values to a trained run: builds the module and the hooks, resumes, trains, and says how it ended."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from dit.data.draws import Draws
 from dit.data.latents import LatentSet
 from dit.diffusion.objective import Objective
 from dit.errors import InputError
-from dit.launch import World
+from dit.launch import World, of_rank_0
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts
 from dit.network.dit import DiT
@@ -30,6 +32,7 @@ from dit.training.hooks import (
     Clock,
     Events,
     Hook,
+    Measure,
     Progress,
     Recorder,
     Samples,
@@ -48,6 +51,7 @@ from dit.training.watching import Waiting, Work, device_name
 log = logging.getLogger("dit")
 
 MOST_ROLLBACKS = 10  # of one process
+HEARTBEAT_SECONDS = 30.0  # while a measure takes its time; between steps it is that of ``Progress``
 
 
 @dataclass(frozen=True)
@@ -162,21 +166,16 @@ class _Attempt:
         module.passed_over = set(self.passed_over)
         if start is not None:
             module.steps_done = start.images_seen // job.settings.batch_size
-        self._open_records(checkpoint, module)
-        settings = job.settings
-        kept = settings.keep_every_images
-        save = Checkpoints(
-            every=settings.in_steps(settings.checkpoint_every_images),
-            keep_every=settings.in_steps(kept) if kept is not None else None,
-            points={point.step: point for point in job.points},
-            manager=self.manager,
-            recorder=self.recorder,
-            config_hash=job.config_hash,
-        )
+        measures = _measures(job, self.recorder)
+        due = [measure for measure in measures if checkpoint and measure.due(module.steps_done)]
+        left = due[self._open_records(checkpoint, module, due) :]
+        save = self._saving()
         self._status("running", module)
-        if module.steps_done < self.last_step:
-            self._fit(module, start, save)
-        stopped_by = module.stopped_by if module.steps_done < self.last_step else None
+        clock = Clock(self._hooks(module, save), measures, left, self._alive(module))
+        if module.steps_done < self.last_step or left:
+            self._fit(module, start, clock)
+        ended = module.steps_done == self.last_step and not clock.left
+        stopped_by = None if ended else module.stopped_by
         if stopped_by and stopped_by != "superseded":
             save(module)
         self.manager.wait()
@@ -199,34 +198,77 @@ class _Attempt:
             )
         return found
 
-    def _fit(self, module: DiffusionModule, start: Checkpoint | None, save: Checkpoints) -> None:
+    def _fit(self, module: DiffusionModule, start: Checkpoint | None, clock: Clock) -> None:
         job = self.job
         module.asks_to_stop = _Stop(job.deadline, self.may_write)
-        batches = Waiting(_batches(job, module, self.last_step))
-        progress = [self._progress(batches)] if self.run_directory else []
-        hooks = [Events(self.recorder, module), *_measurements(job, self.recorder), save, *progress]
         restore = _Restore(start.tensors() if start else None)
-        callbacks = [restore, Clock(hooks)]
-        trainer = make_trainer(job.hardware, job.resolved_strategy, job.world, callbacks)
-        trainer.fit(module, batches)
+        trainer = make_trainer(job.hardware, job.resolved_strategy, job.world, [restore, clock])
+        trainer.fit(module, self.waiting)
 
-    def _open_records(self, checkpoint: Checkpoint | None, module: DiffusionModule) -> None:
-        """Drops the rows behind the checkpoint, and begins with what a new run, or a rollback, has to say."""
-        if self.writer is not None:
-            self.writer.truncate_to(int(checkpoint.manifest["records_bytes"]) if checkpoint else 0)
+    def _hooks(self, module: DiffusionModule, save: Checkpoints) -> list[Hook]:
+        job = self.job
+        self.waiting = Waiting(_batches(job, module, self.last_step))
+        records = TrainRecords(job.settings.in_steps(job.settings.log_every_images), self.recorder)
+        hooks: list[Hook] = [Events(self.recorder, module), records, save]
+        if self.run_directory is not None:
+            device, per_image = job.hardware.torch_device(job.world), job.counts.train_flops_per_image
+            work = Work(self.total_images, per_image, device_name(device), job.world.size)
+            hooks.append(Progress(self.run_directory, work, self.waiting, device, job.sinks))
+        return hooks
+
+    def _saving(self) -> Checkpoints:
+        settings = self.job.settings
+        kept = settings.keep_every_images
+        return Checkpoints(
+            every=settings.in_steps(settings.checkpoint_every_images),
+            keep_every=settings.in_steps(kept) if kept is not None else None,
+            points={point.step: point for point in self.job.points},
+            manager=self.manager,
+            recorder=self.recorder,
+            config_hash=self.job.config_hash,
+        )
+
+    def _open_records(
+        self, checkpoint: Checkpoint | None, module: DiffusionModule, due: Sequence[Measure]
+    ) -> int:
+        """Drops the rows that a resumed run writes again, and begins with what a new one, or a rollback, has to say.
+
+        Returns:
+            How many of the measures that are due at the checkpoint's clock, ``due``, are in the records.
+        """
+        n_done = 0
         if checkpoint is None:
+            if self.writer is not None:
+                self.writer.truncate_to(0)
             self.recorder.write("run", **run_facts(self.job))
         else:
             log.info("resuming at %d images from %s", checkpoint.images_seen, checkpoint.directory.name)
+            if self.writer is not None:
+                n_done = _keep_measured(self.writer, checkpoint, due)
+            n_done = of_rank_0(self.job.world, n_done)
         for step in self.passed_over:
             self.recorder.measured("event", module, event="rollback", step=step)
+        return n_done
 
-    def _progress(self, waiting: Waiting) -> Progress:
-        assert self.run_directory is not None
-        job, device = self.job, self.job.hardware.torch_device(self.job.world)
-        per_image = job.counts.train_flops_per_image
-        work = Work(self.total_images, per_image, device_name(device), job.world.size)
-        return Progress(self.run_directory, work, waiting, device, job.sinks)
+    def _alive(self, module: DiffusionModule) -> Callable[[], AbstractContextManager[None]]:
+        """Heartbeats in the background while a measure takes its time."""
+
+        def beat(stop: threading.Event) -> None:
+            while not stop.wait(HEARTBEAT_SECONDS):
+                self._status("running", module)
+
+        @contextmanager
+        def alive() -> Iterator[None]:
+            stop = threading.Event()
+            thread = threading.Thread(target=beat, args=(stop,), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+
+        return alive
 
     def _status(self, state: str, module: DiffusionModule) -> None:
         if self.run_directory is not None:
@@ -330,17 +372,35 @@ class _Restore(L.Callback):
             self.tensors = None
 
 
-def _measurements(job: Job, recorder: Recorder) -> list[Hook]:
+def _measures(job: Job, recorder: Recorder) -> list[Measure]:
     points = {point.step: point for point in job.points}
     end = {job.points[-1].step: job.points[-1]}
-    return [
-        TrainRecords(job.settings.in_steps(job.settings.log_every_images), recorder),
-        Validation(points, job.validation, job.validation_labels, recorder, job.world),
-        *(
-            Samples(end if when == "end" else points, measure, job.sample_weights, recorder)
-            for when, measure in job.measures
-        ),
+    n_rows = 1 + len(job.profiles)
+    found: list[Measure] = [
+        Validation(points, job.validation, job.validation_labels, recorder, job.world, n_rows)
     ]
+    for when, measure in job.measures:
+        found.append(Samples(end if when == "end" else points, measure, job.sample_weights, recorder))
+    return found
+
+
+def _keep_measured(writer: RecordWriter, checkpoint: Checkpoint, due: Sequence[Measure]) -> int:
+    """Cuts the records behind the last whole measure of the checkpoint's clock; how many of ``due`` are there.
+
+    A measure that is not asked for any more, as of an end that was moved, is kept where all that are due are there.
+    """
+    ends = [
+        end
+        for end, row in writer.rows()
+        if row["kind"] in ("validation", "samples") and row["images_seen"] == checkpoint.images_seen
+    ]
+    n_done, n_rows = 0, 0
+    while n_done < len(due) and n_rows + due[n_done].n_rows <= len(ends):
+        n_rows += due[n_done].n_rows
+        n_done += 1
+    kept = ends if n_done == len(due) else ends[:n_rows]
+    writer.truncate_to(max([int(checkpoint.manifest["records_bytes"]), *kept]))
+    return n_done
 
 
 def _batches(job: Job, module: DiffusionModule, last_step: int) -> DataLoader:

@@ -1,13 +1,15 @@
 """What happens between optimizer steps, on the clock of images seen.
 
 A hook is a callable with its moments: ``due(step)`` says when, ``__call__(module)`` does it. They run in the order
-given: records first, then measurements, then the checkpoint that covers them, so that whatever a resumed run finds in
-its checkpoint is already in its records.
+given: records first, then the checkpoint that covers them, then measurements, which may take long. A resumed run keeps
+the measurements that its records hold of its checkpoint's clock, makes those that are missing, and drops all rows
+behind.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,14 +87,38 @@ class Recorder:
         self.write(kind, images_seen=images, train_flops=images * self.train_flops_per_image, **fields)
 
 
-class Clock(L.Callback):
-    """Runs the hooks that are due after each step, then stops where any rank asked for it before the step.
+class Measure(Hook, Protocol):
+    """A hook that reads the weights and writes a fixed number of records; it may take hours."""
 
-    The ranks agree on that inside the step (``DiffusionModule._agree``), so all of them stop after the same one.
+    n_rows: int
+
+
+class Clock(L.Callback):
+    """Runs the hooks that are due after each step, then the measures, then stops where any rank asked for it.
+
+    The ranks agree on that inside the step (``DiffusionModule._agree``), so all of them stop after the same one. The
+    hooks save before anything is measured, so a stop need not wait for measures: they are left to the resumed run.
+
+    Args:
+        hooks: after each step.
+        measures: after them; between two of them the ranks look again whether to stop.
+        left: measures that are due at the start, since the run before did not come to them.
+        alive: a context for the length of a measure, which says that this process has not died.
     """
 
-    def __init__(self, hooks: Iterable[Hook]) -> None:
-        self.hooks = list(hooks)
+    def __init__(
+        self,
+        hooks: Iterable[Hook],
+        measures: Iterable[Measure],
+        left: Iterable[Measure],
+        alive: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.hooks, self.measures, self.left, self.alive = list(hooks), list(measures), list(left), alive
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        self._measure(pl_module)
+        trainer.should_stop = bool(pl_module.stopped_by)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -102,8 +128,19 @@ class Clock(L.Callback):
             for hook in self.hooks:
                 if hook.due(pl_module.steps_done):
                     hook(pl_module)
+            self.left = [measure for measure in self.measures if measure.due(pl_module.steps_done)]
+            self._measure(pl_module)
         if pl_module.stopped_by:
             trainer.should_stop = True
+
+    def _measure(self, module: DiffusionModule) -> None:
+        while self.left:
+            module.agree_to_stop()
+            if module.stopped_by:
+                return
+            with self.alive():
+                self.left[0](module)
+            del self.left[0]
 
 
 @dataclass
@@ -147,6 +184,7 @@ class Validation:
     labels: torch.Tensor
     recorder: Recorder
     world: World
+    n_rows: int
 
     def due(self, step: int) -> bool:
         return step in self.points
@@ -183,6 +221,7 @@ class Samples:
     measure: Callable[[Any, str, str], dict[str, Any]]
     weights: str
     recorder: Recorder
+    n_rows: int = 1
 
     def due(self, step: int) -> bool:
         return step in self.points

@@ -212,15 +212,28 @@ class DiffusionModule(L.LightningModule):
 
         The one collective of a step that is not the network's own, and the one wait for the device.
         """
-        asked = self.asks_to_stop()
-        flags = torch.tensor([asked == reason for reason in STOPS], dtype=torch.float64).to(totals.device)
-        found = torch.cat([flags, totals])
+        found = torch.cat([self._wishes().to(totals.device), totals])
         if self.streams.world_size > 1:
             torch.distributed.all_reduce(found)
         *numbers, norm_found = torch.cat([found, norm.double().reshape(1)]).tolist()
-        asking, (loss, *bins) = numbers[: len(STOPS)], numbers[len(STOPS) :]
-        self.stopped_by = next((reason for reason, ranks in zip(STOPS, asking) if ranks), None)
+        loss, *bins = numbers[len(STOPS) :]
+        self._grant(numbers[: len(STOPS)])
         return loss / self.streams.world_size, norm_found, bins
+
+    def agree_to_stop(self) -> None:
+        """Finds out, outside of a step, whether any rank wants to stop; all ranks call it."""
+        if self.stopped_by is None:
+            wishes = self._wishes()
+            if self.streams.world_size > 1:
+                torch.distributed.all_reduce(wishes)
+            self._grant(wishes.tolist())
+
+    def _wishes(self) -> Tensor:
+        asked = self.asks_to_stop()
+        return torch.tensor([asked == reason for reason in STOPS], dtype=torch.float64)
+
+    def _grant(self, wishes: list[float]) -> None:
+        self.stopped_by = next((reason for reason, ranks in zip(STOPS, wishes, strict=True) if ranks), None)
 
     def _not_finite(self, loss: float, norm: float) -> None:
         step = self.steps_done + 1

@@ -47,19 +47,28 @@ def slowly(rank: int) -> None:
     checkpoint._store, hooks.validation_loss = slow_store, slow_read
 
 
-def kill_and_compare(tmp_path: Path, latents: Path, flops: float, kills: int, world: int) -> int:
-    """Kills a run ``kills`` times, one process of it at a time, and compares its end with an undisturbed run's."""
-    import dit.training.engine  # noqa: F401 - before the clock begins
+def n_rows(records: Path) -> int:
+    return records.read_bytes().count(b"\n") if records.exists() else 0
 
-    begun = time.monotonic()
+
+def kill_and_compare(tmp_path: Path, latents: Path, flops: float, kills: int, world: int) -> int:
+    """Kills a run ``kills`` times, one process of it at a time, and compares its end with an undisturbed run's.
+
+    Each kill comes a moment after the records have reached a random length, which is in a save or a validation as
+    often as between two steps (``slowly``).
+    """
     ranks.run(command(latents, "undisturbed", flops), tmp_path, world, patch=slowly)
-    length = time.monotonic() - begun
+    total = n_rows(tmp_path / "undisturbed" / "records.jsonl")
     rng = random.Random(f"{tmp_path.name}, {world}")  # other moments in each folder
+    records = tmp_path / "killed" / "records.jsonl"
     killed = 0
     while True:
+        length = rng.randint(min(n_rows(records) + 1, total - 1), total - 1)
         processes = ranks.start(command(latents, "killed", flops), tmp_path, world, patch=slowly)
         if killed < kills:
-            time.sleep(rng.uniform(0.3, 0.95) * length)
+            while n_rows(records) < length and all(process.is_alive() for process in processes):
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.15))
             victim = rng.choice(processes)
             if victim.is_alive():
                 victim.kill()
