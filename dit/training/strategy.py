@@ -13,7 +13,7 @@ Source: Zhao et al. 2023, arXiv 2304.11277, sections 3.2-3.3 for full and hybrid
 import functools
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,8 +94,9 @@ class Strategy:
     Args:
         name: ``auto`` (single in a world of one, else fsdp) or another of STRATEGIES.
         accumulation: parts in which each rank takes its share of the batch, one after another.
-        activation_checkpointing: ``none``; ``selective`` keeps what matrix products and attention return and
-            recomputes the cheap rest in the backward pass; ``full`` keeps the input of each block alone.
+        activation_checkpointing: what a block computes again in the backward pass instead of keeping it: ``none``;
+            ``nonlinearity``, of the MLP alone (for compiled blocks: others would keep more than they need);
+            ``selective``, all but what matrix products and attention return; ``full``, all but its input.
         compile: ``none`` | ``block`` (each block on its own: short start-up) | ``model`` (the network as one graph;
             not where it is shared, whose hooks would break the graph at each block).
     """
@@ -108,7 +109,7 @@ class Strategy:
     def __post_init__(self) -> None:
         check_choice("strategy", self.name, STRATEGIES)
         check_number("accumulation", self.accumulation, low=1, integer=True)
-        check_choice("activation_checkpointing", self.activation_checkpointing, ("none", "selective", "full"))
+        check_choice("activation_checkpointing", self.activation_checkpointing, ("none", *POLICIES))
         check_choice("compile", self.compile, ("none", "block", "model"))
 
     def resolve(self, world: World, batch_size: int) -> str:
@@ -137,7 +138,7 @@ class Strategy:
         network.to(hardware.torch_device(world))  # before averages and optimizer are made of its parameters
         if self.activation_checkpointing != "none":
             for block in network.blocks:
-                _recompute(block, selective=self.activation_checkpointing == "selective")
+                recompute(block, POLICIES[self.activation_checkpointing])
         if self.compile == "block":
             for block in network.blocks:
                 block.forward = torch.compile(block.forward)
@@ -177,20 +178,36 @@ _KEPT = (
 )
 
 
-def _recompute(block: torch.nn.Module, *, selective: bool) -> None:
-    """Has a block forget its activations and compute them again in the backward pass (nothing in it is random)."""
-    contexts = {"context_fn": functools.partial(create_selective_checkpoint_contexts, _policy)}
-    options = {"use_reentrant": False, "preserve_rng_state": False, **(contexts if selective else {})}
+# The widest of a block's activations and cheap to compute.
+_NONLINEAR = (torch.ops.aten.gelu.default, torch.ops.aten.silu.default)
+
+
+def _keep_dear(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _drop_nonlinear(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_RECOMPUTE if operation in _NONLINEAR else CheckpointPolicy.PREFER_SAVE
+
+
+# Levels of activation checkpointing: what torch is told of each operation; None keeps the block's input alone.
+POLICIES: dict[str, Callable[..., CheckpointPolicy] | None] = {
+    "nonlinearity": _drop_nonlinear,
+    "selective": _keep_dear,
+    "full": None,
+}
+
+
+def recompute(block: torch.nn.Module, policy: Callable[..., CheckpointPolicy] | None) -> None:
+    """Has a block forget activations, by one of POLICIES, and compute them again in the backward pass."""
+    contexts = {"context_fn": functools.partial(create_selective_checkpoint_contexts, policy)}
+    options = {"use_reentrant": False, "preserve_rng_state": False, **(contexts if policy else {})}
     forward = block.forward
 
     def recomputed(*inputs: Any) -> Any:
         return checkpoint(forward, *inputs, **options)
 
     block.forward = recomputed
-
-
-def _policy(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def make_trainer(

@@ -1,0 +1,42 @@
+"""Activation checkpointing: what a block keeps for its backward pass, and that its gradient stays."""
+
+import pytest
+import torch
+
+from benchmarks.activation_memory import saved_bytes
+from dit.network.blocks import Block
+from dit.network.config import DiTConfig
+from dit.training.strategy import POLICIES, recompute
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("level", "widths"), [("none", 17), ("nonlinearity", 13), ("selective", 11), ("full", 1)]
+)
+def test_what_a_compiled_block_keeps(level, widths):
+    """Counted by hand, in multiples of the stream: bfloat16 (tokens, width).
+
+    The block's input 1, q k v 3, attention 1, its projection 1, the MLP's hidden layer before 4 and after its GELU 4,
+    the MLP's result 1, what the two norms and modulations return 2. Besides, statistics of norms and attention.
+    """
+    config, tokens = DiTConfig(128, 2, 2, 2), 64
+    stream = tokens * config.width * 2
+    assert 0 <= saved_bytes(config, tokens, level, True, "parameters") - widths * stream < 0.35 * stream
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+@pytest.mark.parametrize("level", list(POLICIES))
+def test_the_gradient_is_bit_for_bit_that_of_a_block_that_keeps_all(level, mlp):
+    generator = torch.Generator().manual_seed(0)
+    block = Block(DiTConfig(32, 2, 2, 2, mlp=mlp))
+    x, condition = (torch.randn(shape, generator=generator) for shape in ((3, 16, 32), (3, 32)))
+
+    def gradients():
+        block.zero_grad()
+        stream = x.clone().requires_grad_()
+        block.forward(stream, condition, None).square().sum().backward()
+        return [stream.grad, *(parameter.grad for parameter in block.parameters())]
+
+    expected = gradients()
+    recompute(block, POLICIES[level])
+    assert all(torch.equal(a, b) for a, b in zip(gradients(), expected, strict=True))
