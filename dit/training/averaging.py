@@ -99,7 +99,7 @@ class Averages:
         }
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int, batch_size: int) -> None:
+    def update(self, step: int, batch_size: int) -> None:
         """Moves every average towards the weights after optimizer step ``step`` (counted from 1)."""
         weights = _local(self._parameters.values())
         for name, profile in self.profiles.items():
@@ -108,7 +108,7 @@ class Averages:
             )
 
     @contextmanager
-    def applied(self, network: nn.Module, name: str) -> Iterator[None]:
+    def applied(self, name: str) -> Iterator[None]:
         """The network with the weights of average ``name`` (``raw``: as it is) for the length of a with-block.
 
         Not for a sharded network: what a forward call gathers there is not what its parameters point to.

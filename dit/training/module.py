@@ -198,7 +198,7 @@ class DiffusionModule(L.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate() * group["lr_multiplier"]
         optimizer.step()
-        self.averages.update(self.network, self.steps_done + 1, self.settings.batch_size)
+        self.averages.update(self.steps_done + 1, self.settings.batch_size)
         self.skipped_in_a_row = 0
         if self.meters.add(loss, norm, bins):
             self._event("loss_spike", loss=loss, grad_norm=norm)
@@ -258,7 +258,7 @@ class DiffusionModule(L.LightningModule):
         Where the network is shared this is a copy, so that ranks may call it as often as each likes.
         """
         if not self.is_shared:
-            with self.averages.applied(self.network, weights):
+            with self.averages.applied(weights):
                 yield self.denoiser
             return
         network = self.network

@@ -20,7 +20,7 @@ def follow(profile, values, batch_size=1):
     averages = Averages(network, {"ema": profile})
     for step, value in enumerate(values, start=1):
         nn.init.constant_(network.weight, value)
-        averages.update(network, step, batch_size)
+        averages.update(step, batch_size)
     return averages.shadows["ema"]["weight"].item()
 
 
@@ -47,7 +47,7 @@ def test_applied_puts_the_weights_back_even_after_an_error():
     network = nn.Linear(2, 2)
     averages = Averages(network, {"ema": Power(0.1)})
     nn.init.zeros_(network.weight)
-    with pytest.raises(RuntimeError), averages.applied(network, "ema"):
+    with pytest.raises(RuntimeError), averages.applied("ema"):
         assert network.weight.abs().sum() > 0
         raise RuntimeError
     assert network.weight.abs().sum() == 0
@@ -74,7 +74,7 @@ def trained(network, averages, share):
         network(x[share], t[share], y[share]).sub(x[share]).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        averages.update(network, step, 4)
+        averages.update(step, 4)
     return {
         (profile, name): value.full_tensor() if isinstance(value, DTensor) else value
         for profile, shadow in averages.shadows.items()

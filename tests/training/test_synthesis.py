@@ -77,7 +77,7 @@ def run(tmp_path_factory):
         objective.loss(denoiser, x0, y, u, eps).loss.mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        averages.update(network, step, BATCH)
+        averages.update(step, BATCH)
         if step % EVERY == 0:
             tensors = {
                 f"average/{name}/{key}": value
