@@ -10,8 +10,10 @@ from torch.distributed.tensor import DTensor
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
+from dit.training.checkpoint import CheckpointManager
 from dit.training.muon import hidden_maps, orthogonalize
 from dit.training.optimizers import AdamW, Muon
+from tests.training import ranks
 
 
 def network(**options):
@@ -177,3 +179,31 @@ def test_shards_of_two_processes_move_as_whole_matrices_do(tmp_path):
     found, expected = torch.load(tmp_path / "stepped.pt"), after_steps(network())
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=0, atol=1e-6), name
+
+
+def test_a_run_goes_on_bit_for_bit_and_on_other_processes(tmp_path, tiny_latents):
+    """Through checkpoints of the trainer: 192 images, then 192 more, are 384; two processes agree to rounding."""
+    more = ["optimizer=muon", "averages=post_hoc", "schedule=constant", "log_every_images=32"]
+
+    def run(name, images, world=1):
+        command = ranks.command(tiny_latents, name, *more, f"duration.images={images}")
+        ranks.run(command, tmp_path, world)
+
+    run("whole", 384)
+    run("parts", 192)
+    run("parts", 384)
+    run("spread", 192, world=2)
+    run("spread", 384)
+    whole, parts, spread = (newest(tmp_path / name) for name in ("whole", "parts", "spread"))
+    assert whole.keys() == parts.keys() == spread.keys()
+    assert any(name.endswith("/momentum") for name in whole)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    for name, value in whole.items():
+        if name.startswith("network/"):
+            assert torch.allclose(spread[name], value, atol=1e-4), name
+
+
+def newest(run):
+    checkpoint = CheckpointManager(run / "checkpoints").latest()
+    assert checkpoint is not None and checkpoint.images_seen == 384
+    return checkpoint.read()
