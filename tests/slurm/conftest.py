@@ -90,6 +90,7 @@ def cluster() -> Iterator[Cluster]:
 def _clean(cluster: Cluster) -> Iterator[None]:
     """Leaves no job and no broken node behind."""
     yield
-    cluster("scancel", "--partition=main,high")
+    for partition in ("main", "high"):
+        cluster("scancel", f"--partition={partition}")
     subprocess.run([LOCAL_CLUSTER, "start"], stdin=subprocess.DEVNULL, capture_output=True, check=True)
     wait_for("an empty queue", lambda: not cluster("squeue", "-h"), 30)
