@@ -29,6 +29,7 @@ from dit.launch import World
 from dit.network.dit import DiT
 from dit.rundir import RunDirectory
 from dit.training import engine
+from dit.training.job import Job
 from dit.verbs import building
 from dit.verbs.app import config_dir
 
@@ -42,7 +43,7 @@ SIZES = {  # name: (image side, batch, network)
 class BareLoop:
     """The same step as plainly as it can be written, on a network of its own."""
 
-    def __init__(self, job: engine.Job) -> None:
+    def __init__(self, job: Job) -> None:
         latents = job.latents
         self.batch, self.num_classes = job.settings.batch_size, latents.num_classes
         self.data, self.labels = latents.draw(torch.arange(len(latents))), latents.labels

@@ -24,7 +24,7 @@ from dit.scaling.price import Price, budgets_in_flops, make_price
 from dit.verbs.app import instantiate
 
 if TYPE_CHECKING:
-    from dit.training.engine import Job
+    from dit.training.job import Job
     from dit.training.settings import ReadPoint
     from dit.training.strategy import Hardware, Strategy
 
@@ -200,7 +200,7 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
     from dit.data.draws import validation_draws
     from dit.data.latents import LatentSet
     from dit.rundir import git_commit
-    from dit.training.engine import Job
+    from dit.training.job import Job
     from dit.training.settings import Settings, seconds
 
     settings = Settings(**{key: cfg[key] for key in SETTINGS})

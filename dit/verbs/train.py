@@ -16,7 +16,7 @@ from dit.verbs import building
 from dit.verbs.app import Stopped, explain, hydra_app
 
 if TYPE_CHECKING:
-    from dit.training.engine import Job
+    from dit.training.job import Job
 
 log = logging.getLogger("dit")
 
