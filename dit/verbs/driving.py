@@ -136,7 +136,8 @@ class Driver:
         if error is not None:
             if isinstance(error, (InputError, KeyboardInterrupt)):
                 raise error
-            if not begun:
+            wrote = (entry.status.get("heartbeat", 0) >= launch.begun for entry in self.ledger.entries())
+            if not begun and not any(wrote):
                 self.ledger.launches.end(launch)
                 raise RunError(f"the launcher could not start the runs: {error}") from error
             log.warning("the launcher lost a job: %s", str(error).partition("\n")[0])
