@@ -4,8 +4,8 @@
 
 encode: `encode_dataset` (identity, one process), and decoding alone, against a bare loop that decodes the same files
     with Pillow; processor time, in turn, the median of the ratios of five rounds.
-loader: random batches of 4x32x32 posteriors in bfloat16, read from the page cache and drawn from, by one thread, with the
-    memory that this took: what the process holds of its own (anonymous pages) beside what importing took.
+loader: random batches of 4x32x32 posteriors in bfloat16, read from the page cache and drawn from, by one thread, with
+    the memory that this took: what the process holds of its own (anonymous pages) beside what importing took.
 About a minute and a half.
 """
 

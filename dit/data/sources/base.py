@@ -1,7 +1,7 @@
 """What sources of encoded image files have in common."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,10 +64,14 @@ class EncodedFiles:
     def label(self, index: int) -> int:
         return int(self._listing[2][index])
 
-    def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
+    @cached_property
+    def _decode(self) -> 'Callable[[bytes, int], "np.ndarray"]':
         from dit.data.pixels import decode_square  # Pillow: not needed to list images
 
-        return decode_square(content, image_size)
+        return decode_square
+
+    def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
+        return self._decode(content, image_size)
 
 
 def check_labels(labels: list[int], name: str) -> list[int]:
