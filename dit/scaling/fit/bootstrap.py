@@ -21,7 +21,7 @@ from dit.scaling.fit.points import Points
 from dit.scaling.fit.variance import Components, components
 
 Array = np.ndarray
-FEW = 20  # runs below which noise is drawn anew instead of runs
+FEW = 25  # runs below which noise is drawn anew instead of runs
 FEWEST = 3  # runs below which nothing can be said about their noise
 FEW_SHARED = 40  # the same where runs are read more than once
 LEVELS = (0.80, 0.95)
@@ -103,7 +103,7 @@ def bootstrap(
         draws: number of draws.
         seed: of the draws.
         by: what is resampled together: run (all readings of a run), point, or auto: run where a run column is given.
-        method: pairs, parametric, seeds, or auto: parametric below 20 runs and for isoFLOP parabolas, else pairs.
+        method: pairs, parametric, seeds, or auto: parametric below 25 runs and for isoFLOP parabolas, else pairs.
 
     Raises:
         InputError: an unknown choice; no repeats for ``seeds``; fewer than 20 draws or 3 runs.
