@@ -14,6 +14,7 @@ from dit.rundir import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL_CLUSTER = ROOT / "slurm" / "local-cluster"
+CLUSTER_FILES = Path("/tmp/dit-cluster")
 T = TypeVar("T")
 
 
@@ -35,6 +36,10 @@ class Cluster:
     def submit(self, *arguments: str, cwd: Path) -> str:
         """The id of a new job."""
         return self("sbatch", "--parsable", *arguments, cwd=cwd)
+
+    def node(self, job: str) -> str:
+        """The node of a job that has one."""
+        return self("squeue", "-h", "-j", job, "-o", "%N")
 
     def state(self, job: str) -> str:
         """Of a job in the queue; empty when it has left."""
@@ -81,7 +86,9 @@ def cluster() -> Iterator[Cluster]:
     begun = subprocess.run([LOCAL_CLUSTER, "start"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if begun.returncode:
         pytest.skip(f"no local cluster: {begun.stderr.strip().splitlines()[-1]}")
+    os.environ["SLURM_CONF"] = str(CLUSTER_FILES / "slurm.conf")
     yield Cluster()
+    del os.environ["SLURM_CONF"]
     if not runs_already:
         subprocess.run([LOCAL_CLUSTER, "stop"], capture_output=True, check=True)
 

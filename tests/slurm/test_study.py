@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import dit
-from tests.slurm.conftest import ROOT, Cluster, status, wait_for
+from tests.slurm.conftest import ROOT, status, wait_for
 from tests.verbs.test_study import STUDY, records
 
 pytestmark = pytest.mark.slurm
@@ -43,10 +43,6 @@ def running(study: Path, at_least: int = 1, below: float = 0.6) -> list[Path]:
     return found if len(found) >= at_least else []
 
 
-def node(cluster: Cluster, run: Path) -> str:
-    return cluster("squeue", "-h", "-j", status(run)["job"], "-o", "%N")
-
-
 def submitted(folder: Path) -> int:
     """How many jobs the drivers in a folder have ever submitted: submitit keeps what it sends with each."""
     return len(list(folder.glob("runs/.sweep/.submitit/*/*_submitted.pkl")))
@@ -65,7 +61,7 @@ def test_a_disturbed_study_ends_as_the_undisturbed_one(cluster, drivers, tiny_la
     study = tmp_path / "loud"
     driver = drivers.start(cluster.environment)
     two = wait_for("two runs at work", lambda: running(study, 2))
-    cluster.preempt(node(cluster, two[0]), tmp_path)
+    cluster.preempt(cluster.node(status(two[0])["job"]), tmp_path)
     driver.kill()  # -9
     driver.wait()
 
@@ -84,7 +80,7 @@ def test_a_disturbed_study_ends_as_the_undisturbed_one(cluster, drivers, tiny_la
 
     driver = drivers.start(cluster.environment)
     lost = wait_for("another run at work", lambda: running(study))[0]
-    down = node(cluster, lost)
+    down = cluster.node(status(lost)["job"])
     cluster.set_down(down)
     wait_for("its job back in the queue", lambda: cluster.state(status(lost)["job"]) != "RUNNING", 30)
     cluster.resume(down)

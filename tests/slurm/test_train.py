@@ -10,7 +10,7 @@ import pytest
 
 from dit.rundir import read_json
 from tests.conftest import TINY, dit
-from tests.slurm.conftest import ROOT, Cluster, status, wait_for
+from tests.slurm.conftest import CLUSTER_FILES, ROOT, Cluster, status, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -117,10 +117,11 @@ def test_of_two_living_copies_one_writes(cluster, tiny_latents, tmp_path):
 
     run = tmp_path / "run"
     job = cluster.submit("--cpus-per-task=1", SCRIPT, *settings, "run_dir=run", cwd=tmp_path)
-    now = beyond(run, 0, restarts=0)
+    beyond(run, 0, restarts=0)
     (old,) = processes(job)
     os.kill(old, signal.SIGSTOP)  # the old copy lives, but does not come to its end before there is a new one
-    os.kill(int(Path(f"/tmp/dit-cluster/pid/slurmd-{now['host']}.pid").read_text()), signal.SIGKILL)
+    daemon = CLUSTER_FILES / "pid" / f"slurmd-{cluster.node(job)}.pid"
+    os.kill(int(daemon.read_text()), signal.SIGKILL)
     wait_for("a second copy", lambda: (read_json(run / "owner.json") or {}).get("restart_count") == 1, 180)
     assert processes(job, rank=0).count(old) == 1, "the first copy did not live to see the second"
     os.kill(old, signal.SIGCONT)  # it goes on, until it asks whether the run is still its own
