@@ -12,6 +12,7 @@ to a launcher before it does so. Every file has one writer and is replaced whole
     done      at its planned end
 """
 
+import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -169,6 +170,9 @@ def _entry(run: dict[str, Any], status: dict[str, Any], waiting: _Waiting) -> En
         if fresh and lives:
             return Entry(name, "running", True, run, status)
         state = "stale" if not held or lives else "queued"
+        held = held or (
+            lives and status["host"] == socket.gethostname()
+        )  # hangs, or is busy: but there it is
     elif state == "done":
         if status["images_seen"] >= run["readings"][-1]["images"]:
             return Entry(name, "done", False, run, status)

@@ -69,7 +69,9 @@ def test_states_without_slurm(tmp_path):
     assert state(ledger) == ("planned", False)
     say(ledger, "a", "running")
     assert state(ledger) == ("running", True)
-    say(ledger, "a", "running", age=STALE_SECONDS + 1)
+    say(ledger, "a", "running", age=STALE_SECONDS + 1)  # hangs, but lives: launched again it would run twice
+    assert state(ledger) == ("stale", True)
+    say(ledger, "a", "running", age=STALE_SECONDS + 1, host="elsewhere")
     assert state(ledger) == ("stale", False)
     say(ledger, "a", "running", pid=gone_process())
     assert state(ledger) == ("stale", False)
