@@ -16,6 +16,7 @@ from dit.errors import InputError
 from dit.evaluation.images import write_folder, write_npz
 from dit.verbs import evaluate, evaluating
 from dit.verbs.app import config_dir
+from dit.verbs.measuring import Sampling
 from tests.conftest import TINY, dit
 
 FEW = ["n=24", "evaluation.batch_size=10", "protocols=[unguided]", "evaluation.grid.n_steps=3", "format=json"]
@@ -229,3 +230,15 @@ def test_statistics_of_another_extractor_are_refused_before_anything_is_measured
     monkeypatch.setattr("dit.evaluation.files.measure_images", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises(InputError, match=r"reference: extractor: got 'torchscript-means'.*digits-classifier"):
         ask(f"images={pictures}/set", f"reference={tmp_path}/means.npz")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in Path(config_dir(), "evaluation").glob("*.yaml"))
+)
+def test_every_evaluation_of_conf_composes_and_its_protocols_are_settings(name):
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = compose("train", [f"evaluation={name}"])
+    for protocol in cfg.evaluation.protocols:
+        sampling = Sampling.read(cfg.evaluation, protocol)
+        assert sampling.varied(n_steps=7, guidance_scale=2, seed=3).facts()["grid"].count("n_steps=7") == 1
+        assert cfg.evaluation.protocols[protocol].at in ("read_points", "end")
