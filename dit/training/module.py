@@ -139,6 +139,7 @@ class DiffusionModule(L.LightningModule):
             if self.prepare is not None:
                 self.prepare(self.network)
             self.averages = Averages(self.network, self.profiles)
+            self.trained = list(self.network.parameters())  # asking for them takes a while in a small network's step
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer_settings.build(self.network)
@@ -189,7 +190,7 @@ class DiffusionModule(L.LightningModule):
     def clip_and_step(self, totals: Tensor, optimizer: Any) -> None:
         """Clips the gradient, agrees with the other ranks on what was found, and moves the weights if it is finite."""
         clip = self.settings.grad_clip
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
+        norm = nn.utils.clip_grad_norm_(self.trained, clip, foreach=True)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         loss, norm, bins = self._agree(totals, norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
