@@ -14,8 +14,8 @@ from tests.verbs.test_study import STUDY, records
 
 pytestmark = pytest.mark.slurm
 
-# 3 widths x 2 seeds = 6 runs
-SIX = [*STUDY, "study.seeds=[0,1]", "study.retries=2"]
+# 3 widths x 2 seeds = 6 runs, the smallest of them long enough to be disturbed
+SIX = [*STUDY, "study.max_images=100000", "study.seeds=[0,1]", "study.retries=2"]
 # a job fills a node, so that two run at a time
 SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=30", "hydra.launcher.cpus_per_task=64"]
 
