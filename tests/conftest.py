@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests fork processes that compute (tests/training/ranks.py), and OpenMP's threads do not survive a fork.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 # The smallest real thing: every part of a run, in seconds.
 TINY = [
