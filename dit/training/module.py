@@ -139,7 +139,8 @@ class DiffusionModule(L.LightningModule):
             if self.prepare is not None:
                 self.prepare(self.network)
             self.averages = Averages(self.network, self.profiles)
-            self.trained = list(self.network.parameters())  # asking for them takes a while in a small network's step
+            # once, since asking for them takes a while in a small network's step
+            self.trained = list(self.network.parameters())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer_settings.build(self.network)

@@ -28,7 +28,8 @@ def _child(
         os.dup2(os.open(cwd / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))  # pytest has its own
     GlobalHydra.instance().clear()
-    rundir.git_commit = lambda: "0" * 40  # a commit made while the tests run is no difference between two runs
+    # a commit made while the tests run is no difference between two runs
+    rundir.git_commit = lambda: "0" * 40
     try:
         patch(int(environment.get("RANK", 0)))
     except BaseException:
