@@ -73,4 +73,10 @@ def main(argv: list[str] | None = None) -> None:
     module = importlib.import_module(f"dit.verbs.{verb}")
     from dit.verbs.app import run
 
-    sys.exit(run(module.app))
+    code = run(module.app)
+    if {"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(os.environ):
+        from dit.launch import World, leave
+
+        if World.of_launcher().size > 1:
+            leave(code)
+    sys.exit(code)

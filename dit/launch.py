@@ -5,6 +5,7 @@ siblings itself (``in_processes``). Imports torch only where processes meet.
 """
 
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, NoReturn
 
 from dit import signals
 from dit.errors import InputError
@@ -88,6 +89,14 @@ def part() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends a rank at once with its output flushed: in the interpreter's own way out, gloo's threads sometimes abort."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def same_everywhere(world: World, make: Callable[[], Any]) -> Any:

@@ -92,10 +92,10 @@ def run(app: Callable[[], None]) -> int:
 def explain(error: BaseException) -> int:
     """Says on stderr what went wrong, a user's mistake as one message, and returns the exit code."""
     if isinstance(error, Stopped):
-        print(f"dit: {error}", file=sys.stderr)
+        _say(str(error))
         return EXIT_RESUMABLE
     if isinstance(error, KeyboardInterrupt):
-        print("dit: interrupted; the same command continues", file=sys.stderr)
+        _say("interrupted; the same command continues")
         return EXIT_RESUMABLE
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough: dit ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,8 +107,14 @@ def explain(error: BaseException) -> int:
     if message is None:
         traceback.print_exception(error)
         return EXIT_FAILED
-    print(f"dit: {message}", file=sys.stderr)
+    _say(message)
     return EXIT_INPUT
+
+
+def _say(message: str) -> None:
+    """Prints what all ranks of a launcher have to say, once."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        print(f"dit: {message}", file=sys.stderr)
 
 
 def input_message(error: BaseException) -> str | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
-from dit.errors import EXIT_DONE, EXIT_RESUMABLE, InputError, RunError
-from dit.launch import World, in_processes, part, same_everywhere
+from dit.errors import EXIT_DONE, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError
+from dit.launch import World, in_processes, leave, part, same_everywhere
 from dit.records import readings
 from dit.rundir import RunDirectory, is_done, make_directory
 from dit.slurm import SlurmJob
@@ -52,13 +52,17 @@ app = hydra_app("train")(job)
 def _rank(cfg: DictConfig) -> None:
     """One of the processes that ``dit train`` started itself."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    code = EXIT_DONE
     try:
         task(OmegaConf.merge(cfg, {"hardware": {"processes": 1}}))  # type: ignore[arg-type]
     except Exception as error:
-        raise SystemExit(explain(error)) from error
+        code = explain(error)
+    leave(code)
 
 
 def _started(code: int, path: Path) -> None:
+    if code == EXIT_INPUT:
+        raise SystemExit(code)  # rank 0 has said what is wrong
     if code == EXIT_RESUMABLE:
         raise Stopped(f"stopped with a checkpoint; the same command resumes {path}")
     if code != EXIT_DONE:
@@ -125,7 +129,9 @@ def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | 
     try:
         return train(job, path, run_directory)
     except BaseException as error:
-        run_directory.write_status("failed", message=f"{type(error).__name__}: {error}")
+        known = run_directory.status() or {}
+        clock = {key: known[key] for key in ("images_seen", "step", "total_images") if key in known}
+        run_directory.write_status("failed", message=f"{type(error).__name__}: {error}", **clock)
         log.error("failed: %s", error)
         raise
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import dit
 from tests.training import ranks
 
 TOLERANCE = 1e-5
@@ -220,7 +221,14 @@ def test_worker_processes_change_nothing(tmp_path, tiny_latents, one):
 def test_what_does_not_fit_is_refused_by_all_ranks(tmp_path, tiny_latents, arguments, words):
     ranks.run(ranks.command(tiny_latents, "run", *arguments), tmp_path, 2, code=2)
     lines = [line for line in (tmp_path / "stderr.txt").read_text().splitlines() if line.startswith("dit:")]
-    assert all(word in line for word in words for line in lines) and lines
+    assert len(lines) == 1 and all(word in lines[0] for word in words)
+
+
+def test_a_mistake_in_processes_started_by_plain_python(tmp_path, tiny_latents):
+    found = dit(
+        *ranks.command(tiny_latents, "run", "hardware.processes=2", "batch_size=33"), cwd=tmp_path, check=2
+    )
+    assert found.stderr.count("batch_size") == 1 and "Traceback" not in found.stderr
 
 
 def test_processes_started_by_plain_python(tmp_path, tiny_latents, one):
