@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from dit.training.watching import bin_means
+
 SPIKE_SDS = 6.0  # a loss so many standard deviations above its recent mean is a spike
 SPIKE_MEMORY = 100  # steps that the recent mean reaches back, and the least before anything counts as one
 
@@ -57,9 +59,7 @@ class Meters:
 
     def read(self) -> dict[str, float | list[float | None] | None]:
         """Mean loss, loss by bin (None for an empty one) and the last gradient norm; starts the next interval."""
-        sums, counts = self.bins.tolist()
-        by_bin = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
-        found = {"loss": self.loss, "grad_norm": self.grad_norm, "loss_bins": by_bin}
+        found = {"loss": self.loss, "grad_norm": self.grad_norm, "loss_bins": bin_means(self.bins)}
         self.loss_sum, self.count = 0.0, 0
         self.bins.zero_()
         return found
