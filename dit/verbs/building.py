@@ -24,6 +24,8 @@ from dit.scaling.price import Price, budgets_in_flops, make_price
 from dit.verbs.app import instantiate
 
 if TYPE_CHECKING:
+    import torch
+
     from dit.training.job import Job
     from dit.training.settings import ReadPoint
     from dit.training.strategy import Hardware, Strategy
@@ -179,6 +181,18 @@ def read_points(cfg: DictConfig) -> "list[ReadPoint]":
 
 
 # -- with torch ------------------------------------------------------------------------------------------
+
+
+def meet(cfg: DictConfig) -> "tuple[World, torch.device]":
+    """This process among those that a launcher started, which have met, and its device."""
+    import torch
+
+    hardware, world = instantiate(cfg.hardware), World.of_launcher()
+    torch.set_num_threads(hardware.threads)
+    device = hardware.torch_device(world)
+    if world.size > 1:
+        world.meet(device.type)
+    return world, device
 
 
 def training_job(cfg: DictConfig, config_hash: str, path: Path, world: World) -> "Job":

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dit.errors import InputError
-from dit.verbs.app import check_format, hydra_app, instantiate, show
+from dit.verbs import building
+from dit.verbs.app import check_format, hydra_app, show
 
 log = logging.getLogger("dit")
 SPREAD = "_sd_over_seeds"
@@ -41,17 +42,10 @@ app = hydra_app("evaluate")(task)
 
 def _measure(cfg: DictConfig) -> bool:
     """Measures, with the other processes if there are some; whether this process is the one that speaks."""
-    import torch
-
     from dit import launch
     from dit.verbs.evaluating import of_images, of_run
 
-    hardware = instantiate(cfg.hardware)
-    torch.set_num_threads(hardware.threads)
-    world = launch.World.of_launcher()
-    device = hardware.torch_device(world)
-    if world.size > 1:
-        world.meet(device.type)
+    world, device = building.meet(cfg)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: log.warning("%s", message)  # without the line of code
         rows = (of_run if cfg.run is not None else of_images)(cfg, device, world.size > 1)

@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 
 from dit.errors import InputError, check_choice, check_number
 from dit.rundir import make_directory
-from dit.verbs.app import hydra_app, instantiate
+from dit.verbs import building
+from dit.verbs.app import hydra_app
 
 log = logging.getLogger("dit")
 TASKS = ("generate", "interpolate", "image_to_image", "inpaint")
@@ -25,17 +26,10 @@ def task(cfg: DictConfig) -> None:
     out = make_directory("out", Path(cfg.out) if cfg.out else Path(cfg.run) / "drawn")
     if cfg.save == "folder":
         _refuse_others(out / "images", cfg.n)
-    import torch
-
     from dit import launch
     from dit.verbs.drawing import draw
 
-    hardware = instantiate(cfg.hardware)
-    torch.set_num_threads(hardware.threads)
-    world = launch.World.of_launcher()
-    device = hardware.torch_device(world)
-    if world.size > 1:
-        world.meet(device.type)
+    world, device = building.meet(cfg)
     loaded = draw(cfg, out, device, world.size > 1)
     if world.rank == 0:
         log.info("%d images of %s at %d images seen: %s", cfg.n, cfg.run, loaded.images_seen, out)
