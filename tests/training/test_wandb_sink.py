@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
+
+
+@pytest.fixture(autouse=True)
+def _no_service_is_left():
+    """W&B names its service process in the environment: commands of later tests would write through it."""
+    yield
+    wandb.teardown()
 
 
 def test_records_reach_an_offline_run(tmp_path, monkeypatch):
