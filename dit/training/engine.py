@@ -95,7 +95,8 @@ class _Attempt:
         left = due[self._open_records(checkpoint, module, due) :]
         save = self._saving()
         self._status("running", module)
-        clock = Clock(self._hooks(module, save), measures, left, self._alive(module))
+        self.waiting = Waiting(_batches(job, module, self.last_step))
+        clock = Clock(self._hooks(module, save), measures, left, self._alive(module), self._progress())
         if module.steps_done < self.last_step or left:
             self._fit(module, start, clock)
         ended = module.steps_done == self.last_step and not clock.left
@@ -130,15 +131,17 @@ class _Attempt:
         trainer.fit(module, self.waiting)
 
     def _hooks(self, module: DiffusionModule, save: Checkpoints) -> list[Hook]:
+        settings = self.job.settings
+        records = TrainRecords(settings.in_steps(settings.log_every_images), self.recorder)
+        return [Events(self.recorder, module), records, save]
+
+    def _progress(self) -> Progress | None:
         job = self.job
-        self.waiting = Waiting(_batches(job, module, self.last_step))
-        records = TrainRecords(job.settings.in_steps(job.settings.log_every_images), self.recorder)
-        hooks: list[Hook] = [Events(self.recorder, module), records, save]
-        if self.run_directory is not None:
-            device, per_image = job.hardware.torch_device(job.world), job.counts.train_flops_per_image
-            work = Work(self.total_images, per_image, device_name(device), job.world.size)
-            hooks.append(Progress(self.run_directory, work, self.waiting, device, job.sinks))
-        return hooks
+        if self.run_directory is None:
+            return None
+        device, per_image = job.hardware.torch_device(job.world), job.counts.train_flops_per_image
+        work = Work(self.total_images, per_image, device_name(device), job.world.size)
+        return Progress(self.run_directory, work, self.waiting, device, job.sinks)
 
     def _saving(self) -> Checkpoints:
         settings = self.job.settings

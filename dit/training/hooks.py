@@ -82,9 +82,13 @@ class Recorder:
             sink.record(row)
 
     def measured(self, kind: str, module: DiffusionModule, **fields: Any) -> None:
-        """A row with the clock in it."""
-        images = module.images_seen
-        self.write(kind, images_seen=images, train_flops=images * self.train_flops_per_image, **fields)
+        """A row with the run's clock in it."""
+        self.at(module.images_seen, kind, **fields)
+
+    def at(self, images_seen: int, kind: str, **fields: Any) -> None:
+        """A row with a clock in it."""
+        flops = images_seen * self.train_flops_per_image
+        self.write(kind, images_seen=images_seen, train_flops=flops, **fields)
 
 
 class Measure(Hook, Protocol):
@@ -98,12 +102,14 @@ class Clock(L.Callback):
 
     The ranks agree on that inside the step (``DiffusionModule._agree``), so all of them stop after the same one. The
     hooks save before anything is measured, so a stop need not wait for measures: they are left to the resumed run.
+    A step's numbers are waited for only where hooks or measures are due.
 
     Args:
-        hooks: after each step.
+        hooks: after each step; due after the same ones on every rank.
         measures: after them; between two of them the ranks look again whether to stop.
         left: measures that are due at the start, since the run before did not come to them.
         alive: a context for the length of a measure, which says that this process has not died.
+        progress: looks on, whenever it likes, at what is known by then.
     """
 
     def __init__(
@@ -112,8 +118,10 @@ class Clock(L.Callback):
         measures: Iterable[Measure],
         left: Iterable[Measure],
         alive: Callable[[], AbstractContextManager[None]],
+        progress: Hook | None = None,
     ) -> None:
         self.hooks, self.measures, self.left, self.alive = list(hooks), list(measures), list(left), alive
+        self.progress = progress
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
@@ -124,13 +132,18 @@ class Clock(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        if pl_module.stopped_by != "superseded":
+        module, step = pl_module, pl_module.steps_done
+        if module.stopped_by or any(each.due(step) for each in (*self.hooks, *self.measures)):
+            module.settle()
+        if module.stopped_by != "superseded":
             for hook in self.hooks:
-                if hook.due(pl_module.steps_done):
-                    hook(pl_module)
-            self.left = [measure for measure in self.measures if measure.due(pl_module.steps_done)]
-            self._measure(pl_module)
-        if pl_module.stopped_by:
+                if hook.due(step):
+                    hook(module)
+            self.left = [measure for measure in self.measures if measure.due(step)]
+            self._measure(module)
+        if self.progress is not None and self.progress.due(step):
+            self.progress(module)
+        if module.stopped_by:
             trainer.should_stop = True
 
     def _measure(self, module: DiffusionModule) -> None:
@@ -155,7 +168,7 @@ class Events:
 
     def __call__(self, module: DiffusionModule) -> None:
         for event in module.events:
-            self.recorder.measured("event", module, **event)
+            self.recorder.at(event["step"] * module.settings.batch_size, "event", **event)
             log.warning(f"step {event['step']}: {event['event']}, loss {event['loss']:g}")
         module.events.clear()
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -66,11 +66,29 @@ class Rate:
         return self.peak * self.schedule.factor(reached, self.total_images, settings.warmup_images)
 
 
+class _Found(NamedTuple):
+    """What a step found, on its way from the device.
+
+    Attributes:
+        step: counted from 1.
+        lr: its learning rate.
+        numbers: (S + 2 + 2K,) float64 on the host: ranks with each of the S reasons to stop, the mean loss of the
+            global batch, sums and numbers of the losses by bin, the norm of the gradient before clipping.
+        arrived: passed by a GPU when they are there; None where they are.
+    """
+
+    step: int
+    lr: float
+    numbers: Tensor
+    arrived: torch.cuda.Event | None
+
+
 class DiffusionModule(L.LightningModule):
     """One denoiser in training.
 
     Steps are optimized by hand (``automatic_optimization = False``): what happens between backward and the averages is
-    the part of a trainer that a study has to be able to read.
+    the part of a trainer that a study has to be able to read. The host hands out a step's work without waiting for it:
+    whether the gradient is finite is decided where it lies, and ``settle`` reads a step's numbers one step later.
 
     Args:
         objective: what is learned; makes the denoiser from the network.
@@ -113,6 +131,7 @@ class DiffusionModule(L.LightningModule):
         self.passed_over: set[int] = set()  # steps (from 1) that a rollback goes past
         self.skipped_in_a_row = 0
         self.events: list[dict[str, Any]] = []  # not yet in the records
+        self._found: _Found | None = None  # of the last step, until it is settled
         # A reason to stop: of this rank before a step, and of all ranks after it.
         self.asks_to_stop: Callable[[], str | None] = lambda: None
         self.stopped_by: str | None = None
@@ -153,8 +172,7 @@ class DiffusionModule(L.LightningModule):
         if batch.step + 1 in self.passed_over:
             self.after_step()
             return
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+        optimizer = self._optimizer()
         optimizer.zero_grad()
         totals = self.forward_backward(batch, self.manual_backward)
         self.clip_and_step(totals, optimizer)
@@ -188,70 +206,97 @@ class DiffusionModule(L.LightningModule):
         whole = (batch.latents, labels, u, eps)
         return list(zip(*(tensor.chunk(self.accumulation) for tensor in whole), strict=True))
 
-    def clip_and_step(self, totals: Tensor, optimizer: Any) -> None:
+    def clip_and_step(self, totals: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Clips the gradient, agrees with the other ranks on what was found, and moves the weights if it is finite."""
-        clip = self.settings.grad_clip
-        norm = nn.utils.clip_grad_norm_(self.trained, clip, foreach=True)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.grad_clip, foreach=True)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        loss, norm, bins = self._agree(totals, norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._not_finite(loss, norm)
-            return
+        found = self._agree(totals, norm)
+        lr = self.learning_rate()
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate() * group["lr_multiplier"]
+            group["lr"] = lr * group["lr_multiplier"]
+        # what optimizers look at before they move anything, as torch's GradScaler sets it
+        finite = found[len(STOPS)].isfinite() & found[-1].isfinite()
+        optimizer.found_inf = 1 - finite.float()  # type: ignore[attr-defined]
         optimizer.step()
         self.averages.update(self.steps_done + 1, self.settings.batch_size)
-        self.skipped_in_a_row = 0
-        if self.meters.add(loss, norm, bins):
-            self._event("loss_spike", loss=loss, grad_norm=norm)
+        self.settle()  # the step before; the device has long done it
+        self._found = self._fetch(found, lr)
 
     def after_step(self) -> None:
         """Moves the clock on."""
         self.steps_done += 1
 
-    def _agree(self, totals: Tensor, norm: Tensor) -> tuple[float, float, list[float]]:
-        """Loss of the global batch, its gradient's norm, and the totals by bin; also whether any rank wants to stop.
+    def settle(self) -> None:
+        """Reads what the last step found, if it was not read yet: for the meters, the events and the reasons to stop.
 
-        The one collective of a step that is not the network's own, and the one wait for the device.
+        Every rank must call it after the same steps, since all of them act on it alike.
+
+        Raises:
+            DivergedError, RollBack: it was not finite, and the policy says so.
         """
-        found = torch.cat([self._wishes().to(totals.device), totals])
-        if self.streams.world_size > 1:
-            torch.distributed.all_reduce(found)
-        *numbers, norm_found = torch.cat([found, norm.double().reshape(1)]).tolist()
+        found, self._found = self._found, None
+        if found is None:
+            return
+        if found.arrived is not None:
+            found.arrived.synchronize()
+        *numbers, norm = found.numbers.tolist()
         loss, *bins = numbers[len(STOPS) :]
         self._grant(numbers[: len(STOPS)])
-        return loss / self.streams.world_size, norm_found, bins
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._not_finite(found, loss, norm)
+            return
+        self.skipped_in_a_row = 0
+        if self.meters.add(loss, norm, bins):
+            self._event("loss_spike", found.step, loss=loss, grad_norm=norm)
+
+    def _agree(self, totals: Tensor, norm: Tensor) -> Tensor:
+        """The ``numbers`` of a ``_Found``, on the device, by the one collective of a step that is not the network's."""
+        found = torch.cat([self._wishes(totals.device), totals])
+        if self.streams.world_size > 1:
+            torch.distributed.all_reduce(found)
+            found[len(STOPS)] /= self.streams.world_size
+        return torch.cat([found, norm.double().reshape(1)])
+
+    def _fetch(self, found: Tensor, lr: float) -> _Found:
+        arrived = None
+        numbers = found.to("cpu", non_blocking=True)  # into pinned memory
+        if found.is_cuda:
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return _Found(self.steps_done + 1, lr, numbers, arrived)
 
     def agree_to_stop(self) -> None:
         """Finds out, outside of a step, whether any rank wants to stop; all ranks call it."""
         if self.stopped_by is None:
-            wishes = self._wishes()
+            wishes = self._wishes(self.edges.device)
             if self.streams.world_size > 1:
                 torch.distributed.all_reduce(wishes)
             self._grant(wishes.tolist())
 
-    def _wishes(self) -> Tensor:
-        asked = self.asks_to_stop()
-        return torch.tensor([asked == reason for reason in STOPS], dtype=torch.float64)
+    def _wishes(self, device: torch.device) -> Tensor:
+        wishes = torch.zeros(len(STOPS), dtype=torch.float64, device=device)
+        if asked := self.asks_to_stop():
+            wishes[STOPS.index(asked)] = 1
+        return wishes
 
     def _grant(self, wishes: list[float]) -> None:
-        self.stopped_by = next((reason for reason, ranks in zip(STOPS, wishes, strict=True) if ranks), None)
+        asked = (reason for reason, ranks in zip(STOPS, wishes, strict=True) if ranks)
+        self.stopped_by = next(asked, self.stopped_by)
 
-    def _not_finite(self, loss: float, norm: float) -> None:
-        step = self.steps_done + 1
+    def _not_finite(self, found: _Found, loss: float, norm: float) -> None:
         message = (
-            f"step {step}: loss {loss:g}, gradient norm {norm:g} at learning rate {self.learning_rate():g}; "
+            f"step {found.step}: loss {loss:g}, gradient norm {norm:g} at learning rate {found.lr:g}; "
             "the weights were left as they were. Lower optimizer.lr, or raise warmup_images."
         )
         if self.settings.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED:
             raise DivergedError(message)
         if self.settings.on_nonfinite == "rollback":
-            raise RollBack(step, message)
+            raise RollBack(found.step, message)
         self.skipped_in_a_row += 1
-        self._event("skipped", loss=loss, grad_norm=norm)
+        self._event("skipped", found.step, loss=loss, grad_norm=norm)
 
-    def _event(self, event: str, **fields: float) -> None:
-        self.events.append({"event": event, "step": self.steps_done + 1, **fields})
+    def _event(self, event: str, step: int, **fields: float) -> None:
+        self.events.append({"event": event, "step": step, **fields})
 
     @contextmanager
     def read(self, weights: str) -> Iterator[Denoiser]:
@@ -280,7 +325,7 @@ class DiffusionModule(L.LightningModule):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by name."""
-        optimizer = self._torch_optimizer()
+        optimizer = self._optimizer()
         tensors = {"meters": self.meters.state()}
         for name, parameter in self.network.named_parameters():
             tensors[f"network/{name}"] = parameter.detach()
@@ -308,7 +353,7 @@ class DiffusionModule(L.LightningModule):
                 f"(no {min(missing)} in it)",
                 "a checkpoint of this network with these averages",
             )
-        optimizer = self._torch_optimizer()
+        optimizer = self._optimizer()
         self.meters.load(tensors["meters"])
         keys: dict[str, list[str]] = {}
         for name in tensors:
@@ -333,9 +378,10 @@ class DiffusionModule(L.LightningModule):
             for name, value in shadow.items():
                 value.copy_(_like(tensors[f"average/{profile}/{name}"], value))
 
-    def _torch_optimizer(self) -> torch.optim.Optimizer:
-        optimizer = self.optimizers()
-        return optimizer.optimizer if hasattr(optimizer, "optimizer") else optimizer  # type: ignore[return-value]
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
 
 
 def _like(whole: Tensor, reference: Tensor) -> Tensor:

@@ -87,14 +87,17 @@ class MuonAdamW(torch.optim.Optimizer):
             self.param_groups[self.n_hidden :], lr=lr, betas=betas, eps=eps, fused=True
         )
         self.adamw.state = self.state
+        self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Moves every parameter that has a gradient."""
+        """Moves every parameter that has a gradient, unless ``found_inf`` is set and not 0 (which is waited for)."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.found_inf is not None and self.found_inf.item():
+            return loss
         for group in self.param_groups[: self.n_hidden]:
             for parameter, maps in zip(group["params"], group["maps"], strict=True):
                 if parameter.grad is not None:

@@ -1,5 +1,6 @@
-"""A step's forward, loss, backward, meters and averages hand work to the device without waiting for its results."""
+"""A step hands its work to the device without waiting for any of it, and its numbers arrive one step later."""
 
+import math
 from pathlib import Path
 
 import hydra
@@ -9,9 +10,15 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from dit.network.dit import DiT
 from dit.network.presets import ladder
-from dit.training.averaging import Averages, Power
-from dit.training.watching import bin_totals
+from dit.training.averaging import Power
+from dit.training.batches import Batch
+from dit.training.module import DiffusionModule, Rate
+from dit.training.optimizers import AdamW
+from dit.training.schedules import Constant
+from dit.training.settings import Settings
+from dit.training.streams import Streams
 from dit.verbs.app import config_dir, instantiate
+from dit.verbs.building import SETTINGS
 
 OBJECTIVES = sorted(path.stem for path in Path(config_dir(), "objective").glob("*.yaml"))
 
@@ -21,15 +28,67 @@ def test_a_fake_tensor_tells_who_waits():
         float(torch.randn(3).sum())
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_nothing_asks_for_a_value(name):
+def module(name: str, **settings) -> DiffusionModule:
+    """A small network in training by an objective of conf/, its trainer's two services stood in for."""
     with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
-        objective = instantiate(hydra.compose("train", [f"objective={name}"]).objective)
-    network = DiT(ladder(16, aspect=16, head_dim=16), (3, 8, 8), 10, objective.out_channels(3))
-    denoiser, averages = objective.denoiser(network), Averages(network, {"a": Power(0.05), "b": Power(0.1)})
+        cfg = hydra.compose("train", [f"objective={name}"])
+    objective = instantiate(cfg.objective)
+    told = Settings(
+        **{**{key: cfg[key] for key in SETTINGS}, "batch_size": 4, "warmup_images": 0, **settings}
+    )
+    made = DiffusionModule(
+        objective,
+        DiT(ladder(16, aspect=16, head_dim=16), (3, 8, 8), 10, objective.out_channels(3)),
+        optimizer=AdamW(lr=0.01),
+        rate=Rate(Constant(), 1000, 0.01),
+        profiles={"a": Power(0.05), "b": Power(0.1)},
+        settings=told,
+        streams=Streams(0, 4),
+        edges=torch.linspace(-8, 8, 9),
+    )
+    made.configure_model()
+    optimizer = made.configure_optimizers()
+    made.optimizers = lambda use_pl_optimizer=True: optimizer
+    made.manual_backward = lambda loss: loss.backward()
+    return made
+
+
+def batch(step: int, scale: float = 1.0) -> Batch:
+    index = torch.arange(4)
+    return Batch(scale * torch.randn(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), index, step)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_no_step_asks_for_a_value(name):
+    found = module(name)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        x0, eps, u = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.rand(4)
-        found = objective.loss(denoiser, x0, torch.zeros(4, dtype=torch.int64), u, eps)
-        found.loss.mean().backward()
-        bin_totals(found.loss, found.log_snr, torch.linspace(-8, 8, 9))
-        averages.update(2, 4)
+        found.training_step(batch(0), 0)
+        assert found.steps_done == 1
+        with pytest.raises(DataDependentOutputException):
+            found.settle()
+
+
+def test_numbers_are_read_a_step_later_or_when_they_are_asked_for():
+    found = module("rectified_flow")
+    found.training_step(batch(0), 0)
+    assert found.meters.count == 0
+    found.training_step(batch(1), 1)
+    assert found.meters.count == 1
+    found.settle()
+    found.settle()
+    assert found.meters.count == 2
+
+
+def test_a_step_that_is_not_finite_moves_neither_weights_nor_optimizer():
+    found = module("rectified_flow", on_nonfinite="skip")
+    for step, scale in enumerate((1.0, 1.0, math.nan)):
+        before = {name: value.clone() for name, value in found.state_tensors().items()}
+        found.training_step(batch(step, scale), step)
+    after = found.state_tensors()
+    kept = [name for name in after if name.startswith(("network/", "optimizer/"))]
+    assert len(kept) > 4 and all(torch.equal(after[name], before[name]) for name in kept)
+    found.training_step(batch(3), 3)
+    assert [(event["event"], event["step"]) for event in found.events] == [("skipped", 3)]
+    assert not torch.equal(found.state_tensors()[kept[0]], before[kept[0]])
+    found.settle()
+    assert found.meters.count == 3 and math.isfinite(found.meters.loss)
