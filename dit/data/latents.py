@@ -101,7 +101,7 @@ class LatentSet:
         self.source_index: Tensor = self._column("index")
         self._dtype = DTYPES[self.manifest["dtype"]]
         channels, height, width = self.shape
-        self._stored = (channels * (2 if self.manifest["posterior"] else 1), height, width)
+        self._stored = (channels * (2 if self.has_posterior else 1), height, width)
         self._row_bytes = int(np.prod(self._stored)) * self._dtype.itemsize
         self._mean = torch.tensor(self.manifest["channel_mean"], dtype=torch.float32)[:, None, None]
         self._std = torch.tensor(self.manifest["channel_std"], dtype=torch.float32)[:, None, None]
@@ -127,6 +127,11 @@ class LatentSet:
     def num_classes(self) -> int:
         """Number of classes; labels are in [0, num_classes)."""
         return self.manifest["num_classes"]
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether an image is stored as a distribution of latents, to be drawn from."""
+        return self.manifest["posterior"]
 
     @property
     def has_flips(self) -> bool:
@@ -167,7 +172,7 @@ class LatentSet:
             flip: (B,) bool, which ones are mirrored images; None is none.
         """
         moments = self.moments(index, flip)
-        if not self.manifest["posterior"]:
+        if not self.has_posterior:
             return (moments - self._mean) / self._std
         mean, logvar = moments.chunk(2, dim=1)
         latents = mean if eps is None else torch.addcmul(mean, (0.5 * logvar).exp_(), eps)

@@ -50,7 +50,7 @@ class Batches(IterableDataset):
         streams = self.streams
         images_seen = step * streams.batch_size
         index = indices(streams.seed, len(self.latents), images_seen, streams.batch_size)[streams.share]
-        noise = streams.normal("posterior", step, self.latents.shape)
+        noise = streams.normal("posterior", step, self.latents.shape) if self.latents.has_posterior else None
         flip = streams.uniform("flip", step)[streams.share] < 0.5 if self.latents.has_flips else None
         return Batch(self.latents.draw(index, noise, flip), self.latents.labels[index], index, step)
 

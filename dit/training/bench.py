@@ -27,7 +27,7 @@ PARTS = ("data", "forward", "backward", "optimizer", "ema")
 class SyntheticLatents:
     """Standard normal latents that need no directory: what ``Batches`` asks of a latent set."""
 
-    has_flips = False
+    has_posterior, has_flips = True, False
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, count: int = 2**16) -> None:
         self.shape, self.num_classes, self.count = shape, num_classes, count

@@ -12,6 +12,7 @@ Source: Zhao et al. 2023, arXiv 2304.11277, sections 3.2-3.3 for full and hybrid
 
 import functools
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -216,6 +217,9 @@ def make_trainer(
     """A bare trainer of a resolved strategy: checkpoints, logs, processes and signals are ours."""
     torch.set_num_threads(hardware.threads)
     device = hardware.torch_device(world)
+    if device.type == "cpu":
+        # Lightning sets it, and torch's optimizers then look for NVIDIA's library on the disk in every step
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     sharded = strategy != "single"
     precision: Any = "bf16-mixed" if hardware.is_bf16 and not sharded else "32-true"
     trainer = L.Trainer(
