@@ -15,11 +15,11 @@ from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.grids import LOG_SNR_LIMIT
 from dit.diffusion.guidance import AnyDenoiser
 from dit.diffusion.paths import Path
+from dit.diffusion.solvers import NoiseSource
 from dit.diffusion.targets import Noise, Score
 from dit.errors import InputError, check_number
 
 Solver = Callable[..., Tensor]
-NoiseSource = Callable[[], Tensor]
 Grid = Callable[[Path], Tensor]
 
 
