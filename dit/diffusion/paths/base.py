@@ -1,0 +1,58 @@
+"""What every path has: two coefficients of time, their derivatives, log-SNR and its inverse."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32, or its own type where wider: no schedule runs in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Path(ABC):
+    """A line from data to noise: two coefficients of time and their derivatives."""
+
+    t_min: float
+    t_max: float
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Coefficient of the data."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Coefficient of the noise."""
+
+    @abstractmethod
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """Derivative of alpha with respect to t."""
+
+    @abstractmethod
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        """Derivative of sigma with respect to t."""
+
+    @abstractmethod
+    def log_snr(self, t: Tensor) -> Tensor:
+        """ln(alpha^2 / sigma^2), decreasing in t; finite within [t_min, t_max]."""
+
+    @abstractmethod
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The inverse of log_snr, clamped to [t_min, t_max]: a network is asked only what it was shown."""
+
+    def log_snr_dot(self, t: Tensor) -> Tensor:
+        """Derivative of log_snr with respect to t (negative)."""
+        return 2 * (self.alpha_dot(t) / self.alpha(t) - self.sigma_dot(t) / self.sigma(t))
+
+    def from_unit(self, unit: Tensor) -> Tensor:
+        """The time at a fraction of the path: [0, 1] -> [t_min, t_max], linearly."""
+        return self.t_min + (self.t_max - self.t_min) * at_least_float32(unit)
+
+    def nearest(self, t: Tensor) -> Tensor:
+        """The time closest to ``t`` at which this path trains."""
+        return at_least_float32(t).clamp(self.t_min, self.t_max)
+
+    def time_shown(self, t: Tensor) -> Tensor:
+        """The number a network is shown for ``t``, of the size of DDPM's steps 0..999."""
+        return 1000 * at_least_float32(t)
