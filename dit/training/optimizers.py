@@ -59,6 +59,10 @@ class AdamW:
         for beta in self.betas:
             check_number("optimizer.betas", beta, low=0, below=1)
 
+    @property
+    def _decays(self) -> tuple[float, float]:
+        return float(self.betas[0]), float(self.betas[1])  # torch refuses integers
+
     def learning_rate(self, width: int) -> float:
         """The learning rate for a network of ``width``, by the rule."""
         return LEARNING_RATE_RULES[self.lr_rule](self.lr, width, self.base_width)
@@ -81,8 +85,9 @@ class AdamW:
             )
         lr = self.learning_rate(network.config.width)
         groups = parameter_groups(network, lr, self.weight_decay)
-        betas = (self.betas[0], self.betas[1])
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=MUP_ADAM_EPS if mup else 1e-8, fused=True)
+        return torch.optim.AdamW(
+            groups, lr=lr, betas=self._decays, eps=MUP_ADAM_EPS if mup else 1e-8, fused=True
+        )
 
 
 @dataclass(frozen=True)
@@ -128,5 +133,4 @@ class Muon(AdamW):
                 hidden.append({**group, "params": taken, "maps": [maps[p] for p in taken], "name": "hidden"})
             if rest:
                 others.append({**group, "params": rest})
-        betas = (self.betas[0], self.betas[1])
-        return muon.MuonAdamW(hidden, others, lr=lr, momentum=self.momentum, betas=betas)
+        return muon.MuonAdamW(hidden, others, lr=lr, momentum=self.momentum, betas=self._decays)

@@ -4,7 +4,7 @@ import torch
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
-from dit.training.optimizers import AdamW
+from dit.training.optimizers import AdamW, Muon
 
 
 def network(width, **options):
@@ -32,6 +32,11 @@ def test_mup_divides_the_rate_of_hidden_matrices_by_the_width():
     assert {group["lr_multiplier"] for group in groups} == {1.0, 4.0}
     with pytest.raises(InputError, match=r"optimizer\.lr_rule"):
         AdamW(lr=0.01, lr_rule="inverse_width").build(network(72, parametrization="mup"))
+
+
+@pytest.mark.parametrize("kind", [AdamW, Muon])
+def test_decays_may_be_written_as_integers(kind):
+    kind(lr=0.01, betas=[0, 0]).build(network(36))
 
 
 def test_the_fused_step_is_the_adamw_of_the_paper():
