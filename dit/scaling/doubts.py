@@ -1,11 +1,7 @@
 """What is questionable about a plan, each doubt with its reason; a plan that cannot find its optimum is refused."""
 
-from typing import TYPE_CHECKING
-
 from dit.errors import InputError
-
-if TYPE_CHECKING:
-    from dit.scaling.plan import Plan
+from dit.scaling.planned import Plan
 
 FEWEST_SIZES = 5  # per budget, for a parabola whose minimum means something
 FEWEST_ASIDE = 2  # sizes on either side of the expected best one
@@ -15,7 +11,7 @@ MOST_EPOCHS = 10  # beyond it, repeated data begins to matter
 LARGEST_SD = 0.05  # of the exponent: published ones lie between .41 and .59, and two sd decide
 
 
-def doubts(plan: "Plan") -> list[str]:
+def doubts(plan: Plan) -> list[str]:
     """The warnings of a plan.
 
     Raises:
@@ -24,7 +20,7 @@ def doubts(plan: "Plan") -> list[str]:
     return [*_rows(plan), *_edges(plan), *_budgets(plan), *_epochs(plan), *_forecast(plan)]
 
 
-def _rows(plan: "Plan") -> list[str]:
+def _rows(plan: Plan) -> list[str]:
     found = []
     for budget in plan.grid.budgets_flops:
         sizes = plan.sizes(budget)
@@ -42,7 +38,7 @@ def _rows(plan: "Plan") -> list[str]:
     return found
 
 
-def _edges(plan: "Plan") -> list[str]:
+def _edges(plan: Plan) -> list[str]:
     """Budgets with fewer than two sizes on a side of the expected best one, where that is known."""
     if plan.expected is None or not plan.expected.located:
         return []
@@ -69,14 +65,14 @@ def _edges(plan: "Plan") -> list[str]:
     return found
 
 
-def _budgets(plan: "Plan") -> list[str]:
+def _budgets(plan: Plan) -> list[str]:
     first, last = plan.grid.budgets_flops[0], plan.grid.budgets_flops[-1]
     if last / first >= DECADES * (1 - 1e-9):
         return []
     return [f"budgets span a factor {last / first:.3g}: a law wants two decades ({DECADES:g}) or more"]
 
 
-def _epochs(plan: "Plan") -> list[str]:
+def _epochs(plan: Plan) -> list[str]:
     if not plan.n_train:
         return []
     epochs = max(run.readings[-1].images for run in plan.runs) / plan.n_train
@@ -88,7 +84,7 @@ def _epochs(plan: "Plan") -> list[str]:
     ]
 
 
-def _forecast(plan: "Plan") -> list[str]:
+def _forecast(plan: Plan) -> list[str]:
     found = []
     for name, label in (("additive", "additive law"), ("isoflop", "isoFLOP minima")):
         if name not in plan.forecast:
