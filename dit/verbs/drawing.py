@@ -17,6 +17,7 @@ from dit.evaluation.distributed import place
 from dit.evaluation.generate import generate_shared, sample_labels, sample_seeds
 from dit.evaluation.grids.pictures import picture_grid, write_png
 from dit.evaluation.images import write_folder, write_npz
+from dit.rundir import make_directory
 from dit.verbs.app import instantiate
 from dit.verbs.loading import Loaded, load_run
 
@@ -25,19 +26,31 @@ GRID_IMAGES = 100  # of the picture: the first ones
 
 def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) -> Loaded:
     """Draws images and writes them as they come, on the first rank; nothing but the grid is kept in memory."""
+    if distributed and cfg.task != "generate":
+        raise InputError("task", cfg.task, "generate, where several processes share the work")
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
+    make_directory("out", out)
     codec = Codec.open(loaded.cfg.data.directory, device)
     held_out = LatentSet(loaded.cfg.data.directory, "validation", verify=False)
-    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes)
-    if cfg.task in ("image_to_image", "inpaint"):
-        labels = held_out.labels[torch.arange(cfg.n) % len(held_out)]
-    elif cfg.task == "interpolate":
-        labels = labels[:1].expand(cfg.n)
-    task = _generated if cfg.task == "generate" else _edited
+    denoiser, labels = _guided(cfg, loaded.denoiser, device), _labels(cfg, held_out)
+    if cfg.task == "generate":
+        drawn = generate_shared(
+            denoiser,
+            codec,
+            labels,
+            sample_seeds(cfg.seed, cfg.n),
+            batch_size=cfg.batch_size,
+            distributed=distributed,
+            solver=instantiate(cfg.solver),
+            grid=instantiate(cfg.grid),
+            shape=held_out.shape,
+            device=device,
+            precision=cfg.precision,
+        )
+    else:
+        drawn = _edited(cfg, denoiser, codec, held_out, labels.to(device))
     shown: list[torch.Tensor] = []
-    batches = _kept(
-        task(cfg, _guided(cfg, loaded.denoiser, device), codec, held_out, labels, device, distributed), shown
-    )
+    batches = _kept(drawn, shown)
     if place(distributed)[0] > 0 or cfg.save == "grid":
         deque(batches, maxlen=0)
     elif cfg.save == "folder":
@@ -47,6 +60,14 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     if place(distributed)[0] == 0:
         write_png(out / "grid.png", picture_grid(torch.cat(shown)[:GRID_IMAGES], columns=cfg.columns))
     return loaded
+
+
+def _labels(cfg: DictConfig, held_out: LatentSet) -> torch.Tensor:
+    """The (n,) labels asked for; one and the same between two seeds, those of the held-out images that are changed."""
+    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes)
+    if cfg.task in ("image_to_image", "inpaint"):
+        return held_out.labels[torch.arange(cfg.n) % len(held_out)]
+    return labels if cfg.task == "generate" else labels[:1].expand(cfg.n)
 
 
 def _kept(batches: Iterator[torch.Tensor], shown: list[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -60,11 +81,11 @@ def _kept(batches: Iterator[torch.Tensor], shown: list[torch.Tensor]) -> Iterato
 def _guided(cfg: DictConfig, denoiser: Any, device: torch.device) -> Any:
     """The denoiser under the configuration's guidance."""
     guidance = instantiate(cfg.guidance)
-    if guidance.keywords.get("scale") == 1:
-        return denoiser
     if guidance.func is Classifier:
         allowed = "guidance without a classifier of noisy latents"
         raise InputError("guidance", "classifier", allowed, "Use dit.diffusion.guidance.")
+    if guidance.keywords.get("scale") == 1:
+        return denoiser
     if guidance.func is not Autoguidance:
         return guidance(denoiser)
     if cfg.weak_run is None:
@@ -74,53 +95,21 @@ def _guided(cfg: DictConfig, denoiser: Any, device: torch.device) -> Any:
     return guidance(denoiser, weak=load_run(cfg.weak_run, cfg.weights, None, device).denoiser)
 
 
-def _generated(
-    cfg: DictConfig,
-    denoiser: Any,
-    codec: Codec,
-    held_out: LatentSet,
-    labels: torch.Tensor,
-    device: torch.device,
-    distributed: bool,
-) -> Iterator[torch.Tensor]:
-    """Samples, every rank making its share."""
-    return generate_shared(
-        denoiser,
-        codec,
-        labels,
-        sample_seeds(cfg.seed, cfg.n),
-        batch_size=cfg.batch_size,
-        distributed=distributed,
-        solver=instantiate(cfg.solver),
-        grid=instantiate(cfg.grid),
-        shape=held_out.shape,
-        device=device,
-        precision=cfg.precision,
-    )
-
-
 def _edited(
-    cfg: DictConfig,
-    denoiser: Any,
-    codec: Codec,
-    held_out: LatentSet,
-    labels: torch.Tensor,
-    device: torch.device,
-    distributed: bool,
+    cfg: DictConfig, denoiser: Any, codec: Codec, held_out: LatentSet, labels: torch.Tensor
 ) -> Iterator[torch.Tensor]:
-    """Images between two seeds, or held-out images changed."""
-    if distributed:
-        raise InputError("task", cfg.task, "generate, where several processes share the work")
+    """Images between two seeds, or held-out images changed, made on the device of the labels."""
     solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
     if cfg.task == "interpolate":
         ends = sample_seeds(cfg.seed, 1)[0], sample_seeds(cfg.seed + 1, 1)[0]
-        y = labels.to(device)
-        drawn = editing.interpolate(denoiser, solver, grid, held_out.shape, ends, cfg.n, y, device)
+        drawn = editing.interpolate(
+            denoiser, solver, grid, held_out.shape, ends, cfg.n, labels, labels.device
+        )
         yield from map(codec.decode, drawn.x0.split(cfg.batch_size))
         return
     seeds = sample_seeds(cfg.seed, cfg.n)
     for index in torch.arange(cfg.n).split(cfg.batch_size):
-        x0, y = held_out.draw(index % len(held_out)).to(device), labels[index].to(device)
+        x0, y = held_out.draw(index % len(held_out)).to(labels.device), labels[index]
         part = seeds[int(index[0]) : int(index[-1]) + 1]
         if cfg.task == "image_to_image":
             drawn = editing.image_to_image(denoiser, solver, grid, x0, cfg.strength, part, y)

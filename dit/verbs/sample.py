@@ -6,7 +6,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dit.errors import InputError, check_choice, check_number
-from dit.rundir import make_directory
 from dit.verbs import building
 from dit.verbs.app import hydra_app
 
@@ -23,7 +22,7 @@ def task(cfg: DictConfig) -> None:
     for key, low in (("n", 1), ("seed", 0), ("batch_size", 1), ("columns", 1)):
         check_number(key, cfg[key], low=low, integer=True)
     check_number("strength", cfg.strength, low=0, high=1)
-    out = make_directory("out", Path(cfg.out) if cfg.out else Path(cfg.run) / "drawn")
+    out = Path(cfg.out) if cfg.out else Path(cfg.run) / "drawn"
     if cfg.save == "folder":
         _refuse_others(out / "images", cfg.n)
     from dit import launch

@@ -53,6 +53,7 @@ def test_inpainting_keeps_what_is_given(run, tiny_latents):
         (["sample", "run=run", "weights=best"], "weights"),
         (["sample", "run=run", "images_seen=7"], "images_seen"),
         (["sample", "run=run", "task=dream"], "task"),
+        (["sample", "run=run", "guidance=classifier"], "guidance"),
         (["evaluate"], "run"),
         (["evaluate", "run=run", "evaluation=none"], "evaluation"),
     ],
@@ -60,3 +61,8 @@ def test_inpainting_keeps_what_is_given(run, tiny_latents):
 def test_bad_requests_are_one_message(run, settings, named):
     found = dit(*settings, cwd=run.parent, check=2)
     assert named in found.stderr and "Traceback" not in found.stderr
+
+
+def test_a_run_that_is_not_there_leaves_no_folder(tmp_path):
+    dit("sample", "run=runs/none", cwd=tmp_path, check=2)
+    assert not list(tmp_path.iterdir())
