@@ -62,6 +62,8 @@ class Hardware:
 
     def __post_init__(self) -> None:
         check_choice("hardware.device", self.device, ("auto", "cpu", "cuda"))
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("hardware.device", "cuda", "auto or cpu, where torch finds no CUDA device")
         check_choice("hardware.precision", self.precision, ("auto", "32-true", "bf16-mixed"))
         check_number("hardware.threads", self.threads, low=1, integer=True)
         if self.workers is not None:

@@ -45,7 +45,7 @@ def test_the_fused_step_is_the_adamw_of_the_paper():
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = AdamW(lr=0.01).build(model)
     for p in model.parameters():
-        p.grad = torch.randn_like(p)
+        p.grad = torch.where(torch.rand_like(p) < 0.5, -1, 1) * (0.1 + torch.rand_like(p))
     optimizer.step()
     for name, p in model.named_parameters():
         assert torch.allclose(before[name] - p, 0.01 * p.grad.sign(), atol=1e-4), name
