@@ -199,7 +199,12 @@ class Work:
         check_bad(bad, allow_bad)
         splits = {split: [record[split] for record in complete if record[split]] for split in SPLITS}
         if not splits["train"]:
-            raise InputError("data.source", f"{len(self.source)} images", "at least one training image")
+            raise InputError(
+                "data.split",
+                f"(all {len(self.source)} images held out or skipped)",
+                "at least one training image",
+                "Lower data.split.fraction; copies of an image are held out together.",
+            )
         entries = [_file_entry(self.result, path) for path in sorted((self.result / "autoencoder").glob("*"))]
         autoencoder = self.open_autoencoder(device)
         mean, std = statistics([entry["totals"] for entry in splits["train"]])

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dit.data.autoencoder import Identity
 from dit.data.encode import encode_dataset
+from dit.data.images import UnreadableImage
 from dit.data.latents import LatentSet
 from dit.data.manifest import read_manifest
 from dit.data.pixels import decode_square
@@ -286,9 +287,64 @@ def test_a_damaged_member_of_a_zip_file_is_one_unreadable_image(tmp_path):
         encode(tmp_path / "latents", Zip(source.path))
 
 
+@pytest.mark.parametrize(("local", "central", "value"), [(6, 8, 1), (8, 10, 99)])
+def test_a_zip_member_that_python_cannot_read_is_one_unreadable_image(local, central, value, tmp_path):
+    """Marked as encrypted, or as compressed by an unknown method (APPNOTE 4.3.7 and 4.3.12)."""
+    data = bytearray(Path(make_zip(tmp_path).path).read_bytes())
+    data[local] = data[data.index(b"PK\x01\x02") + central] = value
+    (tmp_path / "images.zip").write_bytes(data)
+    source = Zip(str(tmp_path / "images.zip"))
+    with pytest.raises(UnreadableImage):
+        source.content(0)
+
+
 def test_a_file_removed_after_listing_is_one_unreadable_image(tmp_path):
     source = make_folder(tmp_path)
     assert len(source) == 40
     os.unlink(tmp_path / "images" / ORDERED[5])
     with pytest.raises(InputError, match=rf"1 unreadable images: {ORDERED[5]}"):
         encode(tmp_path / "latents", source)
+
+
+def test_hidden_files_and_macos_copies_are_no_images(tmp_path):
+    folder = make_folder(tmp_path)
+    for name in ("ant/._1001.jpg", ".thumbnails/1001.jpg", "__MACOSX/ant/1001.jpg"):
+        path = Path(folder.path) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not an image")
+    archive = tmp_path / "with_copies.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, content in FILES.items():
+            file.writestr(f"imagenet/{name}", content)
+        file.writestr("__MACOSX/imagenet/ant/._1001.jpg", b"not an image")
+    for source in (Folder(folder.path), Zip(str(archive))):
+        assert source.class_names == CLASSES
+        assert [source.describe(index) for index in range(len(source))] == ORDERED
+
+
+def test_a_file_that_cannot_be_listed_is_named(tmp_path):
+    folder = make_folder(tmp_path)
+    (Path(folder.path) / "bee" / "gone.jpg").symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"bee/gone\.jpg \(No such file"):
+        len(folder)
+
+
+def test_a_tar_sample_has_one_image(tmp_path):
+    """A mask beside an image is not the image; two images, or a key that comes twice, are a mistake."""
+    members = [("0.jpg", jpeg(0)), ("0.mask.png", jpeg(1)), ("0.cls", b"0")]
+    for name, more in (("mask", []), ("two", [("0.png", jpeg(2))]), ("twice", members)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for member in [*members, *more]:
+                add(tar, *member)
+    assert Tar(str(tmp_path / "mask.tar")).content(0) == jpeg(0)
+    for name, member in (("two", "0.png"), ("twice", "0.jpg")):
+        with pytest.raises(InputError, match=rf"{name}\.tar/{member}, a second image of this key"):
+            len(Tar(str(tmp_path / f"{name}.tar")))
+
+
+def test_an_absurd_label_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "labels.tar", "w") as tar:
+        add(tar, "0.jpg", jpeg(0))
+        add(tar, "0.cls", b"100000000")
+    with pytest.raises(InputError, match=r"0\.cls: got 100000000; allowed: class labels below"):
+        len(Tar(str(tmp_path / "labels.tar")))

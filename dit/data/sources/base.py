@@ -11,12 +11,17 @@ from dit.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+MAX_CLASSES = 2**20  # each has a name in the manifest and a row in the network: more is a mistake
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has the extension of an image."""
-    return name.lower().endswith(EXTENSIONS)
+    """Whether a relative path has the extension of an image and no hidden part: a dot in front, or the second copies
+    that macOS puts into zip files.
+    """
+    if not name.lower().endswith(EXTENSIONS):
+        return False
+    return not any(part == "__MACOSX" or (part.startswith(".") and part != ".") for part in name.split("/"))
 
 
 def expand(path: str, pattern: str) -> list[Path]:
@@ -75,10 +80,12 @@ class EncodedFiles:
 
 
 def check_labels(labels: list[int], name: str) -> list[int]:
-    """Returns the labels; raises InputError, naming ``name``, where one is missing or negative."""
+    """Returns the labels; raises InputError, naming ``name``, where one is missing, negative or absurd."""
     for label in labels:
         if label is None or label < 0:
             raise InputError(name, label, "class labels >= 0", "A split without labels cannot be used.")
+        if label >= MAX_CLASSES:
+            raise InputError(name, label, f"class labels below {MAX_CLASSES:,}", "Number classes from 0.")
     return labels
 
 

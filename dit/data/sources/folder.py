@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from dit.data.images import UnreadableImage
 from dit.data.sources.base import EXTENSIONS, EncodedFiles, is_image
@@ -31,12 +32,17 @@ def _by_class_folder(path: str, names: list[str]) -> tuple[list[int], tuple[str,
     return [number[top] for top in tops], tuple(name or "all" for name in classes)
 
 
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
 @dataclass(frozen=True)
 class Folder(EncodedFiles):
     """A folder tree, one folder per class: class names in alphabetical order, then file paths in
     alphabetical order.
 
-    Files without an image's extension are not listed. A folder of images without sub-folders is one class.
+    Files without an image's extension and hidden ones are not listed; a folder without images is no class. A
+    folder of images without sub-folders is one class.
 
     Args:
         path: the folder.
@@ -50,12 +56,16 @@ class Folder(EncodedFiles):
         if not root.is_dir():
             raise InputError("data.source.path", self.path, "a folder of images")
         found = []
-        for folder, subfolders, files in os.walk(root, followlinks=True):
-            subfolders.sort()
-            prefix = Path(folder).relative_to(root).as_posix()
-            for name in filter(is_image, files):
-                relative = name if prefix == "." else f"{prefix}/{name}"
-                found.append((relative, os.stat(f"{folder}/{name}").st_size))
+        try:
+            for folder, _, files in os.walk(root, followlinks=True, onerror=_raise):
+                prefix = Path(folder).relative_to(root).as_posix()
+                for name in files:
+                    relative = name if prefix == "." else f"{prefix}/{name}"
+                    if is_image(relative):
+                        found.append((relative, os.stat(f"{folder}/{name}").st_size))
+        except OSError as error:  # left out without a word, they would change the data
+            got = f"{error.filename} ({error.strerror})"
+            raise InputError("data.source.path", got, "files and folders that can be read") from error
         found.sort()
         names = [name for name, _ in found]
         labels, classes = _by_class_folder(self.path, names)
@@ -103,5 +113,6 @@ class Zip(EncodedFiles):
     def content(self, index: int) -> bytes:
         try:
             return self._file.read(self._members[index])
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        # RuntimeError: encrypted, or compressed by a method that Python does not know
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise UnreadableImage(str(error)) from error

@@ -15,7 +15,8 @@ class Tar(EncodedFiles):
     """Tar files in WebDataset's layout: files that share a name up to the first dot are one sample,
     ``key.jpg`` and ``key.cls``.
 
-    The label is the integer in ``.cls``. Order: tar files by name, samples as they lie in them.
+    One image each; ``key.mask.png`` is something else beside it. The label is the integer in ``.cls``.
+    Order: tar files by name, samples as they lie in them.
 
     Args:
         path: a tar file, a folder of them, or a wildcard.
@@ -60,7 +61,10 @@ def _webdataset_samples(path: Path) -> list[tuple[str, int, int, int]]:
                 folder, _, name = member.name.rpartition("/")
                 key, _, extension = name.partition(".")
                 key = f"{folder}/{key}" if folder else key
-                if member.isfile() and is_image(name):
+                if member.isfile() and is_image(member.name) and "." not in extension:
+                    if key in images:
+                        got = f"{path.name}/{key}.{extension}, a second image of this key"
+                        raise InputError("data.source.path", got, "one image per key")
                     images[key] = (member.offset_data, member.size)
                 elif member.isfile() and extension == "cls":
                     extracted = tar.extractfile(member)
