@@ -171,9 +171,8 @@ class LatentSet:
             eps: (B, C, H, W) standard normal, the posterior draw; None gives the posterior mean.
             flip: (B,) bool, which ones are mirrored images; None is none.
         """
-        moments = self.moments(index, flip)
-        if not self.has_posterior:
-            return (moments - self._mean) / self._std
-        mean, logvar = moments.chunk(2, dim=1)
-        latents = mean if eps is None else torch.addcmul(mean, (0.5 * logvar).exp_(), eps)
-        return (latents - self._mean) / self._std
+        latents = self.moments(index, flip)  # nobody else's: changed in place, which spares memory
+        if self.has_posterior:
+            mean, logvar = latents.chunk(2, dim=1)
+            latents = mean.clone() if eps is None else torch.addcmul(mean, logvar.mul_(0.5).exp_(), eps)
+        return latents.sub_(self._mean).div_(self._std)
