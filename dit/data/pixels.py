@@ -21,6 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from dit.data.images import UnreadableImage
 
+# What file names promise, and no PostScript: for that Pillow would start another program.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # as Image.open: more may be an attack
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended and progressive frames
 JPEG_NO_SEGMENT = {*range(0xC0), *range(0xD0, 0xDB), 0xFF}  # no length follows, or pixels begin
@@ -38,7 +40,7 @@ def decode(content: bytes) -> Image.Image:
     try:
         image = _plain_jpeg(content)
         if image is None:
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
             image.load()
         return to_rgb(image)
     except UnidentifiedImageError:  # its text holds a memory address, and reasons are stored in manifests

@@ -176,6 +176,7 @@ PNG = encoded(Image.fromarray(noise(64, 64, 3)), "PNG")
         (PHOTO[: len(PHOTO) // 2], "truncated"),
         (PNG[: len(PNG) // 2], "truncated|broken"),
         (PHOTO[:10], "identified|[Tt]runcated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "^cannot be identified"),
         (b"<html>404</html>", "^cannot be identified as an image$"),
         (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating-point"),
         (encoded(Image.fromarray(np.full((4, 4), 70000, np.int32)), "TIFF"), "16 bits"),
