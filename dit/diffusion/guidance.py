@@ -33,13 +33,21 @@ AnyDenoiser = Union[Denoiser, "Guided"]
 def _check_interval(interval: Interval | None) -> tuple[float, float]:
     if interval is None:
         return -math.inf, math.inf
-    ends = list(interval)
+    ends = list(interval) if isinstance(interval, Sequence) else []
     numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends)
     if len(ends) != 2 or not numbers or not ends[0] < ends[1]:
         raise InputError(
-            "guidance.interval", ends, "[low, high] in log-SNR with low < high, infinities for open ends"
+            "guidance.interval",
+            interval,
+            "[low, high] in log-SNR with low < high, an infinity for an open end",
+            "Infinities are inf and -inf on the command line, .inf and -.inf in YAML.",
         )
     return float(ends[0]), float(ends[1])
+
+
+def _check_class(key: str, value: int, denoiser: "AnyDenoiser") -> None:
+    """A class of the network, or its null class."""
+    check_number(key, value, low=0, high=getattr(denoiser.network, "num_classes", None), integer=True)
 
 
 class Guided(nn.Module):
@@ -175,7 +183,7 @@ class ClassifierFree(_TwoClasses):
             raise InputError(
                 "guidance.null_class", None, "the class that stands for no class", "The network names none."
             )
-        check_number("guidance.null_class", null_class, low=0, integer=True)
+        _check_class("guidance.null_class", null_class, denoiser)
         super().__init__(denoiser, scale, null_class, channels, interval)
 
 
@@ -203,7 +211,7 @@ class NegativeClass(_TwoClasses):
         channels: int | None = None,
         interval: Interval | None = None,
     ) -> None:
-        check_number("guidance.negative_class", negative_class, low=0, integer=True)
+        _check_class("guidance.negative_class", negative_class, denoiser)
         super().__init__(denoiser, scale, negative_class, channels, interval)
 
 

@@ -115,7 +115,7 @@ class Karras(Target):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        check_number("target.sigma_data", self.sigma_data, above=0)
+        check_number("objective.target.sigma_data", self.sigma_data, above=0)
 
     def _spread(self, path: Path, t: Tensor) -> Tensor:
         return torch.sqrt(path.sigma(t) ** 2 + (self.sigma_data * path.alpha(t)) ** 2)

@@ -60,8 +60,8 @@ class LogitNormal(Times):
     s: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number("times.m", self.m)
-        check_number("times.s", self.s, above=0)
+        check_number("objective.times.m", self.m)
+        check_number("objective.times.s", self.s, above=0)
 
     def from_uniform(self, u: Tensor, path: Path) -> Tensor:
         return path.from_unit(torch.sigmoid(self.m + self.s * _normal(u)))
@@ -78,8 +78,8 @@ class LogNormalSigma(Times):
     p_std: float = 1.2
 
     def __post_init__(self) -> None:
-        check_number("times.p_mean", self.p_mean)
-        check_number("times.p_std", self.p_std, above=0)
+        check_number("objective.times.p_mean", self.p_mean)
+        check_number("objective.times.p_std", self.p_std, above=0)
 
     def from_uniform(self, u: Tensor, path: Path) -> Tensor:
         log_sigma = self.p_mean + self.p_std * _normal(u)
@@ -92,17 +92,17 @@ class Shifted(Times):
 
     On the linear path this is t -> shift t/(1 + (shift - 1) t). For n pixels of training resolution and m of
     the new one the shift is sqrt(m/n). Source: SD3, arXiv 2403.03206, eq. 23; simple diffusion, 2301.11093,
-    eq. 4.
+    section 3.1.
     """
 
     shift: float = 3.0
     base: Times = field(default_factory=Uniform)
 
     def __post_init__(self) -> None:
-        check_number("times.shift", self.shift, above=0)
+        check_number("objective.times.shift", self.shift, above=0)
         if not isinstance(self.base, Times):
             raise InputError(
-                "times.base", self.base, "one of the times: uniform, logit_normal, log_normal_sigma"
+                "objective.times.base", self.base, "one of the times: uniform, logit_normal, log_normal_sigma"
             )
 
     def from_uniform(self, u: Tensor, path: Path) -> Tensor:

@@ -52,7 +52,7 @@ class Uniform(Weight):
     space: str = "output"
 
     def __post_init__(self) -> None:
-        check_choice("weight.space", self.space, SPACES)
+        check_choice("objective.weight.space", self.space, SPACES)
 
     def in_space(self, path: Path, t: Tensor) -> Tensor:
         return torch.ones_like(at_least_float32(t))
@@ -66,7 +66,7 @@ class MinSNR(Weight):
     space = "data"
 
     def __post_init__(self) -> None:
-        check_number("weight.gamma", self.gamma, above=0)
+        check_number("objective.weight.gamma", self.gamma, above=0)
 
     def in_space(self, path: Path, t: Tensor) -> Tensor:
         return torch.exp(path.log_snr(t)).clamp(max=self.gamma)
@@ -80,7 +80,7 @@ class SoftMinSNR(Weight):
     space = "data"
 
     def __post_init__(self) -> None:
-        check_number("weight.gamma", self.gamma, above=0)
+        check_number("objective.weight.gamma", self.gamma, above=0)
 
     def in_space(self, path: Path, t: Tensor) -> Tensor:
         return 1 / (torch.exp(-path.log_snr(t)) + 1 / self.gamma)
@@ -97,7 +97,7 @@ class EDM(Weight):
     space = "data"
 
     def __post_init__(self) -> None:
-        check_number("weight.sigma_data", self.sigma_data, above=0)
+        check_number("objective.weight.sigma_data", self.sigma_data, above=0)
 
     def in_space(self, path: Path, t: Tensor) -> Tensor:
         return torch.exp(path.log_snr(t)) + 1 / self.sigma_data**2

@@ -112,5 +112,5 @@ def test_determinants_are_the_derivatives_at_fixed_x_t(path, target):
 
 @pytest.mark.parametrize("sigma_data", [0, -0.5, math.nan, "0.5", True])
 def test_wrong_numbers_are_refused(sigma_data):
-    with pytest.raises(InputError, match=r"target\.sigma_data"):
+    with pytest.raises(InputError, match=r"^objective\.target\.sigma_data"):
         Karras(sigma_data)

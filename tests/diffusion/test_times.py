@@ -97,14 +97,14 @@ def test_strata_hold_one_sample_each_and_keep_the_mean_better():
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: LogitNormal(m=math.nan), "times.m"),
-        (lambda: LogitNormal(s=0), "times.s"),
-        (lambda: LogitNormal(s="1"), "times.s"),
-        (lambda: LogNormalSigma(p_mean=None), "times.p_mean"),
-        (lambda: LogNormalSigma(p_std=-1.2), "times.p_std"),
-        (lambda: Shifted(shift=0.0), "times.shift"),
-        (lambda: Shifted(shift=math.inf), "times.shift"),
-        (lambda: Shifted(base="uniform"), "times.base"),
+        (lambda: LogitNormal(m=math.nan), "objective.times.m"),
+        (lambda: LogitNormal(s=0), "objective.times.s"),
+        (lambda: LogitNormal(s="1"), "objective.times.s"),
+        (lambda: LogNormalSigma(p_mean=None), "objective.times.p_mean"),
+        (lambda: LogNormalSigma(p_std=-1.2), "objective.times.p_std"),
+        (lambda: Shifted(shift=0.0), "objective.times.shift"),
+        (lambda: Shifted(shift=math.inf), "objective.times.shift"),
+        (lambda: Shifted(base="uniform"), "objective.times.base"),
     ],
 )
 def test_wrong_numbers_are_refused(make, key):

@@ -76,13 +76,13 @@ def test_elbo_is_half_the_fall_of_the_snr_on_x0(path):
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: Uniform("x0"), "weight.space"),
-        (lambda: MinSNR(0), "weight.gamma"),
-        (lambda: MinSNR(math.nan), "weight.gamma"),
-        (lambda: SoftMinSNR(-1.0), "weight.gamma"),
-        (lambda: SoftMinSNR("4"), "weight.gamma"),
-        (lambda: EDM(False), "weight.sigma_data"),
-        (lambda: EDM(-0.5), "weight.sigma_data"),
+        (lambda: Uniform("x0"), "objective.weight.space"),
+        (lambda: MinSNR(0), "objective.weight.gamma"),
+        (lambda: MinSNR(math.nan), "objective.weight.gamma"),
+        (lambda: SoftMinSNR(-1.0), "objective.weight.gamma"),
+        (lambda: SoftMinSNR("4"), "objective.weight.gamma"),
+        (lambda: EDM(False), "objective.weight.sigma_data"),
+        (lambda: EDM(-0.5), "objective.weight.sigma_data"),
     ],
 )
 def test_wrong_numbers_are_refused(make, key):

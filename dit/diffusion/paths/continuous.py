@@ -15,10 +15,10 @@ _Real = TypeVar("_Real", Tensor, float)
 
 
 def _check_ends(t_min: float, t_max: float, *, above: float, below: float) -> None:
-    check_number("path.t_min", t_min, above=above, below=below)
-    check_number("path.t_max", t_max, above=above, below=below)
+    check_number("objective.path.t_min", t_min, above=above, below=below)
+    check_number("objective.path.t_max", t_max, above=above, below=below)
     if not t_min < t_max:
-        raise InputError("path.t_min", t_min, f"a number below path.t_max = {t_max:g}")
+        raise InputError("objective.path.t_min", t_min, f"a number below objective.path.t_max = {t_max:g}")
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class VP(Path):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number("path.beta_min", self.beta_min, above=0)
-        check_number("path.beta_max", self.beta_max, low=self.beta_min)
+        check_number("objective.path.beta_min", self.beta_min, above=0)
+        check_number("objective.path.beta_max", self.beta_max, low=self.beta_min)
         _check_ends(self.t_min, self.t_max, above=0, below=math.inf)
 
     def _log_alpha2(self, t: _Real) -> _Real:

@@ -60,8 +60,8 @@ class Discrete(Path):
     _tables: dict[tuple[torch.device, torch.dtype], Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_choice("path.schedule", self.schedule, _BETAS)
-        check_number("path.steps", self.steps, low=2, integer=True)
+        check_choice("objective.path.schedule", self.schedule, _BETAS)
+        check_number("objective.path.steps", self.steps, low=2, integer=True)
         object.__setattr__(self, "_table", self._make_table())
         object.__setattr__(self, "_tables", {})
 
@@ -85,17 +85,20 @@ class Discrete(Path):
         if ends is None:
             for name in ("beta_min", "beta_max"):
                 if getattr(self, name) is not None:
-                    raise InputError(f"path.{name}", getattr(self, name), "null for the cosine schedule")
+                    allowed = "null for the cosine schedule"
+                    raise InputError(f"objective.path.{name}", getattr(self, name), allowed)
             edges = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
             level = torch.cos((edges + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * math.pi / 2) ** 2
             return (1 - level[1:] / level[:-1]).clamp(max=_COSINE_LARGEST_BETA)
         low = ends[0] if self.beta_min is None else self.beta_min
         high = ends[1] if self.beta_max is None else self.beta_max
-        check_number("path.beta_min", low, above=0, below=1)
-        check_number("path.beta_max", high, low=low, below=1)
+        check_number("objective.path.beta_min", low, above=0, below=1)
+        check_number("objective.path.beta_max", high, low=low, below=1)
         if high * 1000 / self.steps >= 1:
             raise InputError(
-                "path.steps", self.steps, f"more than {1000 * high:g} with path.beta_max = {high:g}"
+                "objective.path.steps",
+                self.steps,
+                f"more than {1000 * high:g} with objective.path.beta_max = {high:g}",
             )
         if self.schedule == "linear":
             betas = torch.linspace(low, high, self.steps, dtype=torch.float64)
