@@ -157,9 +157,8 @@ def _macs(config: DiTConfig, tokens: int, patch_in: int, patch_out: int) -> dict
     n = tokens + config.n_extra_tokens
     mlp_matrices = 3 if config.mlp == "swiglu" else 2
     cross = 0
-    if (
-        config.conditioning == "cross_attention"
-    ):  # queries and output on N tokens, keys and values on the condition's
+    if config.conditioning == "cross_attention":
+        # Queries and output on N tokens, keys and values on the condition's.
         cross = depth * 2 * d * (d * n + d * N_CONDITION_TOKENS + n * N_CONDITION_TOKENS)
     return {
         "patch_embedding": tokens * patch_in * d,

@@ -80,11 +80,10 @@ def time_features(t: Tensor, convention: str = "dit") -> Tensor:
     Source: DiT 2212.09748 (frequencies of 1706.03762); SiT 2401.08740.
     """
     half = N_TIME_FEATURES // 2
-    octaves = half - 1 if convention == "diffusers" else half
+    last = half - 1 if convention == "diffusers" else half  # where the frequency would be 1/10,000
     steps = torch.arange(half, dtype=torch.float32, device=t.device)
-    frequencies = torch.exp(
-        -math.log(10_000.0) * steps / octaves
-    )  # in this order, as DiT rounds: t reaches 1000
+    # In this order, as DiT rounds: t reaches 1000.
+    frequencies = torch.exp(-math.log(10_000.0) * steps / last)
     t = t.float()
     if convention == "sit":
         t = 1 - t / 1000

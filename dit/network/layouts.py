@@ -83,9 +83,8 @@ def to_dit(weights: Mapping[str, Tensor], config: DiTConfig, channels: int, grid
         weights["pos_embed"] if config.positions == "learned" else sincos_table(config.width, grid)
     ).unsqueeze(0)
     if config.rope:
-        tables = rope_table(config.head_dim, grid).repeat_interleave(
-            2, dim=-1
-        )  # one entry per channel, not per pair
+        # One entry per channel, not per pair.
+        tables = rope_table(config.head_dim, grid).repeat_interleave(2, dim=-1)
         out.update(zip(_ROPE_BUFFERS, tables, strict=True))
     return out
 

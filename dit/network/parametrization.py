@@ -32,16 +32,14 @@ def init_parameter(name: str, parameter: Tensor, config: DiTConfig, generator: t
         parameter.copy_(torch.eye(width, 2 * width))
     elif name.startswith(("t_embedder", "y_embedder", "pos_embed")):
         std = EMBEDDING_STD
-        if (
-            config.parametrization == "mup" and name == "t_embedder.mlp.2.weight"
-        ):  # its inputs grow with the width
+        if config.parametrization == "mup" and name == "t_embedder.mlp.2.weight":
+            # Its inputs grow with the width.
             std *= math.sqrt(MUP_BASE_WIDTH / config.width)
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
     else:
         fan_out, fan_in = parameter.shape
-        if config.parametrization == "mup" and name.startswith(
-            "x_embedder"
-        ):  # its inputs do not grow with the width
+        if config.parametrization == "mup" and name.startswith("x_embedder"):
+            # Its inputs do not grow with the width.
             fan_out = MUP_BASE_WIDTH
         bound = math.sqrt(6 / (fan_in + fan_out))
         parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)

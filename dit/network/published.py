@@ -73,7 +73,7 @@ def load_published(
     stored, settings = _read_diffusers(path) if layout == "diffusers" else (_read(path, weights), {})
     description = describe(stored)
     if not description.width or not description.depth or description.num_classes < 0:
-        raise _misfit(path, "weights of a diffusion transformer", description, _preset_names(), set(stored))
+        raise _misfit(path, "weights of a diffusion transformer", description, _common_names(), set(stored))
     if layout == "diffusers" and (different := split_embedders(stored)):
         raise InputError(
             str(path), different[0], "one time and label embedder", "Its blocks were trained with one each."
@@ -196,9 +196,8 @@ def _config(path: Path, description: Description, heads: int | None, learned: bo
     if heads is None:
         raise InputError("heads", None, f"the number of attention heads of {path.name}: {description}")
     ratio = description.mlp_hidden / description.width
-    if (
-        description.swiglu
-    ):  # two thirds of mlp_ratio x width, rounded down: 4, or else the middle of what rounds so
+    if description.swiglu:
+        # Two thirds of mlp_ratio x width, rounded down: 4, or else the middle of what rounds so.
         four = int(2 / 3 * 4 * description.width) == description.mlp_hidden
         ratio = 4.0 if four else 1.5 * (description.mlp_hidden + 0.75) / description.width
     return DiTConfig(
@@ -251,6 +250,6 @@ def _misfit(
     )
 
 
-def _preset_names() -> set[str]:
+def _common_names() -> set[str]:
     """What any file of the layouts has, to name what a foreign file lacks."""
     return {"x_embedder.proj.weight", "y_embedder.embedding_table.weight", "blocks.0.attn.qkv.weight"}
