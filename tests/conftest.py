@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Tests fork processes that compute (tests/training/ranks.py), and OpenMP's threads do not survive a fork.
+# Tests start many processes on few cores, and some fork: OpenMP's threads do not survive that.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

@@ -262,11 +262,12 @@ class CheckpointManager:
             raise error
         return found
 
-    def remove_torn(self) -> None:
+    def tidy(self) -> None:
         """Removes what a kill in the middle of a save left behind; for the process that owns the run."""
         if self.world.rank == 0:
             for torn in self.directory.glob("images-*.tmp"):
                 shutil.rmtree(torn, ignore_errors=True)
+            self._remove_old()
 
     def _latest(self) -> Checkpoint | None:
         damaged: list[tuple[Path, CheckpointError]] = []

@@ -74,7 +74,6 @@ class _Attempt:
         self.job, self.path, self.run_directory = job, path, run_directory
         self.may_write = run_directory.is_owner if run_directory else lambda: True
         self.manager = CheckpointManager(path / "checkpoints", world=job.world, may_write=self.may_write)
-        self.manager.remove_torn()
         self.writer = RecordWriter(path / "records.jsonl") if run_directory else None
         per_image = job.counts.train_flops_per_image
         self.recorder = Recorder(job.name, self.writer, per_image, job.sinks, self.may_write)
@@ -85,6 +84,7 @@ class _Attempt:
     def run(self) -> str | None:
         job = self.job
         checkpoint = self.manager.latest()
+        self.manager.tidy()
         start = checkpoint or self._branch()
         module = build_module(job)
         module.passed_over = set(self.passed_over)

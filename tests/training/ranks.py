@@ -1,4 +1,7 @@
-"""Runs of several processes on this machine, forked: torch and Lightning are imported once, in the test's process."""
+"""Runs of several processes on this machine, forked from a server that has imported torch and Lightning, once.
+
+The server computes nothing: torch's threads, which tests may have started in their own process, survive no fork.
+"""
 
 import multiprocessing
 import os
@@ -9,20 +12,23 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import cloudpickle
+
 from tests.conftest import TINY
 
 RUN = ["duration.images=1536", "evaluation=none", "checkpoint_every_images=192", "log_every_images=96"]
 DEADLINE = 120  # seconds; a run takes about two
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["dit.training.engine", "dit.verbs.train"])
 
 
-def _child(
-    arguments: list[str], cwd: Path, environment: dict[str, str], patch: Callable[[int], None]
-) -> None:
+def _child(arguments: list[str], cwd: Path, environment: dict[str, str], patch: bytes) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from dit import cli, rundir
 
     os.chdir(cwd)
+    os.environ.clear()
     os.environ.update(environment)
     for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
         os.dup2(os.open(cwd / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
@@ -31,7 +37,7 @@ def _child(
     # a commit made while the tests run is no difference between two runs
     rundir.git_commit = lambda: "0" * 40
     try:
-        patch(int(environment.get("RANK", 0)))
+        cloudpickle.loads(patch)(int(environment.get("RANK", 0)))
     except BaseException:
         traceback.print_exc()
         raise
@@ -54,8 +60,6 @@ def start(
         per_node: ranks of one pretended node; None is all.
         patch: rank -> changes to make in that process before it begins.
     """
-    import dit.training.engine  # noqa: F401
-
     per_node = per_node or world
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -70,9 +74,8 @@ def start(
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        process = multiprocessing.get_context("fork").Process(
-            target=_child, args=(arguments, cwd, environment if world > 1 else {}, patch)
-        )
+        inherited = {**os.environ, **(environment if world > 1 else {})}
+        process = SERVER.Process(target=_child, args=(arguments, cwd, inherited, cloudpickle.dumps(patch)))
         process.start()
         processes.append(process)
     return processes

@@ -41,6 +41,15 @@ def test_keeps_the_newest_and_those_marked(tmp_path):
     assert [int(path.name[7:]) for path in manager.directories()] == [16, 40, 48]
 
 
+def test_a_save_that_was_killed_anywhere_is_tidied_up(tmp_path):
+    """Half a checkpoint, and one more than are kept: it got its name, but the oldest were not yet removed."""
+    for images_seen in (8, 16, 24):
+        save(CheckpointManager(tmp_path, keep_last=9), images_seen)
+    (tmp_path / "images-000000000032.tmp").mkdir()
+    CheckpointManager(tmp_path, keep_last=2).tidy()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images-000000000016", "images-000000000024"]
+
+
 def test_never_overwrites(tmp_path):
     manager = CheckpointManager(tmp_path)
     save(manager, 8)
