@@ -12,25 +12,15 @@ from dit.diffusion.sampling import sample, seeded_noise
 from dit.diffusion.targets import Karras, Noise, Velocity
 from dit.errors import InputError
 from tests.diffusion.gaussian import Gaussian, Plausible
-from tests.diffusion.values import PATHS, draw
+from tests.diffusion.values import PATHS, SOLVERS, draw
 
 SHAPE = (2, 4, 4)
 GRID = partial(grids.log_snr, n_steps=12)
 SEEDS, Y = [11, 12, 13], torch.tensor([1, 2, 3])
 X0 = draw((3, *SHAPE), 20)
-SOLVERS = {
-    "euler": solvers.euler,
-    "heun": solvers.heun,
-    "ddim": solvers.ddim,
-    "ddim_eta_1": partial(solvers.ddim, eta=1.0),
-    "ddpm": solvers.ddpm,
-    "edm_stochastic": solvers.edm_stochastic,
-    "euler_maruyama": solvers.euler_maruyama,
-    "dpm_solver": solvers.dpm_solver,
-    "dpmpp_2s": solvers.dpmpp_2s,
-    "dpmpp_2m": solvers.dpmpp_2m,
-}
-every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+# dopri5 chooses one step size for its batch, so that a sample depends on the others to its tolerance.
+STEPPING = {name: solver for name, solver in SOLVERS.items() if name != "dopri5"}
+every_solver = pytest.mark.parametrize("solver", STEPPING.values(), ids=STEPPING.keys())
 
 
 def plausible(path=None, target=None):

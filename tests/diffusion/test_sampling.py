@@ -19,7 +19,7 @@ from dit.diffusion.targets import Data, Karras, Noise, Score, Velocity
 from dit.diffusion.weights import EDM
 from dit.errors import InputError
 from tests.diffusion.gaussian import Gaussian, Plausible
-from tests.diffusion.values import PATHS, TARGETS, TIMES, WEIGHTS
+from tests.diffusion.values import PATHS, SOLVERS, TARGETS, TIMES, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 SHAPE, SEEDS = (2, 4, 4), [3, 1, 4, 1, 5, 9, 2, 6]
@@ -32,22 +32,6 @@ GRIDS = {
     "log_snr": lambda k: partial(grids.log_snr, n_steps=k),
     "shifted": lambda k: partial(grids.shifted, n_steps=k, shift=3.0),
     "respaced": lambda k: partial(grids.respaced, n_steps=k),
-}
-SOLVERS = {
-    "euler": solvers.euler,
-    "heun": solvers.heun,
-    "ddim": solvers.ddim,
-    "ddim_eta_1": partial(solvers.ddim, eta=1.0),
-    "ddpm": solvers.ddpm,
-    "ddpm_beta": partial(solvers.ddpm, variance="beta"),
-    "edm_stochastic": solvers.edm_stochastic,
-    "euler_maruyama": solvers.euler_maruyama,
-    "dpm_solver_1": partial(solvers.dpm_solver, order=1),
-    "dpm_solver_2": partial(solvers.dpm_solver, order=2),
-    "dpm_solver_3": partial(solvers.dpm_solver, order=3),
-    "dpmpp_2s": solvers.dpmpp_2s,
-    "dpmpp_2m": solvers.dpmpp_2m,
-    "dopri5": solvers.dopri5,
 }
 
 

@@ -1,9 +1,11 @@
 """The values that the tests of this folder go through, and a network that needs no training."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from dit.diffusion import paths, targets, times, weights
+from dit.diffusion import paths, solvers, targets, times, weights
 
 PATHS = {
     "linear": paths.Linear(),
@@ -40,6 +42,23 @@ WEIGHTS = {
     "elbo": weights.ELBO(),
 }
 
+SOLVERS = {
+    "euler": solvers.euler,
+    "heun": solvers.heun,
+    "ddim": solvers.ddim,
+    "ddim_eta_1": partial(solvers.ddim, eta=1.0),
+    "ddpm": solvers.ddpm,
+    "ddpm_beta": partial(solvers.ddpm, variance="beta"),
+    "edm_stochastic": solvers.edm_stochastic,
+    "euler_maruyama": solvers.euler_maruyama,
+    "dpm_solver_1": partial(solvers.dpm_solver, order=1),
+    "dpm_solver_2": partial(solvers.dpm_solver, order=2),
+    "dpm_solver_3": partial(solvers.dpm_solver, order=3),
+    "dpmpp_2s": solvers.dpmpp_2s,
+    "dpmpp_2m": solvers.dpmpp_2m,
+    "dopri5": solvers.dopri5,
+}
+
 
 def draw(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
@@ -49,6 +68,18 @@ def inner_times(path: paths.Path, count: int = 97) -> Tensor:
     """Times of the path's inside, between the steps of a discrete one: (count,) float64."""
     unit = (torch.arange(count, dtype=torch.float64) + 0.37) / count
     return path.t_min + (path.t_max - path.t_min) * unit
+
+
+class Noises:
+    """A source of noise whose draws are the same each time it is made: for us, and for a reference."""
+
+    def __init__(self, shape: tuple[int, ...], count: int = 200) -> None:
+        self.values = [draw(shape, 1000 + i) for i in range(count)]
+        self.used = 0
+
+    def __call__(self, *_args, **_kwargs) -> Tensor:
+        self.used += 1
+        return self.values[self.used - 1]
 
 
 class Stub(nn.Module):
