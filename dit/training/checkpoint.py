@@ -297,7 +297,8 @@ class CheckpointManager:
         for directory in self.directories()[: -self.keep_last]:
             try:
                 if not _read_manifest(directory)["keep"]:
-                    shutil.rmtree(directory)
+                    # it loses its name first: a kill amid its files leaves nothing that looks like a damaged one
+                    shutil.rmtree(directory.rename(f"{directory}.tmp"))
             except CheckpointError as error:
                 log.warning("%s", error)
 

@@ -50,6 +50,21 @@ def test_a_save_that_was_killed_anywhere_is_tidied_up(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images-000000000016", "images-000000000024"]
 
 
+def test_a_removal_that_was_killed_leaves_nothing_that_looks_like_a_checkpoint(tmp_path, monkeypatch):
+    manager = CheckpointManager(tmp_path, keep_last=1)
+    save(manager, 8)
+
+    def half(path):  # as far as a killed process came
+        (path / "manifest.json").unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda path, ignore_errors=False: None if ignore_errors else half(path))
+        save(manager, 16)
+    assert [path.name for path in manager.directories()] == ["images-000000000016"]
+    manager.tidy()
+    assert [path.name for path in tmp_path.iterdir()] == ["images-000000000016"]
+
+
 def test_never_overwrites(tmp_path):
     manager = CheckpointManager(tmp_path)
     save(manager, 8)
