@@ -58,7 +58,9 @@ def test_a_removal_that_was_killed_leaves_nothing_that_looks_like_a_checkpoint(t
         (path / "manifest.json").unlink()
 
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", lambda path, ignore_errors=False: None if ignore_errors else half(path))
+        patch.setattr(
+            "shutil.rmtree", lambda path, ignore_errors=False: None if ignore_errors else half(path)
+        )
         save(manager, 16)
     assert [path.name for path in manager.directories()] == ["images-000000000016"]
     manager.tidy()
