@@ -44,14 +44,27 @@ def app() -> None:
 
 
 def _override(word: str) -> str:
-    """A word of the command line as Hydra takes it: ``data`` is a group of conf/, and conditions want quotes."""
+    """A word of the command line as Hydra takes it: ``data`` is a group of conf/, and names want quotes.
+
+    Columns, conditions and files may hold what Hydra's grammar keeps for itself: ``Params (M)``, ``loss [nats]``.
+    """
     key, _, value = word.partition("=")
+    if any(quote in value for quote in "'\""):
+        return f"data.path={value}" if key == "data" else word
     if key == "data":
-        return f"data.path={value}"
-    if key == "where" and not any(quote in value for quote in "'\""):
-        conditions = [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+        return f"data.path={_quoted(value)}"
+    if key.startswith("columns."):
+        return f"{key}={_quoted(value)}"
+    if key == "where":
+        listed = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        conditions = [part.strip() for part in listed.split(",") if part.strip()]
         return "where=[" + ",".join(f'"{condition}"' for condition in conditions) + "]"
     return word
+
+
+def _quoted(name: str) -> str:
+    """A name in quotes where Hydra would read a call or a list; as it stands otherwise, null and sweeps included."""
+    return f'"{name}"' if any(sign in name for sign in "()[]{}=:") and "," not in name else name
 
 
 def _listed(value: Any) -> list[Any]:
@@ -116,6 +129,7 @@ def _print_judgement(result: dict[str, Any]) -> None:
     held = result.get("holdout") or {}
     if "bias" in held:
         inside = f"{held['covered']} of {held['n']} inside their 95 % intervals"
+        inside = "no draw converged for intervals" if held["covered"] is None else inside
         print(
             f"held out {held['budget']:.3g} FLOPs: bias {held['bias']:+.2%}, rms {held['rms']:.2%}, {inside}"
         )

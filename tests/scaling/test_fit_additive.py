@@ -8,6 +8,7 @@ from dit.errors import InputError
 from dit.scaling.fit.additive import AdditiveProblem, fit_additive
 from dit.scaling.fit.losses import NAMES, smooth_loss
 from dit.scaling.fit.points import Points
+from dit.scaling.fit.power import fit_power
 from tests.scaling.surfaces import Truth, isoflop_points, random_truth
 
 TRUTH = Truth()
@@ -134,6 +135,51 @@ def test_a_floor_of_zero_is_found_and_said_so():
     fit = fit_additive(points, "mse_log")
     assert fit.searched.absent == ("E",)
     assert pytest.approx(0, abs=1e-6) == fit.E
+
+
+@pytest.mark.parametrize("loss", ["huber", "mse_log", "mse"])
+def test_without_a_floor_the_objective_is_that_of_the_law_without_one(loss):
+    """scipy on ln(A n^-alpha + B d^-beta): at a boundary the slope in ln E fades before E is gone."""
+    rng = np.random.default_rng(0)
+    n, d = 10 ** rng.uniform(7, 10, 40), 10 ** rng.uniform(8, 12, 40)
+    points = Points((40 * n**-0.25 + 40 * d**-0.3 - 0.05) * np.exp(0.01 * rng.standard_normal(40)), n=n, d=d)
+    fit = fit_additive(points, loss)
+    log_n, log_d, y = np.log(n / 1e8), np.log(d / 1e10), np.log(points.loss)
+    shape = smooth_loss(loss, 1e-3)
+
+    def objective(theta):
+        f = np.logaddexp(theta[0] - theta[1] * log_n, theta[2] - theta[3] * log_d)
+        return shape.unit * shape.derivatives(f, y)[0].sum()
+
+    best = np.array([-0.9, 0.25, -3.2, 0.3])
+    options = {"xatol": 1e-12, "fatol": 1e-18, "maxiter": 20000, "maxfev": 20000}
+    for _ in range(3):
+        best = minimize(objective, best, method="Nelder-Mead", options=options).x
+    assert fit.searched.absent == ("E",)
+    assert fit.objective <= objective(best) * (1 + 1e-11)
+
+
+@pytest.mark.parametrize("loss", NAMES)
+def test_a_floor_lost_on_the_way_is_found_again(loss, monkeypatch):
+    """From starts where the floor has all but vanished, and with it its slope, to the optimum that has one."""
+    points = isoflop_points(TRUTH, 0.005)
+    expected = fit_additive(points, loss)
+    start = AdditiveProblem(points, loss, 1e-3).to_theta(expected) - np.array([0, 0, 0, 0, 40.0])
+    monkeypatch.setattr(AdditiveProblem, "starts", lambda self: start[None])
+    found = fit_additive(points, loss)
+    assert found.objective == pytest.approx(expected.objective, rel=1e-9)
+    assert pytest.approx(expected.E, rel=1e-6) == found.E
+
+
+@pytest.mark.parametrize("floor", [False, True])
+def test_points_given_twice_cost_twice(floor):
+    """Least absolute deviations pass through a point and its copy at once."""
+    points = isoflop_points(TRUTH, 0.01, seed=1)
+    twice = Points(np.tile(points.loss, 2), c=np.tile(points.get("c"), 2))
+    one, two = fit_power(Points(points.loss, c=points.c), floor, "lad"), fit_power(twice, floor, "lad")
+    assert two.objective == pytest.approx(2 * one.objective, rel=1e-12)
+    assert two.searched is not None
+    assert two.searched.agreed == two.searched.starts
 
 
 def test_one_budget_is_refused():

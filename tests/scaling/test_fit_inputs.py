@@ -126,6 +126,9 @@ REFUSED = {
     "mixed protocols": (
         lambda r: text([[*x, f"p{i % 2}"] for i, x in enumerate(r)], (*HEADER, "protocol")), [], "where='protocol="
     ),
+    "mixed protocols, other case": (
+        lambda r: text([[*x, f"p{i % 2}"] for i, x in enumerate(r)], (*HEADER, "Protocol")), [], "where='Protocol="
+    ),
     "mixed protocols, named column": (
         lambda r: text([[*x, f"p{i % 2}"] for i, x in enumerate(r)], (*HEADER, "how")),
         ["columns.protocol=how"], "columns.protocol",
@@ -133,6 +136,10 @@ REFUSED = {
     "losses all equal": (lambda r: text([[*x[:4], "2.0"] for x in r]), [], "columns.loss"),
     "a row cut short": (lambda r: text(r) + "r99,1e7,1e9\n", [], "3 cells"),
     "a header alone": (lambda r: text([]), [], "at least one row"),
+    "one row": (lambda r: text(r[:1]), [], "5 parameters"),
+    "decimal commas": (
+        lambda r: text([[x[0], *(c.replace(".", ",") for c in x[1:])] for x in r], delimiter=";"), [], "decimal point"
+    ),
     "nothing": (lambda r: "", [], "at least one row"),
     "not UTF-8": (lambda r: text(r).replace("loss", "l\xf6ss").encode("latin-1"), [], "UTF-8"),
     "no row left": (lambda r: text(r), ["where=flops<1e3"], "where"),
@@ -153,3 +160,29 @@ def test_conditions_need_no_quotes(fit):
     found = json.loads(fit(text(rows()), "where=[flops<3e17,params>1e6]")[1])
     kept = [row for row in rows() if float(row[3]) < 3e17 and float(row[1]) > 1e6]
     assert found["points"]["n"] == len(kept)
+
+
+def test_names_need_no_quotes(fit, tmp_path):
+    """Hydra takes a word with parentheses for a call, and one with brackets for a list."""
+    named = ("run", "Params (N)", "tokens", "C [FLOPs]", "loss: nats")
+    arguments = ["columns.n=Params (N)", "columns.c=C [FLOPs]", "columns.loss=loss: nats"]
+    assert fit(text(rows(), named), *arguments, "where=C [FLOPs]<3e17") == fit(
+        text(rows()), "where=flops<3e17"
+    )
+
+
+def test_conditions_leave_out_what_is_no_number(fit):
+    broken = [[*row[:4], "NaN"] if i == 3 else row for i, row in enumerate(rows())]
+    for condition in ("loss>0", "loss!=NaN"):
+        found = json.loads(fit(text(broken), f"where={condition}")[1])
+        assert found["points"]["n"] == len(broken) - 1
+
+
+def test_compute_in_units_of_its_own_is_said_so(fit):
+    """Millions of parameters times billions of tokens: 6 N D is short of a factor of 1e15."""
+    short = [[row[0], str(float(row[1]) / 1e6), str(float(row[2]) / 1e9), *row[3:]] for row in rows()]
+    found = json.loads(fit(text(short), "columns.c=null")[1])
+    assert any("flops_per_nd" in warning for warning in found["warnings"])
+    found = json.loads(fit(text(short), "columns.c=null", "flops_per_nd=6e15")[1])
+    assert found["warnings"] == []
+    assert found["points"]["budgets_flops"][0] == pytest.approx(float(rows()[0][3]))

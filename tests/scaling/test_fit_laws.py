@@ -5,12 +5,14 @@ import pytest
 from scipy.optimize import curve_fit
 
 from dit.errors import InputError
+from dit.scaling.fit.answer import fit_points
 from dit.scaling.fit.bootstrap import bootstrap
 from dit.scaling.fit.data_limited import DataLimitedLaw, DataLimitedProblem, fit_data_limited
 from dit.scaling.fit.envelope import fit_envelope
 from dit.scaling.fit.isoflop import fit_isoflop
 from dit.scaling.fit.points import Points
 from dit.scaling.fit.power import fit_power
+from dit.scaling.fit.profile import profiles
 from tests.scaling.surfaces import Truth, grid, isoflop_points
 
 SYMMETRIC = Truth(alpha=0.35, beta=0.35, a=100.0, b=300.0)
@@ -111,6 +113,9 @@ class TestPower:
         fit = fit_power(Points(3 * x**-0.3 * np.exp(-0.02 * np.log(x) ** 2), c=x), floor=True)
         assert fit.searched is not None
         assert fit.searched.absent == ("E",)
+        floor = fit_points(Points(3 * x**-0.3 * np.exp(-0.02 * np.log(x) ** 2), c=x), "power_floor", draws=30)
+        assert floor["parameters"]["floor"]["value"] == 0
+        assert floor["parameters"]["floor"]["interval_95"][0] == 0
 
     def test_rising_laws_are_found(self):
         x = np.geomspace(1, 100, 6)
@@ -170,6 +175,23 @@ class TestDataLimited:
         low, high = boot.interval(lambda law: law.R_D)
         assert low < 15.4 < high
         assert fit.searched.agreed >= fit.searched.starts // 2
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_trials_outside_of_the_law_end_no_fit(self, seed):
+        """Hardly any repetition: least absolute deviations try negative exponents on the way."""
+        points = isoflop_points(Truth(), 0.003, seed=seed, budgets=5, sizes=7)
+        d = points.get("d")
+        fit = fit_data_limited(
+            Points(points.loss, n=points.n, d=d, unique=np.minimum(d, 0.7 * d.max())), "lad"
+        )
+        assert np.isfinite(fit.objective)
+
+    def test_profiles_hold_exponents_so_low_that_the_supported_size_overflows(self):
+        points = repeated_points(0.003)[:40]
+        found = profiles(points, fit_data_limited(points, "mse_log"), ("alpha", "R_D"))
+        low, high = found["alpha"].intervals[0.95]
+        assert low is not None and high is not None
+        assert low < 0.353 < high
 
     def test_unrepeated_data_are_refused(self):
         with pytest.raises(InputError, match=r"columns.unique: got \(0 points with D above it\)"):

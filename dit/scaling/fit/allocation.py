@@ -51,7 +51,7 @@ def lines(log_c: Array, log_y: Array, use: Array) -> tuple[Array, Array]:
     weight = use.astype(float)
     count = weight.sum(1)
     x, y = np.broadcast_to(log_c, log_y.shape), np.where(use, log_y, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean_x, mean_y = (weight * x).sum(1) / count, (weight * y).sum(1) / count
         centred = weight * (x - mean_x[:, None])
         exponent = (centred * y).sum(1) / (centred * x).sum(1)

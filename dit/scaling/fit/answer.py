@@ -27,6 +27,8 @@ PARAMETERS = {
 SURFACES = ("additive", "data_limited", "power", "power_floor")  # laws that predict the loss of any point
 RIVALS = {"power": ("power", "power_floor"), "additive": ("additive", "data_limited")}
 K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
+ZERO = 1e-9  # share of the lowest loss below which a floor is none: the search goes on in its logarithm
+TINY = 1e9  # FLOPs that no training run stays below
 HELD = 400  # draws behind the intervals of the held-out budget
 ENOUGH = 20  # draws below which nothing is said about an interval
 
@@ -65,16 +67,17 @@ def fit_points(
     """
     check_number("bootstrap", draws, low=0, integer=True)
     points = points.completed()
-    if np.ptp(points.loss) == 0:
+    if len(points) > 1 and np.ptp(points.loss) == 0:
         raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
     fit = fit_law(points, law, loss, delta)
     boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
+    tiny = ZERO * float(points.loss.min())
     result = {
         "law": law,
         "points": _points(points),
         "fit": _search(fit),
         "parameters": {
-            name: _estimate(fit, boot, lambda x, name=name: getattr(x, name)) for name in PARAMETERS[law]
+            name: _estimate(fit, boot, partial(_parameter, name=name, tiny=tiny)) for name in PARAMETERS[law]
         },
         "bootstrap": _bootstrap(boot, seed),
         "allocation": _allocation(points, fit, boot, list(at_flops)),
@@ -133,6 +136,12 @@ def _estimate(fit: Any, boot: Bootstrap | None, of: Callable[[Any], Any]) -> dic
     found["sd"] = boot.sd(of)
     found |= {f"interval_{level:.0%}".rstrip("%"): boot.interval(of, level) for level in LEVELS}
     return found | {f"percentiles_{level:.0%}".rstrip("%"): boot.percentiles(of, level) for level in LEVELS}
+
+
+def _parameter(law: Any, name: str, tiny: float) -> Any:
+    """A parameter of a law, or of each draw; floors below ``tiny`` are zero."""
+    value = getattr(law, name)
+    return np.where(value < tiny, 0.0, value) if name in ("E", "floor") else value
 
 
 def _bootstrap(boot: Bootstrap | None, seed: int) -> dict[str, Any] | None:
@@ -263,11 +272,18 @@ def _warnings(points: Points, fit: Any, boot: Bootstrap | None) -> list[str]:
         found.append(
             f"zero at the optimum: {', '.join(searched.absent)}; the law has fewer terms than it could"
         )
-    if searched is not None and searched.agreed < 0.5 * searched.starts:
+    if searched is not None and not searched.converged:
+        found.append("no start converged: parameters are where the search stopped, in a flat valley")
+    elif searched is not None and searched.agreed < 0.5 * searched.starts:
         found.append(f"only {searched.agreed} of {searched.starts} starts reached the optimum")
     if hasattr(fit, "alpha") and min(fit.alpha, fit.beta) <= 0:
         found.append(
             "an exponent is not positive: loss rises with size or data, and there is no best allocation"
+        )
+    if points.n is not None and points.d is not None and points.get("c").max() < TINY:
+        found.append(
+            f"compute is {points.get('c').max():.3g} FLOPs at most: if N or D are counted in millions or billions, "
+            "set flops_per_nd to 6 times these units (6e15 for millions of parameters and billions of tokens)"
         )
     if points.n is not None and points.d is not None and points.k_spread > K_TOLERANCE:
         found.append(

@@ -58,7 +58,8 @@ class Bootstrap:
 
     def sd(self, of: Callable[[Any], Any]) -> float:
         """Standard deviation of ``of`` over the draws."""
-        return float(np.std(self.values(of), ddof=1))
+        with np.errstate(over="ignore"):  # coefficients of terms that all but vanished
+            return float(np.std(self.values(of), ddof=1))
 
     def percentiles(self, of: Callable[[Any], Any], level: float = 0.95) -> tuple[float, float]:
         """Plain percentile interval of ``of`` at ``level``; NaN where no draw has a value."""

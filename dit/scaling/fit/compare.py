@@ -36,7 +36,7 @@ class Contender:
 def compare(
     points: Points, laws: tuple[str, ...], loss: str = "huber", delta: float = 1e-3
 ) -> list[Contender]:
-    """The laws that the points can carry, best held-out error first."""
+    """The laws that the points can carry, best held-out error first; AIC decides where that is equal to six digits."""
     found = []
     for law in laws:
         try:
@@ -52,7 +52,9 @@ def compare(
         except InputError:
             rms = bias = float("nan")
         found.append(Contender(law, parameters, rms, bias, float(aic), float(bic)))
-    return sorted(found, key=lambda one: (np.isnan(one.holdout_rms), one.holdout_rms, one.aic))
+    return sorted(
+        found, key=lambda one: (np.isnan(one.holdout_rms), float(f"{one.holdout_rms:.6g}"), one.aic)
+    )
 
 
 def likelihood(points: Points, fit: Any) -> tuple[int, float]:

@@ -24,6 +24,7 @@ Array = np.ndarray
 NAMES_OF = ("A", "alpha", "B", "beta", "E", "R_D", "R_N")
 EPOCHS = (1.5, 6.0, 25.0, 100.0)  # starts of R_D and R_N; they count epochs, so they need no units
 FEWEST_REPEATED = 2
+MOST = 700.0  # ln of a number that is still one: a base used that often is used up, whatever R is
 STEP = 1e-5  # of the central differences that give the curvature
 
 
@@ -257,11 +258,11 @@ def _saturated(gap: Array, limit: Any) -> tuple[Array, Array, Array]:
         limit: R.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        extra = np.expm1(gap)
+        extra = np.expm1(np.minimum(gap, MOST))
         left = np.exp(-extra / limit)
         used = 1 + limit * -np.expm1(-extra / limit)
         return (
             np.log(used),
-            np.exp(gap) * left / used,
+            (1 + extra) * left / used,
             (limit * -np.expm1(-extra / limit) - extra * left) / used,
         )

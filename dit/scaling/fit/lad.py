@@ -52,13 +52,19 @@ def lad(
 def _limit(law: Law, y: Array, w: Array, theta: Array, delta: float) -> tuple[Array, Array]:
     """Each row's limit as delta -> 0 with the points now within delta, and whether that is an optimum."""
     slope = np.where(w > 0, (law.value(theta) - y) / delta, np.inf)
-    within = (np.abs(slope) < 1).sum(1)
+    within, distinct = (np.abs(slope) < 1).sum(1), _distinct(slope)
     theta, certified = theta.copy(), np.zeros(len(theta), bool)
-    for m in np.unique(within[(within > 0) & (within <= theta.shape[1])]):
-        rows = within == m
+    for m in np.unique(within[(within > 0) & (distinct <= theta.shape[1])]):
+        rows = (within == m) & (distinct <= theta.shape[1])
         chosen = np.argsort(np.abs(slope[rows]), axis=1)[:, :m]
         theta[rows], certified[rows] = _through(law, y[rows], w[rows], theta[rows], chosen, slope[rows])
     return theta, certified
+
+
+def _distinct(slope: Array) -> Array:
+    """(R,) how many different residuals lie within delta: a point that is there twice is passed through once."""
+    ordered = np.sort(np.where(np.abs(slope) < 1, slope, 1.0), axis=1)
+    return (np.diff(ordered, axis=1) > 0).sum(1) + (ordered[:, -1] < 1)
 
 
 def _through(law: Law, y: Array, w: Array, theta: Array, chosen: Array, slope: Array) -> tuple[Array, Array]:
@@ -77,6 +83,8 @@ def _through(law: Law, y: Array, w: Array, theta: Array, chosen: Array, slope: A
         residual = np.take_along_axis(value - y, chosen, 1)
         system[:, :p, :p], system[:, p:, :p], system[:, :p, p:] = curvature, at, at.transpose(0, 2, 1)
         right = np.concatenate([gradient, residual * own], axis=1)
+        lost = ~(np.isfinite(system).all((1, 2)) & np.isfinite(right).all(1))
+        system[lost], right[lost] = 0.0, 0.0  # outside of the law's domain: stays there, and is not certified
         move = np.einsum("rij,rj->ri", np.linalg.pinv(system, hermitian=True), right)
         theta, multiplier = theta - move[:, :p], multiplier - move[:, p:]
     left = law.value(theta) - y

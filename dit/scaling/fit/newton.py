@@ -72,8 +72,9 @@ def newton(
     theta = theta.copy()
     rows, p = theta.shape
     basis = np.broadcast_to(np.eye(p), (rows, p, p)) if basis is None else basis
-    done, damping, active = np.zeros(rows, bool), np.full(rows, 1e-3), np.arange(rows)
+    done, damping = np.zeros(rows, bool), np.full(rows, 1e-3)
     value, gradient, hessian, size = _derivatives(law, loss, y, w, theta, basis)
+    active = np.flatnonzero(np.isfinite(value))
     iteration = 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007  (its last value is reported)
         step, predicted, full = _step(gradient[active], hessian[active], damping[active], size[active])
@@ -88,7 +89,7 @@ def newton(
         trial = theta[active] + np.einsum("rpq,rq->rp", basis[active], step)
         new = _derivatives(law, loss, y[active], w[active], trial, basis[active])
         gain = (value[active] - new[0]) / np.maximum(predicted, 1e-300)
-        better = np.isfinite(new[0]) & (new[0] < value[active])
+        better = new[0] < value[active]
         moved = active[better]
         theta[moved] = trial[better]
         value[moved], gradient[moved], hessian[moved], size[moved] = (part[better] for part in new)
@@ -100,14 +101,19 @@ def newton(
 def _derivatives(
     law: Law, loss: Loss, y: Array, w: Array, theta: Array, basis: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Objective (R,), gradient (R, q), Hessian (R, q, q), and the gradient's scale (R,): sum |w rho'|."""
+    """Objective (R,), gradient (R, q), Hessian (R, q, q), and the gradient's scale (R,): sum |w rho'|.
+
+    The objective is infinite where any of these is no number: outside of what the law is defined for.
+    """
     f, shares = law.value_and_shares(theta)
     rho, first, second = loss.derivatives(f, y)
     first *= w
     gradient, hessian = law.contract(shares, first, second * w)
     gradient = np.einsum("rpq,rp->rq", basis, gradient)
     hessian = basis.transpose(0, 2, 1) @ hessian @ basis
-    return np.einsum("rn,rn->r", rho, w), gradient, hessian, np.abs(first).sum(1)
+    value = np.einsum("rn,rn->r", rho, w)
+    defined = np.isfinite(value) & np.isfinite(gradient).all(1) & np.isfinite(hessian).all((1, 2))
+    return np.where(defined, value, np.inf), gradient, hessian, np.abs(first).sum(1)
 
 
 def _step(gradient: Array, hessian: Array, damping: Array, size: Array) -> tuple[Array, Array, Array]:

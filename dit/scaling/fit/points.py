@@ -167,7 +167,9 @@ def read_points(
             values[name] = table.column("columns.run", column)
         elif name != "protocol":
             values[name] = table.numbers(f"columns.{name}", column)
-    for column in {*PROTOCOLS.intersection(table.header), columns.get("protocol")} - {None}:
+    protocols = [head for head in table.header if head.strip().casefold() in PROTOCOLS]
+    named = columns.get("protocol")
+    for column in protocols if named is None else [*protocols, named]:
         refuse_mixture(table, "columns.protocol", column)
     if "loss" not in values:
         raise InputError("columns.loss", None, "a column of the file: " + ", ".join(table.header))

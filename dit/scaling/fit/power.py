@@ -34,7 +34,7 @@ class PowerLaw:
 
     def at(self, x: Any) -> Any:
         """The law's value at ``x``."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return self.floor + self.coefficient * x**self.exponent
 
     def predict_points(self, points: Points) -> Any:

@@ -91,7 +91,8 @@ def _values(problem: Problem, axis: Axis, theta: Array, points: Points) -> Array
     slopes = problem.law.jacobian(theta[None])[0]
     residual = problem.y - problem.law.value(theta[None])[0]
     scale = np.sqrt(residual @ residual / max(1, len(residual) - slopes.shape[1]))
-    width = 4 * scale * np.sqrt(axis.slope(theta) @ np.linalg.pinv(slopes.T @ slopes) @ axis.slope(theta))
+    variance = axis.slope(theta) @ np.linalg.pinv(slopes.T @ slopes) @ axis.slope(theta)
+    width = 4 * scale * np.sqrt(max(0.0, variance))  # rounding of a singular matrix can leave it negative
     near = centre + width * np.linspace(-1, 1, NEAR)
     both = np.concatenate(
         [np.linspace(axis.low, axis.high, WIDE), near[(near > axis.low) & (near < axis.high)]]

@@ -4,19 +4,20 @@ Legend: R rows (bootstrap draws), S starts, n points, p parameters.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from dit.scaling.fit.newton import Law
+from dit.scaling.fit.losses import smooth_loss
+from dit.scaling.fit.newton import Law, Minimum
 from dit.scaling.fit.optimum import minimise
 
 Array = np.ndarray
 SAME = 1e-6  # objectives within this relative distance are the same optimum
 LIFT = 1e-3  # refits start absent terms at this share of the loss, where their slope still shows
 TWICE = 500  # points up to which refits are started twice
-ZERO = 1e-9  # a term whose share of every loss is below this is absent: the optimum lies at its boundary
+NOTHING = -50.0  # ln of the share of a term that is taken out
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,14 @@ class Problem(ABC):
         """Predicted ln L with ``noise`` (R, n) added."""
         return self.fitted(law) + noise
 
+    def objective(self, theta: Array) -> float:
+        """The sum of losses at ``theta`` (p,)."""
+        f = self.law.value(theta[None])[0]
+        if self.loss == "lad":
+            return float(np.abs(f - self.y).sum())
+        loss = smooth_loss(self.loss, self.delta)
+        return loss.unit * float(loss.derivatives(f, self.y)[0].sum())
+
     def jacobian(self, law: Any) -> Array:
         """Slopes of ln L (n, p) in the optimiser's parameters."""
         return self.law.jacobian(self.to_theta(law)[None])[0]
@@ -208,16 +217,57 @@ def _rounding(problem: Problem) -> float:
 
 
 def search(problem: Problem) -> tuple[Array, Searched]:
-    """The best optimum (p,) over all starts, and how it was found."""
-    found = minimise(
-        problem.law, problem.loss, problem.delta, problem.y, np.ones((1, len(problem.y))), problem.starts()
-    )
-    objective = np.where(np.isfinite(found.objective), found.objective, np.inf)
-    best = int(np.argmin(objective))
+    """The best optimum (p,) over all starts, and how it was found.
+
+    Where a term all but vanished at the best, it is raised again for one more start: a step of Newton's can leap past
+    an optimum with the term, and from there on its slope is too small to come back.
+    """
+    found = _from(problem, problem.starts())
+    best = found.theta[np.argmin(found.objective)]
+    raised = problem.lifted(best)
+    if not np.array_equal(raised, best):
+        found = _both(found, _from(problem, raised[None]))
+    objective, best = found.objective, int(np.argmin(found.objective))
     agreed = found.converged & (objective <= objective[best] * (1 + SAME) + _rounding(problem))
-    shares = problem.law.shares(found.theta[best : best + 1])
-    absent = tuple(name for name, share in zip(problem.terms, shares) if share.max() < ZERO)
-    return found.theta[best], Searched(
-        problem.loss, problem.delta, float(objective[best]), len(problem.y),
+    theta, lowest, absent = _without_idle(problem, found.theta[best], float(objective[best]))
+    return theta, Searched(
+        problem.loss, problem.delta, lowest, len(problem.y),
         len(objective), int(found.converged.sum()), int(agreed.sum()), absent, problem.terms,
     )  # fmt: skip
+
+
+def _from(problem: Problem, starts: Array) -> Minimum:
+    """The optimum from each start (S, p); one that left the numbers has an infinite objective."""
+    one = np.ones((1, len(problem.y)))
+    found = minimise(problem.law, problem.loss, problem.delta, problem.y, one, starts)
+    return replace(found, objective=np.where(np.isfinite(found.objective), found.objective, np.inf))
+
+
+def _both(one: Minimum, other: Minimum) -> Minimum:
+    return Minimum(
+        np.concatenate([one.theta, other.theta]),
+        np.concatenate([one.objective, other.objective]),
+        np.concatenate([one.converged, other.converged]),
+        max(one.iterations, other.iterations),
+    )
+
+
+def _without_idle(problem: Problem, theta: Array, objective: float) -> tuple[Array, float, tuple[str, ...]]:
+    """The optimum, its objective and its absent terms, once terms without which it is no worse are taken out.
+
+    At a boundary the objective still falls as the logarithm of a coefficient goes to minus infinity, until its slope
+    is too small for Newton to follow: what is left of the term then costs up to 1e-7 of the objective.
+    """
+    lowered, idle = theta.copy(), []
+    for i, (index, share) in enumerate(zip(problem.intercepts, problem.law.shares(theta[None]))):
+        trial = lowered.copy()
+        trial[index] += min(0.0, NOTHING - np.log(max(float(share.max()), 1e-300)))
+        if problem.objective(trial) <= objective:
+            lowered, idle = trial, [*idle, i]
+    if not idle:
+        return theta, objective, ()
+    found, value = _from(problem, lowered[None]), problem.objective(lowered)
+    absent = tuple(problem.terms[i] for i in idle)
+    if found.objective[0] <= value:
+        return found.theta[0], float(found.objective[0]), absent
+    return lowered, value, absent

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import operator
 import re
 from collections.abc import Iterable, Sequence
@@ -48,16 +49,18 @@ class Table:
         raise InputError(key, name, "a column of the file: " + ", ".join(self.header))
 
     def numbers(self, key: str, name: str) -> np.ndarray:
-        """The cells of a column as numbers.
+        """The cells of a column as numbers, positive and finite as fits want them.
 
         Raises:
-            InputError: a cell that is no number.
+            InputError: a cell that is no such number.
         """
-        values = [_number(cell) for cell in self.column(key, name)]
-        for value, cell, line in zip(values, self.column(key, name), self.lines):
-            if value is None:
-                got = f"({name!r} is {cell!r} in line {line})"
-                raise InputError(key, got, "a number in every row", "Select rows with where=[...].")
+        cells = self.column(key, name)
+        values = [_number(cell) for cell in cells]
+        wrong = [i for i, value in enumerate(values) if value is None or not 0 < value < math.inf]
+        if wrong:
+            cell, count = cells[wrong[0]], f", {len(wrong)} such" if len(wrong) > 1 else ""
+            got = f"({name!r} is {cell!r} in line {self.lines[wrong[0]]}{count})"
+            raise InputError(key, got, "a positive finite number in every row", _remedy(cell, name))
         return np.array(values, float)
 
     def where(self, conditions: Iterable[str]) -> "Table":
@@ -83,8 +86,8 @@ class Table:
             raise InputError("where", condition, "'column < value' (also <= > >= = !=)")
         cells, compare, wanted = self.column("where", match[1]), COMPARE[match[2]], match[3]
         number = _number(wanted)
-        if number is None:
-            return {i for i, cell in enumerate(cells) if compare(cell, wanted)}
+        if number is None or math.isnan(number):
+            return {i for i, cell in enumerate(cells) if compare(cell.strip(), wanted)}
         values = [_number(cell) for cell in cells]
         return {i for i, value in enumerate(values) if value is not None and compare(value, number)}
 
@@ -130,6 +133,14 @@ def refuse_mixture(table: Table, key: str, name: str) -> None:
 
 def _folded(name: str) -> str:
     return name.strip().casefold()
+
+
+def _remedy(cell: str, name: str) -> str:
+    """What to do about a cell that a fit cannot take."""
+    if _number(cell.replace(",", "")) is not None and "," in cell:
+        return "Write numbers with a decimal point, and thousands without commas."
+    keeps = f"{name}<inf" if _number(cell) == math.inf else f"{name}>0"
+    return f"Leave such rows out: where='{keeps}'."
 
 
 def _number(text: str) -> float | None:
