@@ -145,9 +145,8 @@ class TorchScript(Extractor):
                 warnings.simplefilter("ignore", FutureWarning)
                 self.network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
-            raise InputError(
-                "evaluation.extractor", str(path), "a TorchScript file", str(error)[:200]
-            ) from None
+            remedy = "Make one with torch.jit.script or torch.jit.trace and its save."
+            raise InputError("evaluation.extractor", str(path), "a TorchScript file", remedy) from error
         self.device = torch.device(device)
 
     def outputs(self, images: torch.Tensor) -> Outputs:
@@ -161,8 +160,13 @@ def _require_plain_weights(path: str | Path) -> None:
     """Raises InputError for a pickle with anything but tensors in it: torch-fidelity would run it."""
     try:
         torch.load(path, weights_only=True, map_location="cpu", mmap=False)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError("evaluation.extractor", str(path), "a file of tensors", str(error)[:200]) from None
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+    ) as error:  # whose texts advise to run what it holds
+        allowed = "a file that torch.save made of tensors alone"
+        raise InputError("evaluation.extractor", str(path), allowed) from error
 
 
 def _state_sha256(network: torch.nn.Module) -> str:

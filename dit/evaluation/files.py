@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from dit.errors import InputError
 from dit.evaluation.evaluate import Evaluation
 from dit.evaluation.features import Extractor, file_sha256
 from dit.evaluation.images import ImageFiles, ImageSet, open_images
@@ -76,12 +77,14 @@ def evaluate_images(
     return found[-1]._replace(subsets=tuple(found[:-1]))
 
 
-def images_identity(path: str | Path) -> str:
-    """What lies at a path, without decoding it: a file's hash, or that of a folder's names and sizes."""
+def images_identity(path: str | Path, key: str = "images") -> str:
+    """What lies at a path, which messages call ``key``, without decoding it: a file's hash, or that of a folder's names
+    and sizes.
+    """
     path = Path(path)
     if path.is_file():
         return file_sha256(path)
-    images = open_images(path)
+    images = open_images(path, key=key)
     assert isinstance(images, ImageFiles)
     return str(images.source.identity()["listing_sha256"])
 
@@ -110,22 +113,22 @@ def open_reference(
     """
     metrics = [name for name in check_metrics(metrics) if name != "is"]
     path = Path(path)
+
+    def measured(images: ImageSet, wanted: Sequence[str]) -> Measured:
+        if len(images) < 2:
+            raise InputError("reference", f"({len(images)} images in {path})", "at least 2 images")
+        return measure_images(images, extractor, wanted, batch_size=batch_size, distributed=distributed)[0]
+
     if path.suffix != ".npz":
-        images = open_images(path, image_size)
-        return measure_images(images, extractor, metrics, batch_size=batch_size, distributed=distributed)[0]
+        return measured(open_images(path, image_size, "reference"), metrics)
     arrays, metadata = read_arrays(path, ("mu", "sigma"))
     if not arrays:
-        return measure_images(
-            open_images(path), extractor, metrics, batch_size=batch_size, distributed=distributed
-        )[0]
+        return measured(open_images(path), metrics)
     stored = Measured.load(path)
     if "extractor" not in metadata:  # not ours: the numbers themselves are all there is to name it by
         digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
         stored.stats.metadata["images"] = digest.hexdigest()[:16]
     if stored.features is None and NEED_REFERENCE_FEATURES & set(metrics):
         needed = [name for name in metrics if name in NEED_REFERENCE_FEATURES]
-        batch = measure_images(
-            open_images(path), extractor, needed, batch_size=batch_size, distributed=distributed
-        )
-        stored.features = batch[0].features
+        stored.features = measured(open_images(path), needed).features
     return stored

@@ -87,7 +87,7 @@ class ImageArray:
             raise InputError(str(path), str(error), "a readable .npz file") from None
         shape, fortran, dtype = _array_header(self._member, self.path)
         if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran:
-            remedy = "Store images as numbers 0..255 of type uint8."
+            remedy = "Store numbers 0..255 of type uint8, the three channels last."
             raise InputError(f"{path}: arr_0", f"({dtype} {shape})", "uint8 (N, H, W, 3)", remedy)
         self._shape, self._start = shape, self._member.tell()
 
@@ -115,12 +115,13 @@ def _array_header(member: Any, path: Path) -> tuple[tuple[int, ...], bool, np.dt
         raise InputError(f"{path}: arr_0", str(error), "a plain numpy array") from None
 
 
-def open_images(path: str | Path, image_size: int | None = None) -> ImageSet:
+def open_images(path: str | Path, image_size: int | None = None, key: str = "images") -> ImageSet:
     """The images at a path: a folder, a .zip, a .parquet file or an .npz with ``arr_0``.
 
     Args:
         path: where they are.
         image_size: see ``ImageFiles``; not for .npz.
+        key: what messages call the path.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -131,7 +132,7 @@ def open_images(path: str | Path, image_size: int | None = None) -> ImageSet:
     if path.is_dir():
         source = Parquet if any(path.glob("*.parquet")) else Folder
         return ImageFiles(source(str(path)), image_size)
-    raise InputError("images", str(path), "a folder, .zip, .parquet or .npz that exists")
+    raise InputError(key, str(path), "a folder, .zip, .parquet or .npz that exists")
 
 
 def write_npz(

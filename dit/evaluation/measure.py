@@ -22,13 +22,21 @@ from dit.evaluation.distributed import (
 )
 from dit.evaluation.features import Extractor, Outputs
 from dit.evaluation.images import ImageSet
-from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
-from dit.evaluation.neighbours import memorisation, precision_recall
+from dit.evaluation.metrics import (
+    INFINITY_SIZES,
+    SCORE_SPLITS,
+    frechet_at_infinity,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+)
+from dit.evaluation.neighbours import NEIGHBOURHOOD, memorisation, precision_recall
 from dit.evaluation.statistics import Statistics, read_arrays, write_arrays
 
 METRICS = ("fd", "sfid", "is", "kid", "precision_recall", "fd_infinity", "memorisation")
 NEED_FEATURES = frozenset({"kid", "precision_recall", "fd_infinity", "memorisation"})
 NEED_REFERENCE_FEATURES = NEED_FEATURES - {"fd_infinity"}
+FEWEST = {"is": SCORE_SPLITS, "precision_recall": NEIGHBOURHOOD + 1, "fd_infinity": INFINITY_SIZES}
 HASH_MODULUS = 2**128
 
 
@@ -95,6 +103,7 @@ class Meter:
         self.marks, self.hashed, self.distributed = list(marks), hashed, distributed
         if not self.marks or sorted(set(self.marks)) != self.marks:
             raise InputError("evaluation.n", tuple(self.marks), "increasing numbers of images")
+        _check_count(self.metrics, self.marks[0])
         self.num_classes = num_classes
         self._stats: list[Statistics] = []  # one for the images between each mark and the one before
         self._spatial: list[Statistics] = []
@@ -241,6 +250,12 @@ def check_reference(
         if name == "sfid" and reference.spatial is None:
             _refuse(name, "(no spatial statistics)", "a reference with mu_s and sigma_s")
     return wanted
+
+
+def _check_count(metrics: Iterable[str], n: int) -> None:
+    for name in metrics:
+        if n < FEWEST.get(name, 2):
+            _refuse(name, f"({n} images)", f"at least {FEWEST.get(name, 2)} images, also in each subset")
 
 
 def compare(

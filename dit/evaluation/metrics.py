@@ -151,6 +151,13 @@ def kernel_distance(
     """
     if subset_size is None:
         subset_size = min(KERNEL_SUBSET_SIZE, len(a), len(b))
+    if 2 * subset_size > min(len(a), len(b)):
+        warnings.warn(
+            f"subsets of {subset_size} out of {min(len(a), len(b))} images share most of them: the kernel distance "
+            "stands, but its sd over subsets is far too small",
+            MetricWarning,
+            stacklevel=2,
+        )
     check_number("evaluation.kid.subset_size", subset_size, low=2, high=min(len(a), len(b)), integer=True)
     draw = np.random.RandomState(seed)
     values = []

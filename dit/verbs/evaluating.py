@@ -83,7 +83,11 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         raise InputError(
             "reference, statistics", got, "one of them: what to compare with, or a file to write"
         )
+    if evaluation.extractor == "digits" and cfg.extractor is None and place(distributed)[0] == 0:
+        log.warning("by features for digits, the default: of other images say extractor=inception:FILE")
     images = open_images(cfg.images, cfg.image_size)
+    if len(images) < 2:
+        raise InputError("images", f"({len(images)} images in {cfg.images})", "at least 2 images")
     n = len(images) if cfg.n is None else cfg.n
     check_number("n", n, low=2, integer=True)
     if n > len(images):
@@ -102,7 +106,7 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         "subsets": list(cfg.subsets),
         "extractor": extractor.metadata(),
         "metrics": sorted(metrics),
-        "reference": images_identity(cfg.reference),
+        "reference": images_identity(cfg.reference, "reference"),
     }
     name = cfg.name or Path(cfg.images).resolve().stem
     keep = _Keep(_directory(cfg), distributed)

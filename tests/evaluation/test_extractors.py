@@ -125,7 +125,7 @@ def test_weights_which_are_programs_or_of_another_network_are_refused(tmp_path) 
 
     program = tmp_path / "program.pth"
     program.write_bytes(pickle.dumps(Program()))
-    with pytest.raises(InputError, match="a file of tensors"):
+    with pytest.raises(InputError, match="made of tensors alone"):
         load_extractor(f"inception:{program}")
     other = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(2)}, other)

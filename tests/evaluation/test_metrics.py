@@ -1,5 +1,7 @@
 """Inception score, kernel distance, precision and recall against torch-fidelity; extrapolation of a bias."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.spatial.distance
@@ -9,7 +11,13 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from dit.errors import InputError
-from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
+from dit.evaluation.metrics import (
+    MetricWarning,
+    frechet_at_infinity,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+)
 from dit.evaluation.neighbours import memorisation, nearest_training, precision_recall
 from dit.evaluation.statistics import Statistics
 from tests.evaluation.conftest import correlated
@@ -39,6 +47,15 @@ def test_kernel_distance_equals_torch_fidelitys_on_equal_subsets(subset_size: in
     assert ours["kernel_distance_sd"] == pytest.approx(
         theirs["kernel_inception_distance_std"], rel=1e-6, abs=1e-12
     )
+
+
+def test_kernel_distance_warns_where_its_sd_means_nothing() -> None:
+    """All of 600 in each subset: a hundred times the same number."""
+    with pytest.warns(MetricWarning, match="share most of them"):
+        assert kernel_distance(A, B[:100])["kernel_distance_sd"] < 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kernel_distance(A, B, subset_size=300, subsets=2)
 
 
 def test_kernel_distance_says_which_subset_size_it_took() -> None:

@@ -152,6 +152,7 @@ def pictures(tmp_path_factory) -> Path:
         images = torch.randint(low, 256, (30, 3, 32, 32), dtype=torch.uint8, generator=generator)
         write_folder(folder / name, images.split(8))
         write_npz(folder / f"{name}.npz", [images], 30)
+    write_folder(folder / "one", [images[:1]])
     with zipfile.ZipFile(folder / "set.zip", "w") as archive:
         for path in sorted((folder / "set").iterdir()):
             archive.write(path, path.name)
@@ -200,7 +201,14 @@ def test_the_page_gathers_evaluations_and_refuses_models_without_a_common_protoc
         (["images=set", "run=x"], "one of run=RUN"),
         (["images=set"], "reference, statistics"),
         (["images=absent", "reference=real"], "images: got 'absent'"),
-        (["images=set", "reference=absent"], "that exists"),
+        (["images=set", "reference=absent"], "reference: got 'absent'"),
+        (["images=one", "reference=real"], "images: got (1 images"),
+        (["images=set", "reference=one"], "reference: got (1 images"),
+        (
+            ["images=set", "reference=real", "subsets=[9]", "metrics=[is]"],
+            "is: got (9 images); allowed: at least 10",
+        ),
+        (["images=set", "reference=real", "n=3", "metrics=[precision_recall]"], "at least 4 images"),
         (["images=set", "reference=real", "n=31"], "at most 30"),
         (["images=set", "reference=real", "metrics=[is_good]"], "evaluation.metrics: got 'is_good'"),
         (["images=set", "reference=real", "metrics=[sfid]"], "inception:FILE"),
