@@ -70,14 +70,16 @@ def newton(
         basis: (R, p, q) directions each row may move in; all of them where it is absent.
     """
     theta = theta.copy()
-    rows, p = theta.shape
-    basis = np.broadcast_to(np.eye(p), (rows, p, p)) if basis is None else basis
-    done, damping = np.zeros(rows, bool), np.full(rows, 1e-3)
+    done, damping = np.zeros(len(theta), bool), np.full(len(theta), 1e-3)
     value, gradient, hessian, size = _derivatives(law, loss, y, w, theta, basis)
-    active = np.flatnonzero(np.isfinite(value))
+    curvature, vectors, along = np.empty_like(gradient), np.empty_like(hessian), np.empty_like(gradient)
+    active = moved = np.flatnonzero(np.isfinite(value))
     iteration = 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007  (its last value is reported)
-        step, predicted, full = _step(gradient[active], hessian[active], damping[active], size[active])
+        curvature[moved], vectors[moved], along[moved] = _axes(gradient[moved], hessian[moved])
+        step, predicted, full = _step(
+            curvature[active], vectors[active], along[active], damping[active], size[active]
+        )
         slope = np.abs(gradient[active]).max(1) / np.maximum(size[active], 1e-300)
         stalled = damping[active] > STALLED
         flat = (slope <= FLAT) | (full <= 1e-15 * value[active] + 1e-28) | (stalled & (slope <= NEARLY_FLAT))
@@ -86,8 +88,9 @@ def newton(
         active, step, predicted = active[going], step[going], predicted[going]
         if not len(active):
             break
-        trial = theta[active] + np.einsum("rpq,rq->rp", basis[active], step)
-        new = _derivatives(law, loss, y[active], w[active], trial, basis[active])
+        free = None if basis is None else basis[active]
+        trial = theta[active] + (step if free is None else np.einsum("rpq,rq->rp", free, step))
+        new = _derivatives(law, loss, y[active], w[active], trial, free)
         gain = (value[active] - new[0]) / np.maximum(predicted, 1e-300)
         better = new[0] < value[active]
         moved = active[better]
@@ -99,7 +102,7 @@ def newton(
 
 
 def _derivatives(
-    law: Law, loss: Loss, y: Array, w: Array, theta: Array, basis: Array
+    law: Law, loss: Loss, y: Array, w: Array, theta: Array, basis: Array | None
 ) -> tuple[Array, Array, Array, Array]:
     """Objective (R,), gradient (R, q), Hessian (R, q, q), and the gradient's scale (R,): sum |w rho'|.
 
@@ -109,22 +112,28 @@ def _derivatives(
     rho, first, second = loss.derivatives(f, y)
     first *= w
     gradient, hessian = law.contract(shares, first, second * w)
-    gradient = np.einsum("rpq,rp->rq", basis, gradient)
-    hessian = basis.transpose(0, 2, 1) @ hessian @ basis
+    if basis is not None:
+        gradient = np.einsum("rpq,rp->rq", basis, gradient)
+        hessian = basis.transpose(0, 2, 1) @ hessian @ basis
     value = np.einsum("rn,rn->r", rho, w)
     defined = np.isfinite(value) & np.isfinite(gradient).all(1) & np.isfinite(hessian).all((1, 2))
     return np.where(defined, value, np.inf), gradient, hessian, np.abs(first).sum(1)
 
 
-def _step(gradient: Array, hessian: Array, damping: Array, size: Array) -> tuple[Array, Array, Array]:
+def _axes(gradient: Array, hessian: Array) -> tuple[Array, Array, Array]:
+    """Principal axes of Hessians: size of the curvature along each (R, q), the axes (R, q, q), slopes (R, q)."""
+    values, vectors = np.linalg.eigh(hessian)
+    return np.abs(values), vectors, np.einsum("rji,rj->ri", vectors, gradient)
+
+
+def _step(
+    curvature: Array, vectors: Array, along: Array, damping: Array, size: Array
+) -> tuple[Array, Array, Array]:
     """Step (R, q), the decrease it promises (R,), and the one that the undamped step would promise (R,).
 
     Damping is relative to the largest curvature, or to the gradient's scale ``size`` (R,) where there is less: Huber's
     loss has none while no residual lies within delta.
     """
-    values, vectors = np.linalg.eigh(hessian)
-    along = np.einsum("rji,rj->ri", vectors, gradient)
-    curvature = np.abs(values)
     top = np.maximum(curvature.max(1), size)[:, None] + 1e-300
     lifted = np.maximum(curvature, 1e-14 * top) + damping[:, None] * top
     coefficient = -along / lifted
