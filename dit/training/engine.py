@@ -17,21 +17,12 @@ from dit.launch import of_rank_0
 from dit.records import RecordWriter
 from dit.rundir import RunDirectory
 from dit.training.batches import Batches
-from dit.training.checkpoint import Checkpoint, CheckpointManager, open_checkpoint
-from dit.training.hooks import (
-    Checkpoints,
-    Clock,
-    Events,
-    Hook,
-    Measure,
-    Progress,
-    Recorder,
-    Samples,
-    TrainRecords,
-    Validation,
-)
+from dit.training.checkpoint import Checkpoint, open_checkpoint
+from dit.training.clock import Clock, Hook, Measure
+from dit.training.hooks import Checkpoints, Events, Progress, Recorder, Samples, TrainRecords, Validation
 from dit.training.job import Job, build_module, run_facts
 from dit.training.module import DiffusionModule, DivergedError, RollBack
+from dit.training.saving import CheckpointManager
 from dit.training.strategy import make_trainer
 from dit.training.watching import Waiting, Work, device_name
 

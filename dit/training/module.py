@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.objective import Objective
 from dit.diffusion.times import stratified
-from dit.errors import InputError, RunError
+from dit.errors import RunError
 from dit.network.dit import DiT
+from dit.training import state
 from dit.training.averaging import Averages, Profile
 from dit.training.batches import Batch
 from dit.training.meters import Meters
@@ -321,72 +322,19 @@ class DiffusionModule(L.LightningModule):
                 parameter.copy_(value.full_tensor())
         yield self.objective.denoiser(whole)
 
-    # -- what a checkpoint holds ---------------------------------------------------------------------------
-
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by name."""
-        optimizer = self._optimizer()
-        tensors = {"meters": self.meters.state()}
-        for name, parameter in self.network.named_parameters():
-            tensors[f"network/{name}"] = parameter.detach()
-            for key, value in optimizer.state[parameter].items():
-                tensors[f"optimizer/{name}/{key}"] = value
-        for profile, shadow in self.averages.shadows.items():
-            for name, value in shadow.items():
-                tensors[f"average/{profile}/{name}"] = value
-        return tensors
+        return state.gather(self.network, self._optimizer(), self.averages, self.meters)
 
-    @torch.no_grad()
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts the tensors of ``state_tensors`` back, sharded as the parameters are now; each is asked for once.
 
         Raises:
-            InputError: they are of another network, or lack an average: those of a run to branch from may.
+            InputError: they are of another network, or lack an average.
         """
-        averages = (
-            f"average/{profile}/{name}" for profile, of in self.averages.shadows.items() for name in of
-        )
-        wanted = {"meters", *averages, *(f"network/{name}" for name, _ in self.network.named_parameters())}
-        if missing := wanted - set(tensors):
-            raise InputError(
-                "branch_from",
-                f"(no {min(missing)} in it)",
-                "a checkpoint of this network with these averages",
-            )
-        optimizer = self._optimizer()
-        self.meters.load(tensors["meters"])
-        keys: dict[str, list[str]] = {}
-        for name in tensors:
-            if name.startswith("optimizer/"):
-                parameter_name, key = name.removeprefix("optimizer/").rsplit("/", 1)
-                keys.setdefault(parameter_name, []).append(key)
-        for name, parameter in self.network.named_parameters():
-            stored = tensors[f"network/{name}"]
-            if stored.shape != parameter.shape:
-                raise InputError(
-                    "branch_from",
-                    f"({name} of shape {tuple(stored.shape)})",
-                    f"a checkpoint of this network, whose {name} has shape {tuple(parameter.shape)}",
-                )
-            parameter.copy_(_like(stored, parameter))
-            state = {key: tensors[f"optimizer/{name}/{key}"] for key in keys.get(name, ())}
-            optimizer.state[parameter] = {
-                key: _like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
-                for key, value in state.items()
-            }
-        for profile, shadow in self.averages.shadows.items():
-            for name, value in shadow.items():
-                value.copy_(_like(tensors[f"average/{profile}/{name}"], value))
+        state.restore(tensors, self.network, self._optimizer(), self.averages, self.meters)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
-
-
-def _like(whole: Tensor, reference: Tensor) -> Tensor:
-    """A whole tensor on the device, and in the sharding, of ``reference``."""
-    whole = whole.to(reference.device)
-    if isinstance(reference, DTensor):
-        return distribute_tensor(whole, reference.device_mesh, reference.placements, src_data_rank=None)
-    return whole

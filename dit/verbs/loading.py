@@ -12,7 +12,8 @@ from dit.data.latents import LatentSet
 from dit.diffusion.denoiser import Denoiser
 from dit.errors import InputError
 from dit.network.dit import DiT
-from dit.training.checkpoint import Checkpoint, CheckpointManager, open_checkpoint
+from dit.training.checkpoint import Checkpoint, open_checkpoint
+from dit.training.saving import CheckpointManager
 from dit.training.synthesis import synthesize
 from dit.verbs import building
 from dit.verbs.app import instantiate

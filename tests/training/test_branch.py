@@ -7,7 +7,7 @@ from tests.training import ranks
 
 def test_a_cool_down_branch_is_the_run_planned_with_it(tmp_path, tiny_latents):
     """Trunk to 768 images at one learning rate, branch from there to 1536: bit for bit one run with that schedule."""
-    from dit.training.checkpoint import CheckpointManager
+    from dit.training.saving import CheckpointManager
 
     cooled = ["schedule=wsd", "schedule.cooldown_share=null", "schedule.cooldown_images=768"]
     ranks.run(ranks.command(tiny_latents, "direct", *cooled), tmp_path)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dit.errors import InputError
-from dit.training.checkpoint import CheckpointError, CheckpointManager, open_checkpoint
+from dit.training.checkpoint import CheckpointError, open_checkpoint
+from dit.training.saving import CheckpointManager
 
 
 def tensors(scale=1.0):

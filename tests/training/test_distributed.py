@@ -25,7 +25,7 @@ def events(directory: Path) -> list[tuple[str, int, int]]:
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
-    from dit.training.checkpoint import CheckpointManager
+    from dit.training.saving import CheckpointManager
 
     newest = CheckpointManager(directory / "checkpoints").latest()
     assert newest is not None and newest.images_seen == 1536
@@ -100,7 +100,7 @@ def test_strategies_give_the_run_of_one_process(tmp_path, tiny_latents, one, wor
 
 def test_a_run_goes_on_with_other_numbers_of_processes(tmp_path, tiny_latents, one):
     """2 -> 1 -> 4 processes, stopped at every turn by a limit on images that the next part lifts."""
-    from dit.training.checkpoint import CheckpointManager
+    from dit.training.saving import CheckpointManager
 
     for world, last in ((2, 512), (1, 1024), (4, None)):
         more = ["log_every_images=32", "checkpoint_every_images=512"]

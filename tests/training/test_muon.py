@@ -10,9 +10,9 @@ from torch.distributed.tensor import DTensor
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
-from dit.training.checkpoint import CheckpointManager
 from dit.training.muon import hidden_maps, orthogonalize
 from dit.training.optimizers import AdamW, Muon
+from dit.training.saving import CheckpointManager
 from tests.training import ranks
 
 

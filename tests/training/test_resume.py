@@ -29,10 +29,10 @@ def command(latents, name, flops):
 
 def slowly(rank: int) -> None:
     """Makes saves and validations long, so that a kill at a random moment meets them as often as steps."""
-    import dit.training.checkpoint as checkpoint
     import dit.training.hooks as hooks
+    import dit.training.saving as saving
 
-    store, read = checkpoint._store, hooks.validation_loss
+    store, read = saving.store, hooks.validation_loss
 
     def slow_store(pieces, file):
         time.sleep(0.03)
@@ -44,7 +44,7 @@ def slowly(rank: int) -> None:
         time.sleep(0.05)
         return read(*arguments)
 
-    checkpoint._store, hooks.validation_loss = slow_store, slow_read
+    saving.store, hooks.validation_loss = slow_store, slow_read
 
 
 def n_rows(records: Path) -> int:
@@ -104,14 +104,14 @@ def at_moment(moment: str, folder: Path):
     """A patch that says, by a file, when a run's processes are in a step, a validation or a save, and stays a while."""
 
     def patch(rank: int) -> None:
-        import dit.training.checkpoint as checkpoint
         import dit.training.hooks as hooks
+        import dit.training.saving as saving
         from dit.training.module import DiffusionModule
 
         owner, name = {
             "step": (DiffusionModule, "clip_and_step"),
             "validation": (hooks, "validation_loss"),
-            "save": (checkpoint, "_store"),
+            "save": (saving, "store"),
         }[moment]
         original, calls = getattr(owner, name), itertools.count()
 
@@ -136,7 +136,7 @@ SIGNALS = itertools.product(
     [pytest.param(*case, marks=[pytest.mark.slow] if i % 2 else []) for i, case in enumerate(SIGNALS)],
 )
 def test_a_signal_ends_all_ranks_with_one_checkpoint(tmp_path, tiny_latents, flops, moment, to, number):
-    from dit.training.checkpoint import CheckpointManager
+    from dit.training.saving import CheckpointManager
 
     arguments = command(tiny_latents, "run", flops)
     processes = ranks.start(arguments, tmp_path, 2, patch=at_moment(moment, tmp_path))

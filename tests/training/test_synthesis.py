@@ -12,8 +12,9 @@ from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
 from dit.training.averaging import Averages, Constant, Power
-from dit.training.checkpoint import CheckpointManager, open_checkpoint
+from dit.training.checkpoint import open_checkpoint
 from dit.training.optimizers import AdamW
+from dit.training.saving import CheckpointManager
 from dit.training.synthesis import Snapshot, coefficients, synthesize
 
 BATCH, STEPS, EVERY = 16, 320, 20
