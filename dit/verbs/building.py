@@ -93,7 +93,7 @@ def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
 
 def grid(cfg: DictConfig) -> Grid:
     """The grid of a study."""
-    study = cfg.study
+    study = _study(cfg)
     if study.name is None:
         raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
     numbers: Any = OmegaConf.to_container(study, resolve=True)
@@ -144,13 +144,22 @@ def plan_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
 
 def study_directory(cfg: DictConfig) -> Path:
     """Where a study lies: ``study.directory``, or a folder of its name under ``runs/``."""
-    if cfg.study.directory is not None:
-        return Path(cfg.study.directory)
-    if cfg.study.name is None:
+    study = _study(cfg)
+    if study.directory is not None:
+        return Path(study.directory)
+    if study.name is None:
         raise InputError(
             "study.directory", None, "a study's directory", "Or choose one with experiment=digits."
         )
-    return Path("runs") / cfg.study.name
+    return Path("runs") / study.name
+
+
+def _study(cfg: DictConfig) -> DictConfig:
+    """The keys of a study, which ``study=<directory>`` would replace as a whole."""
+    if not isinstance(cfg.study, DictConfig):
+        allowed = "its keys, such as study.directory"
+        raise InputError("study", cfg.study, allowed, "For a directory, write study.directory=...")
+    return cfg.study
 
 
 def identity(cfg: DictConfig) -> str:

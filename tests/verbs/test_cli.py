@@ -146,3 +146,10 @@ def test_an_ordinary_sweep_runs_on_the_local_launcher(tmp_path, tiny_latents):
     dit("train", "-m", *TINY, *settings, "seed=0,1", "hydra/launcher=local", cwd=tmp_path, check=0)
     runs = list((tmp_path / "runs").glob("train-*/records.jsonl"))
     assert len(runs) == 2 and runs[0].read_bytes() != runs[1].read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["plan", "study", "status", "report"])
+def test_a_study_given_as_one_word_is_a_mistake_with_a_remedy(verb, tmp_path):
+    found = dit(verb, "study=runs/mine", cwd=tmp_path, check=2)
+    assert "write study.directory=..." in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
