@@ -126,13 +126,19 @@ def open_images(path: str | Path, image_size: int | None = None, key: str = "ima
     path = Path(path)
     if path.suffix == ".npz":
         return ImageArray(path)
-    kinds = {".zip": Zip, ".parquet": Parquet}
-    if path.suffix in kinds:
-        return ImageFiles(kinds[path.suffix](str(path)), image_size)
-    if path.is_dir():
-        source = Parquet if any(path.glob("*.parquet")) else Folder
-        return ImageFiles(source(str(path)), image_size)
-    raise InputError(key, str(path), "a folder, .zip, .parquet or .npz that exists")
+    if path.suffix == ".zip":
+        source = Zip(str(path))
+    elif path.suffix == ".parquet" or any(path.glob("*.parquet")):
+        source = Parquet(str(path), label_column=None)
+    elif path.is_dir():
+        source = Folder(str(path))
+    else:
+        raise InputError(key, str(path), "a folder, .zip, .parquet or .npz that exists")
+    try:
+        len(source)
+    except InputError as error:  # a source calls its path what encoding calls it
+        raise InputError(key, error.got, error.allowed, error.remedy) from None
+    return ImageFiles(source, image_size)
 
 
 def write_npz(

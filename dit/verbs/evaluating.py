@@ -194,6 +194,8 @@ def _sweep(cfg: DictConfig, evaluation: DictConfig, weak: Loaded | None) -> Iter
         listed = [None] if values is None else values
         if not OmegaConf.is_list(listed) and not isinstance(listed, list):
             raise InputError(f"sweep.{key}", values, f"a list, as in sweep.{key}=[{values}]")
+        if not len(listed):
+            raise InputError(f"sweep.{key}", "[]", "at least one value, or null for the protocol's own")
         axes[str(key)] = list(listed)
     seen: set[str] = set()
     for name in names:

@@ -329,6 +329,17 @@ def test_a_file_that_cannot_be_listed_is_named(tmp_path):
         len(folder)
 
 
+def test_parquet_without_labels_is_one_class_on_request(tmp_path):
+    rows = [{"bytes": FILES[name], "path": name} for name in ORDERED]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "images.parquet")
+    with pytest.raises(InputError, match="label_column"):
+        len(Parquet(str(tmp_path / "images.parquet")))
+    source = Parquet(str(tmp_path / "images.parquet"), label_column=None)
+    assert source.class_names == ("all",) and len(source) == len(ORDERED)
+    assert {source.label(index) for index in range(len(source))} == {0}
+    assert [source.content(index) for index in range(len(source))] == [FILES[name] for name in ORDERED]
+
+
 def test_a_tar_sample_has_one_image(tmp_path):
     """A mask beside an image is not the image; two images, or a key that comes twice, are a mistake."""
     members = [("0.jpg", jpeg(0)), ("0.mask.png", jpeg(1)), ("0.cls", b"0")]

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -153,6 +155,9 @@ def pictures(tmp_path_factory) -> Path:
         write_folder(folder / name, images.split(8))
         write_npz(folder / f"{name}.npz", [images], 30)
     write_folder(folder / "one", [images[:1]])
+    (folder / "empty").mkdir()
+    files = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted((folder / "set").iterdir())]
+    pq.write_table(pa.table({"image": files}), folder / "unlabelled.parquet")
     with zipfile.ZipFile(folder / "set.zip", "w") as archive:
         for path in sorted((folder / "set").iterdir()):
             archive.write(path, path.name)
@@ -163,7 +168,7 @@ def test_images_of_every_form_against_images_and_their_statistics(pictures, ask,
     settings = [f"reference={pictures}/real", "metrics=[fid,kid,precision_recall]", "format=json"]
     found = [
         ask(f"images={pictures}/{name}", *settings)["evaluations"][0]
-        for name in ("set", "set.npz", "set.zip")
+        for name in ("set", "set.npz", "set.zip", "unlabelled.parquet")
     ]
     for row in found:
         assert row["frechet_distance"] > 0 and row["protocol"]["rounding"] == "as stored"
@@ -202,6 +207,8 @@ def test_the_page_gathers_evaluations_and_refuses_models_without_a_common_protoc
         (["images=set"], "reference, statistics"),
         (["images=absent", "reference=real"], "images: got 'absent'"),
         (["images=set", "reference=absent"], "reference: got 'absent'"),
+        (["images=set", "reference=empty"], "reference: got 'empty'; allowed: images"),
+        (["images=unlabelled.parquet", "reference=empty"], "reference: got 'empty'"),
         (["images=one", "reference=real"], "images: got (1 images"),
         (["images=set", "reference=one"], "reference: got (1 images"),
         (
@@ -250,3 +257,8 @@ def test_every_evaluation_of_conf_composes_and_its_protocols_are_settings(name):
         sampling = Sampling.read(cfg.evaluation, protocol)
         assert sampling.varied(n_steps=7, guidance_scale=2, seed=3).facts()["grid"].count("n_steps=7") == 1
         assert cfg.evaluation.protocols[protocol].at in ("read_points", "end")
+
+
+def test_an_empty_list_of_a_sweep_is_refused(run, ask):
+    with pytest.raises(InputError, match=r"guidance_scale: got .* at least one value"):
+        ask(f"run={run}", *FEW, "sweep.guidance_scale=[]")

@@ -22,11 +22,11 @@ class Parquet(EncodedFiles):
 
     Args:
         path: a parquet file, a folder of them, or a wildcard.
-        label_column: name of the label column.
+        label_column: name of the label column; None makes all images one class.
     """
 
     path: str
-    label_column: str = "label"
+    label_column: str | None = "label"
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
     _recent: list[tuple[int, list[bytes | None]]] = field(
         default_factory=list, init=False, repr=False, compare=False
@@ -65,12 +65,16 @@ class Parquet(EncodedFiles):
     def _listing(self):
         names, sizes, labels = [], [], []
         for path, file in zip(self._paths, self._files):
-            column = file.read(columns=[self.label_column]).column(0).to_pylist()
+            column = [0] * file.metadata.num_rows
+            if self.label_column is not None:
+                column = file.read(columns=[self.label_column]).column(0).to_pylist()
             labels += check_labels(column, f"{path.name}: {self.label_column}")
             names += [f"{path.name}:{row}" for row in range(len(column))]
             sizes += [path.stat().st_size] * len(column)  # the rows' own sizes would mean reading everything
         if not labels:
             raise InputError("data.source.path", self.path, "parquet files with at least one row")
+        if self.label_column is None:
+            return names, sizes, labels, ("all",)
         hub = json.loads((self._files[0].schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         feature = hub.get("info", {}).get("features", {}).get(self.label_column, {})
         return names, sizes, labels, numbered(labels, feature.get("names"))
@@ -100,10 +104,12 @@ class Parquet(EncodedFiles):
         return table.column(0).combine_chunks().field("bytes").to_pylist()
 
 
-def _check_columns(path: Path, schema: Any, label_column: str) -> None:
+def _check_columns(path: Path, schema: Any, label_column: str | None) -> None:
     import pyarrow as pa
 
     _image_column(path, schema)
+    if label_column is None:
+        return
     if label_column not in schema.names:
         raise InputError("data.source.label_column", label_column, f"a column of {path.name}: {schema.names}")
     kind = schema.field(label_column).type
