@@ -75,6 +75,12 @@ WRONG = {
     "impossible patch size": (["train", *TINY, "network.patch_size=3"], "network.patch_size"),
     "missing data": (["train", *TINY, "data.directory=nowhere"], "data.directory"),
     "unwritable directory": (["train", *TINY, "run_dir=/proc/run"], "run_dir"),
+    "a budget, no list": (["plan", "experiment=digits", "study.budgets_flops=1e12"], "study.budgets_flops=["),
+    "hours, no list": (
+        ["plan", "experiment=digits", "study.budgets_gpu_hours=1"],
+        "study.budgets_gpu_hours=[1]",
+    ),
+    "a width, no list": (["study", "experiment=digits", "study.widths=32"], "study.widths=[32]"),
     "negative budget": (["plan", "experiment=digits", "study.budgets_flops=[-1e9]"], "study.budgets_flops"),
     "two units for one duration": (["train", *TINY, "duration.images=640", "duration.steps=9"], "duration"),
     "unknown objective": (["train", "objective=magic"], "rectified_flow"),
