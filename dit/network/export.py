@@ -123,7 +123,9 @@ def save_diffusers(
         raise InputError("autoencoder", str(autoencoder), "a diffusers directory with config.json")
     if (latent_mean is None) != (latent_std is None):
         raise InputError("latent_std", latent_std, "given together with latent_mean, or neither")
-    folded = _folded(autoencoder, latent_mean, latent_std) if latent_mean and latent_std else None
+    folded = None
+    if latent_mean is not None and latent_std is not None:
+        folded = _folded(autoencoder, latent_mean, latent_std)
     if model.config.time_convention == "dit":
         warnings.warn(
             "diffusers' DiT spaces its time frequencies by 1/127, this network by 1/128 as DiT does: "

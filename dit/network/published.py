@@ -139,7 +139,10 @@ def _read_diffusers(path: Path) -> tuple[Weights, dict[str, Any]]:
     directory = path / "transformer" if (path / "transformer").is_dir() else path
     if not (directory / "config.json").is_file():
         raise InputError("path", str(path), "a diffusers directory with config.json")
-    settings = json.loads((directory / "config.json").read_text())
+    try:
+        settings = json.loads((directory / "config.json").read_text())
+    except ValueError as error:
+        raise InputError("path", str(directory / "config.json"), "a file of JSON", str(error)) from error
     wanted = {
         "norm_type": ("ada_norm_zero",),
         "activation_fn": ("gelu-approximate",),

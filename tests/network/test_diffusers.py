@@ -1,6 +1,7 @@
 """Our DiT equals diffusers' with the same weights, forward and in gradients, in both directions."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -170,6 +171,12 @@ def test_export_says_what_diffusers_cannot_do(autoencoder: Path, tmp_path: Path)
         save_diffusers(our_model(), tmp_path / "b", autoencoder, latent_mean=[0, 0, 0, 0])
     with pytest.raises(InputError, match="latent_mean"):
         save_diffusers(our_model(), tmp_path / "b", autoencoder, latent_mean=[0.0], latent_std=[1.0])
+    shutil.copytree(autoencoder, tmp_path / "vae")
+    (tmp_path / "vae/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"safetensors weights with quant_conv\.weight"):
+        save_diffusers(
+            our_model(), tmp_path / "b", tmp_path / "vae", latent_mean=[0.0] * 4, latent_std=[1.0] * 4
+        )
     with pytest.raises(InputError, match="square"):
         wide = DiT(DiTConfig(32, 2, 4, 2), (4, 8, 16), 10)
         save_diffusers(wide, tmp_path / "b", autoencoder)
@@ -199,6 +206,9 @@ def test_import_refuses_what_a_dit_is_not(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/config.json").write_text(json.dumps({}))
     with pytest.raises(InputError, match="diffusion_pytorch_model"):
+        load_published(tmp_path / "empty", "diffusers")
+    (tmp_path / "empty/config.json").write_text("{cut")
+    with pytest.raises(InputError, match=r"config\.json.*a file of JSON"):
         load_published(tmp_path / "empty", "diffusers")
 
 

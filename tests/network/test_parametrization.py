@@ -52,6 +52,14 @@ def test_standard_parametrization_has_one_rate() -> None:
     assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.1]
 
 
+def test_frozen_parameters_are_in_no_group() -> None:
+    model = network(72, "mup")
+    model.y_embedder.requires_grad_(False)
+    trained = [parameter for group in parameter_groups(model, 1e-3) for parameter in group["params"]]
+    assert len(trained) == len(list(model.parameters())) - 1
+    assert all(parameter is not model.y_embedder.weight for parameter in trained)
+
+
 def test_initial_scales_follow_the_width() -> None:
     """Inputs start at one scale at every width, hidden matrices at 1/sqrt(width)."""
     narrow, wide = network(144, "mup"), network(576, "mup")

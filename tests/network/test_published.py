@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dit.errors import InputError
 from dit.network.config import DiTConfig
@@ -150,6 +151,9 @@ def test_safetensors_rebuild_the_network(tmp_path: Path) -> None:
         assert_same(model, load_safetensors(tmp_path / "w.safetensors"))
     with pytest.raises(InputError, match="readable"):
         load_safetensors(Path(__file__))
+    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(InputError, match=r"format dit-network-1.*load_published"):
+        load_safetensors(tmp_path / "foreign.safetensors")
     half = network().bfloat16()
     save_safetensors(half, tmp_path / "w.safetensors")
     assert load_safetensors(tmp_path / "w.safetensors").y_embedder.weight.dtype == torch.bfloat16
@@ -163,6 +167,21 @@ def test_heads_come_from_the_preset_of_the_same_shape(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="number of attention heads") as caught:
         load_published(tmp_path / "odd.pt", "dit")
     assert caught.value.key == "heads"
+    save_dit(network(qk_norm=True), tmp_path / "told.pt")  # its norms have the width of a head
+    assert load_published(tmp_path / "told.pt", "dit").config.heads == 4
+
+
+def test_a_file_without_its_position_table(tmp_path: Path) -> None:
+    model, path = network(), tmp_path / "w.pt"
+    save_dit(model, path)
+    stored = torch.load(path, weights_only=True)
+    with pytest.raises(InputError, match="pos_embed"):  # the table of another grid
+        load_published(path, "dit", heads=4, input_shape=(4, 16, 16))
+    del stored["pos_embed"]
+    torch.save(stored, path)
+    with pytest.raises(InputError, match="input_shape"):
+        load_published(path, "dit", heads=4)
+    assert_same(model, load_published(path, "dit", heads=4, input_shape=SHAPE))
 
 
 def test_grids_that_are_not_square_need_their_shape(tmp_path: Path) -> None:
