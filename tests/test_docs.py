@@ -1,4 +1,4 @@
-"""The pages for people: their links lead somewhere, the files and names they mention exist, their commands compose."""
+"""The pages: links lead somewhere, the files and names they mention exist, commands compose, Python runs."""
 
 import re
 import shlex
@@ -71,3 +71,11 @@ def test_commands_compose(page):
 
 def test_commands_are_found():
     assert len(commands(ROOT / "README.md")) > 10
+
+
+@pytest.mark.parametrize("page", ["docs/network.md", "docs/objectives.md"])
+def test_python_runs(page):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
