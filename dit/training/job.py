@@ -17,9 +17,9 @@ from dit.network.counting import Counts
 from dit.network.dit import DiT
 from dit.training.averaging import Profile
 from dit.training.hooks import Sink
-from dit.training.module import DiffusionModule, Rate
+from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW
-from dit.training.schedules import Schedule
+from dit.training.schedules import Rate, Schedule
 from dit.training.settings import ReadPoint, Settings
 from dit.training.strategy import Hardware, Strategy
 from dit.training.streams import Streams, key

@@ -6,7 +6,6 @@ b: this rank's share of the batch, C H W: latent shape, K: bins of log-SNR.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -24,7 +23,7 @@ from dit.training.averaging import Averages, Profile
 from dit.training.batches import Batch
 from dit.training.meters import Meters
 from dit.training.optimizers import AdamW
-from dit.training.schedules import Schedule
+from dit.training.schedules import Rate
 from dit.training.settings import Settings
 from dit.training.streams import Streams
 from dit.training.watching import bin_totals
@@ -45,26 +44,6 @@ class RollBack(Exception):
     def __init__(self, step: int, message: str) -> None:
         super().__init__(message)
         self.step = step
-
-
-@dataclass(frozen=True)
-class Rate:
-    """The learning rate over a run.
-
-    Attributes:
-        schedule: its share of the peak.
-        total_images: the run's end.
-        peak: the learning rate that the optimizer's rule gives this network.
-    """
-
-    schedule: Schedule
-    total_images: int
-    peak: float
-
-    def at(self, images_seen: int, settings: Settings) -> float:
-        """The learning rate of the step after ``images_seen``."""
-        reached = images_seen + settings.batch_size
-        return self.peak * self.schedule.factor(reached, self.total_images, settings.warmup_images)
 
 
 class _Found(NamedTuple):

@@ -1,4 +1,4 @@
-"""How the learning rate follows the clock: its share of the peak as a function of images seen.
+"""How the learning rate follows the clock: a schedule is its share of the peak as a function of images seen.
 
 The warm-up is common to all schedules. ``images_seen`` is the clock after a step, its own images included: the first
 step has a learning rate above 0, and the last one is at ``total_images``.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dit.errors import InputError, check_choice, check_number
+from dit.training.settings import Settings
 
 
 class Schedule(Protocol):
@@ -148,3 +149,23 @@ class Cosine:
             return warm_up(images_seen, warmup_images)
         progress = min(1.0, (images_seen - warmup_images) / (total_images - warmup_images))
         return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The learning rate over a run.
+
+    Attributes:
+        schedule: its share of the peak.
+        total_images: the run's end.
+        peak: the learning rate that the optimizer's rule gives this network.
+    """
+
+    schedule: Schedule
+    total_images: int
+    peak: float
+
+    def at(self, images_seen: int, settings: Settings) -> float:
+        """The learning rate of the step after ``images_seen``."""
+        reached = images_seen + settings.batch_size
+        return self.peak * self.schedule.factor(reached, self.total_images, settings.warmup_images)

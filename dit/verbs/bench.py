@@ -139,7 +139,8 @@ def _train(bench: Bench) -> dict[str, Any]:
     import torch
 
     from dit.training.bench import PARTS, SyntheticLatents, time_training
-    from dit.training.module import DiffusionModule, Rate
+    from dit.training.module import DiffusionModule
+    from dit.training.schedules import Rate
     from dit.training.settings import Settings
     from dit.training.streams import Streams
 

@@ -12,9 +12,9 @@ from dit.network.dit import DiT
 from dit.network.presets import ladder
 from dit.training.averaging import Power
 from dit.training.batches import Batch
-from dit.training.module import DiffusionModule, Rate
+from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW
-from dit.training.schedules import Constant
+from dit.training.schedules import Constant, Rate
 from dit.training.settings import Settings
 from dit.training.streams import Streams
 from dit.verbs.app import config_dir, instantiate
