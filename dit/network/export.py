@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ def save_diffusers(
 
     Args:
         model: the network.
-        directory: created; must not exist yet.
+        directory: created, whole or not at all; must not exist yet.
         autoencoder: a diffusers ``AutoencoderKL`` directory, copied.
         scheduler: the contents of ``scheduler_config.json``.
         latent_mean: (C,) mean of the autoencoder's latents that training took away; with ``latent_std`` it is
@@ -112,17 +113,8 @@ def save_diffusers(
     Raises:
         InputError: diffusers has no such network, the autoencoder cannot be read, or the directory exists.
     """
-    check_expressible(model.config, "diffusers")
     directory, autoencoder = Path(directory), Path(autoencoder)
-    channels, height, width = model.input_shape
-    if height != width:
-        raise InputError("input_shape", model.input_shape, "a square in the layout of diffusers")
-    if directory.exists():
-        raise InputError("directory", str(directory), "a directory that does not exist yet")
-    if not (autoencoder / "config.json").is_file():
-        raise InputError("autoencoder", str(autoencoder), "a diffusers directory with config.json")
-    if (latent_mean is None) != (latent_std is None):
-        raise InputError("latent_std", latent_std, "given together with latent_mean, or neither")
+    _check_exportable(model, directory, autoencoder, latent_mean, latent_std)
     folded = None
     if latent_mean is not None and latent_std is not None:
         folded = _folded(autoencoder, latent_mean, latent_std)
@@ -132,28 +124,56 @@ def save_diffusers(
             "its samples will differ slightly from the network's own.",
             stacklevel=2,
         )
-    shutil.copytree(autoencoder, directory / "vae")
-    if folded is not None:
-        _replace_autoencoder(directory / "vae", folded)
-    (directory / "transformer").mkdir()
-    save_file(
-        {name: t.clone() for name, t in to_diffusers(_weights(model), model.config, channels).items()},
-        directory / "transformer" / "diffusion_pytorch_model.safetensors",
-        metadata={"format": "pt"},
-    )
-    _write_json(directory / "transformer" / "config.json", _transformer_settings(model))
-    (directory / "scheduler").mkdir()
-    _write_json(directory / "scheduler" / "scheduler_config.json", dict(scheduler))
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as unfinished:
+        made = Path(unfinished) / "pipeline"
+        shutil.copytree(autoencoder, made / "vae")
+        if folded is not None:
+            _replace_autoencoder(made / "vae", folded)
+        (made / "transformer").mkdir()
+        weights = to_diffusers(_weights(model), model.config, model.input_shape[0])
+        save_file(
+            {name: tensor.clone() for name, tensor in weights.items()},
+            made / "transformer" / "diffusion_pytorch_model.safetensors",
+            metadata={"format": "pt"},
+        )
+        _write_json(made / "transformer" / "config.json", _transformer_settings(model))
+        (made / "scheduler").mkdir()
+        _write_json(made / "scheduler" / "scheduler_config.json", dict(scheduler))
+        _write_json(made / "model_index.json", _pipeline_index(scheduler["_class_name"], class_names))
+        made.rename(directory)
+
+
+def _check_exportable(
+    model: DiT,
+    directory: Path,
+    autoencoder: Path,
+    latent_mean: Sequence[float] | None,
+    latent_std: Sequence[float] | None,
+) -> None:
+    """Raises InputError for what ``save_diffusers`` cannot write."""
+    check_expressible(model.config, "diffusers")
+    if model.input_shape[1] != model.input_shape[2]:
+        raise InputError("input_shape", model.input_shape, "a square in the layout of diffusers")
+    if directory.exists():
+        raise InputError("directory", str(directory), "a directory that does not exist yet")
+    if not (autoencoder / "config.json").is_file():
+        raise InputError("autoencoder", str(autoencoder), "a diffusers directory with config.json")
+    if (latent_mean is None) != (latent_std is None):
+        raise InputError("latent_std", latent_std, "given together with latent_mean, or neither")
+
+
+def _pipeline_index(scheduler: str, class_names: Sequence[str] | None) -> dict[str, Any]:
     index: dict[str, Any] = {
         "_class_name": "DiTPipeline",
         "_diffusers_version": "0.35.0",
-        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "scheduler": ["diffusers", scheduler],
         "transformer": ["diffusers", "DiTTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     if class_names is not None:
         index["id2label"] = {str(i): name for i, name in enumerate(class_names)}
-    _write_json(directory / "model_index.json", index)
+    return index
 
 
 def _weights(model: DiT) -> Weights:

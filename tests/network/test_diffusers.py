@@ -188,7 +188,9 @@ def test_export_says_what_diffusers_cannot_do(autoencoder: Path, tmp_path: Path)
     ):
         with pytest.raises(InputError, match=f"network.{next(iter(options))}"):
             save_diffusers(DiT(DiTConfig(32, 2, 4, 2, **options), (4, 8, 8), 10), tmp_path / "b", autoencoder)
-    assert not (tmp_path / "b").exists()
+    with pytest.raises(KeyError):  # a scheduler without its class: the last file of all
+        save_diffusers(our_model(), tmp_path / "b", autoencoder, scheduler={})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "vae"]
 
 
 def test_import_refuses_what_a_dit_is_not(tmp_path: Path) -> None:
