@@ -13,7 +13,7 @@ import torch
 from dit.errors import InputError
 from dit.evaluation.evaluate import Evaluation
 from dit.evaluation.features import Extractor, file_sha256
-from dit.evaluation.images import ImageFiles, ImageSet, open_images
+from dit.evaluation.images import ImageFiles, ImageSet, holds_images, open_images
 from dit.evaluation.measure import (
     NEED_REFERENCE_FEATURES,
     Measured,
@@ -128,7 +128,7 @@ def open_reference(
     if "extractor" not in metadata:  # not ours: the numbers themselves are all there is to name it by
         digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
         stored.stats.metadata["images"] = digest.hexdigest()[:16]
-    if stored.features is None and NEED_REFERENCE_FEATURES & set(metrics):
+    if stored.features is None and NEED_REFERENCE_FEATURES & set(metrics) and holds_images(path):
         needed = [name for name in metrics if name in NEED_REFERENCE_FEATURES]
         stored.features = measured(open_images(path), needed).features
     return stored

@@ -106,6 +106,12 @@ class ImageArray:
         return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
 
 
+def holds_images(path: Path) -> bool:
+    """Whether an .npz has images, beside the statistics in it."""
+    with zipfile.ZipFile(path) as archive:
+        return "arr_0.npy" in archive.namelist()
+
+
 def _array_header(member: Any, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         version = np.lib.format.read_magic(member)

@@ -162,7 +162,8 @@ class Statistics:
             suffix: ``_s`` for the spatial statistics of an ADM file.
 
         Raises:
-            InputError: no such file, no such arrays, or not of floating numbers in matching shapes.
+            InputError: no such file, no such arrays, or not of floating numbers in matching shapes, or
+                sigma is no covariance.
         """
         mu_name, sigma_name = f"mu{suffix}", f"sigma{suffix}"
         arrays, metadata = read_arrays(path, (mu_name, sigma_name, "n"))
@@ -177,6 +178,12 @@ class Statistics:
             raise InputError("reference", got, "floating mu (D,) and sigma (D, D)", f"File: {path}")
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise InputError("reference", str(path), "finite mu and sigma", "The file holds NaN or infinity.")
+        uneven = np.abs(sigma - sigma.T).max(initial=0) > 1e-4 * np.abs(sigma).max(
+            initial=0
+        )  # room for float32
+        if uneven or (sigma.diagonal() < 0).any():
+            fault = "is not symmetric" if uneven else "has negative variances"
+            raise InputError("reference", str(path), "a covariance", f"Its {sigma_name} {fault}.")
         return cls.of_moments(int(arrays["n"]) if "n" in arrays else None, mu, sigma, metadata)
 
 

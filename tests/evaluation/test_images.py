@@ -153,6 +153,15 @@ def test_an_adm_file_serves_with_its_statistics_and_its_batch_of_images(tmp_path
     assert found.metrics["precision"] == 1.0 and found.protocol.reference_n is None
 
 
+def test_an_adm_file_without_images_refuses_what_needs_them(tmp_path, images) -> None:
+    stats = Statistics(48).update(Pooled().features(images))
+    np.savez(tmp_path / "adm.npz", mu=stats.mean, sigma=stats.cov)
+    reference = open_reference(tmp_path / "adm.npz", Pooled(), ("kid",))
+    write_npz(tmp_path / "sample.npz", [images[:50]], 50)
+    with pytest.raises(InputError, match=r"kid: got \(statistics alone\)"):
+        evaluate_images(open_images(tmp_path / "sample.npz"), Pooled(), reference, metrics=("kid",))
+
+
 def test_a_stored_reference_is_the_measured_one_and_refuses_another_extractor(tmp_path, images) -> None:
     write_npz(tmp_path / "real.npz", images.split(64), 300)
     measured = open_reference(tmp_path / "real.npz", Pooled(), ("fd", "sfid", "kid"))

@@ -80,9 +80,19 @@ def test_rows_give_the_same_bits_however_they_are_batched() -> None:
         {"mu": np.zeros(3, np.int64), "sigma": np.eye(3)},
         {"mu": np.zeros(3), "sigma": np.eye(4)},
         {"mu": np.full(3, np.nan), "sigma": np.eye(3)},
+        {"mu": np.zeros(3), "sigma": np.eye(3) + np.eye(3, k=1)},
+        {"mu": np.zeros(3), "sigma": -np.eye(3)},
         {"mu": np.array([{}, {}], dtype=object), "sigma": np.eye(2)},
     ],
-    ids=["no sigma", "integers", "shapes disagree", "NaN", "pickled objects"],
+    ids=[
+        "no sigma",
+        "integers",
+        "shapes disagree",
+        "NaN",
+        "not symmetric",
+        "negative variances",
+        "pickled objects",
+    ],
 )
 def test_wrong_files_are_refused_with_one_message(tmp_path, arrays: dict) -> None:
     np.savez(tmp_path / "bad.npz", n=np.int64(10), **arrays)
