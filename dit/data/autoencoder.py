@@ -206,12 +206,13 @@ class Pretrained:
         from dit.data.codec import diffusers_class
 
         options = {"subfolder": self.subfolder or None, "revision": self.revision, "low_cpu_mem_usage": False}
+        options["output_loading_info"] = True
         try:
             with (
                 warnings.catch_warnings()
             ):  # diffusers 0.42 passes huggingface_hub an argument it has dropped
                 warnings.simplefilter("ignore", UserWarning)
-                return diffusers_class(self.kind).from_pretrained(self.path, **options)
+                model, found = diffusers_class(self.kind).from_pretrained(self.path, **options)
         except (OSError, ValueError) as error:
             if self._local is not None:
                 raise InputError(
@@ -225,6 +226,12 @@ class Pretrained:
                 f"Download {inner}config.json and {inner}diffusion_pytorch_model.safetensors from "
                 f"https://huggingface.co/{self.path} into a folder and set autoencoder.spec.path to it.",
             ) from error
+        if missing := sorted(found["missing_keys"]):  # diffusers fills them with random numbers
+            got = f"({self.path}, without {len(missing)} of its weights: {missing[0]}, ...)"
+            raise InputError(
+                "autoencoder.path", got, f"a complete {self.kind}", "Or correct autoencoder.spec.kind."
+            )
+        return model
 
 
 def _save(model: Any, folder: Path) -> None:

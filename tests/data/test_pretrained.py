@@ -1,6 +1,7 @@
 """Autoencoders of diffusers with random weights, from a local directory and with the network off."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from safetensors.torch import save_file
 
 from dit.data.autoencoder import Pretrained
 from dit.data.codec import Codec
@@ -191,6 +193,38 @@ def test_missing_and_damaged_directories(tmp_path, saved):
         encode(tmp_path / "latents", Pretrained(kind, str(broken), 4, reduction=2))
     with pytest.raises(InputError, match=r"autoencoder.kind"):
         Pretrained("VQModel", "a/b", 4, 8)
+
+
+def test_weights_that_are_not_all_there_are_refused(tmp_path, saved):
+    """diffusers would draw the rest at random."""
+    kind, directory, model = saved
+    shutil.copytree(directory, tmp_path / "vae")
+    weights = model.state_dict()
+    gone = sorted(weights)[0]
+    del weights[gone]
+    save_file(weights, tmp_path / "vae" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=rf"autoencoder.path.*without 1 of its weights: {gone}"):
+        encode(tmp_path / "latents", Pretrained(kind, str(tmp_path / "vae"), 4, reduction=2))
+
+
+def test_weights_by_the_older_names_of_attention_are_complete(tmp_path):
+    """As in sd-vae-ft-ema, whose file is older than diffusers' present names."""
+    torch.manual_seed(0)
+    model = kl().eval()
+    model.save_pretrained(tmp_path / "vae")
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = model.state_dict()
+    for name in [name for name in weights if ".attentions." in name]:
+        renamed = name
+        for new, old in older.items():
+            renamed = renamed.replace(f".{new}.", f".{old}.")
+        weights[renamed] = weights.pop(name)
+    assert any(".query." in name for name in weights)
+    save_file(weights, tmp_path / "vae" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    encode(tmp_path / "latents", Pretrained("AutoencoderKL", str(tmp_path / "vae"), 4, reduction=2))
+    train = LatentSet(tmp_path / "latents", "train")
+    expected = raw("AutoencoderKL", model, pixels(train, torch.arange(4)))
+    torch.testing.assert_close(train.moments(torch.arange(4))[:, :4], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_overflow_are_refused(tmp_path):
