@@ -67,11 +67,20 @@ def _by_loss(first: Material, other: Material) -> list[dict[str, Any]]:
     for level in levels:
         ratio = None
         if first.boot is not None and other.boot is not None:
-            paired = min(len(m.boot.law.E) for m in (first, other) if m.boot is not None)
-            ratio = compute_for(other.boot.law, level)[:paired] / compute_for(first.boot.law, level)[:paired]
+            mine, theirs = (compute_for(m.boot.law, level) for m in (first, other) if m.boot is not None)
+            ratio = _unpaired(theirs, mine)
         mine, theirs = (float(compute_for(m.fit, level)) for m in (first, other))
         rows.append(_row(float(level), mine, theirs, ratio))
     return rows
+
+
+def _unpaired(above: Array, below: Array) -> Array:
+    """Ratios of draws of two studies, no draw met by its namesake.
+
+    Both bootstraps have one seed, so that draws of one number share their random numbers: their noise would cancel.
+    """
+    count = min(len(above), len(below))
+    return np.roll(above[:count], count // 2) / below[:count]
 
 
 def compute_for(law: Any, loss: float) -> Array:
