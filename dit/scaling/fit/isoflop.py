@@ -195,9 +195,10 @@ def fit_isoflop(points: Points) -> IsoflopFit:
     minima[0, [bool(reason) for reason in reasons]] = np.nan
     if np.isfinite(minima[0, :, 0]).sum() < 2:
         listed = "; ".join(f"{c:.3g} FLOPs: {r}" for c, r in zip(problem.points.budget_flops, reasons) if r)
+        edges = all(reasons) and any(problem.wide)
         raise InputError(
             "data", f"({listed})", "two or more budgets with a minimum inside their sizes",
-            "All optima at the edge: train smaller or larger models at these budgets." if all(reasons) else "",
+            "All optima at the edge: train smaller or larger models at these budgets." if edges else "",
         )  # fmt: skip
     valleys = tuple(_valley(problem, i, every[i], reasons[i]) for i in range(len(reasons)))
     law = problem.through(minima)
