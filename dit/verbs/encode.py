@@ -6,6 +6,8 @@ import time
 from omegaconf import DictConfig
 
 from dit.data.manifest import verify
+from dit.errors import InputError
+from dit.launch import World
 from dit.verbs.app import hydra_app, instantiate
 
 log = logging.getLogger("dit")
@@ -33,7 +35,7 @@ def task(cfg: DictConfig) -> None:
         autoencoder,
         split,
         **settings,
-        device=cfg.device,
+        device=_device(cfg.device),
         rank=rank,
         world_size=world_size,
         progress=_Lines(),
@@ -45,6 +47,20 @@ def task(cfg: DictConfig) -> None:
 
 
 app = hydra_app("encode")(task)
+
+
+def _device(name: str | None) -> str:
+    """The device of this process: those of one node take its GPUs in turn."""
+    import torch
+
+    try:
+        device = torch.device(name)  # type: ignore[arg-type]  # what is no text is told below
+        if device.type == "cuda" and device.index is None and (count := torch.cuda.device_count()):
+            device = torch.device("cuda", World.of_launcher().local_rank % count)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError("device", name, "a device of this machine: cpu, cuda, cuda:1") from error
+    return str(device)
 
 
 class _Lines:

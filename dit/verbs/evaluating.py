@@ -84,7 +84,9 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
             "reference, statistics", got, "one of them: what to compare with, or a file to write"
         )
     if evaluation.extractor == "digits" and cfg.extractor is None and place(distributed)[0] == 0:
-        log.warning("by features for digits, the default: of other images say extractor=inception:FILE")
+        log.warning(
+            "no extractor= was named: measured by the features for digits, which mean little for other images"
+        )
     images = open_images(cfg.images, cfg.image_size)
     if len(images) < 2:
         raise InputError("images", f"({len(images)} images in {cfg.images})", "at least 2 images")

@@ -359,3 +359,10 @@ def test_an_absurd_label_is_refused(tmp_path):
         add(tar, "0.cls", b"100000000")
     with pytest.raises(InputError, match=r"0\.cls: got 100000000; allowed: class labels below"):
         len(Tar(str(tmp_path / "labels.tar")))
+
+
+def test_a_path_that_is_not_there_at_all_is_named():
+    for kind in (Folder, Zip, Tar, Parquet):
+        for path in (None, ""):
+            with pytest.raises(InputError, match=r"data\.source\.path"):
+                kind(path)

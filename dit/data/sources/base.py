@@ -42,7 +42,13 @@ def expand(path: str, pattern: str) -> list[Path]:
 
 
 class EncodedFiles:
-    """What sources of encoded files have in common: a listing of (name, size, label)."""
+    """What sources of encoded files have in common: a path, and a listing of (name, size, label)."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise InputError("data.source.path", self.path, "where the images are")
 
     @cached_property
     def _listing(self) -> tuple[Sequence[str], Sequence[int], Sequence[int], tuple[str, ...]]:

@@ -38,7 +38,7 @@ class Torchvision:
             return getattr(datasets, self.name)(self.root, **self.options)
         except (RuntimeError, OSError) as error:
             call = f"torchvision.datasets.{self.name}({self.root!r}, download=True)"
-            remedy = f"Where there is a network: `python -c 'import torchvision; {call}'`."
+            remedy = f'Where there is a network: `python -c "import torchvision; {call}"`.'
             raise InputError(
                 "data.source.root", f"{self.root} ({error})", "the dataset's files", remedy
             ) from error
