@@ -4,15 +4,16 @@ The verb is ``dit train`` under the ``study`` sweeper (``hydra_plugins/dit_study
 """
 
 import fcntl
+import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
 from dit.errors import EXIT_RESUMABLE, InputError, RunError, check_number
@@ -30,20 +31,19 @@ log = logging.getLogger("dit")
 app = hydra_app("study")(train.job)
 
 
-def run(cfg: DictConfig, launcher: Launcher, arguments: Sequence[str], choices: dict[str, Any]) -> None:
+def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
     """Runs a study to its report.
 
     Args:
         cfg: the configuration that its runs share.
         launcher: what turns lists of overrides into runs of ``dit train``.
-        arguments: the overrides that were given.
         choices: the choice of each group of configuration files.
     """
     grid = building.grid(cfg)
     check_number("study.retries", cfg.study.retries, low=0, integer=True)
     directory = make_directory("study.directory", Path(building.study_directory(cfg)))
     with _only_driver(directory):
-        encode_if_missing(cfg, arguments, choices)
+        encode_if_missing(cfg, choices)
         plan = building.plan(cfg, grid)
         _write_plan(directory, building.identity(cfg), plan)
         for warning in plan.warnings:
@@ -70,18 +70,30 @@ def _overrides(ledger: Ledger, run: PlannedRun) -> list[str]:
     return [*found, f"branch_from={ledger.run_directory(run.branch_of) / checkpoint}"]
 
 
-def encode_if_missing(cfg: DictConfig, arguments: Sequence[str], choices: dict[str, Any]) -> None:
+def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
     """Encodes the study's data in a process of its own, unless the latents are there."""
     if (Path(cfg.data.directory) / "manifest.json").is_file():
         return
     log.info("encoding %s", cfg.data.directory)
-    chosen = [f"{group}={choices[group]}" for group in ("data", "autoencoder")]
-    changed = [item for item in arguments if item.startswith(("data.", "autoencoder."))]
-    code = subprocess.run([sys.executable, "-m", "dit", "encode", *chosen, *changed]).returncode
+    words = []
+    for group in ("data", "autoencoder"):
+        # every setting, since an experiment's file changes them too, and encode takes no experiment
+        settings = _leaves(group, OmegaConf.to_container(cfg[group], resolve=True))
+        words += [f"{group}={choices[group]}", *(f"++{key}={value}" for key, value in settings)]
+    code = subprocess.run([sys.executable, "-m", "dit", "encode", *words]).returncode
     if code == EXIT_RESUMABLE or signals.stop_requested():
         raise Stopped("stopped while encoding; the same command continues the study")
     if code:
         raise RunError(f"dit encode ended with exit code {code}")
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The values below a key as Hydra's command line takes them."""
+    if isinstance(value, dict) and value:
+        for name, child in value.items():
+            yield from _leaves(f"{key}.{name}", child)
+    else:
+        yield key, json.dumps(value, ensure_ascii=False)
 
 
 def _write_plan(directory: Path, settings: str, plan: Plan) -> None:

@@ -44,7 +44,7 @@ class StudySweeper(Sweeper):
         # submitit's jobs live on without us; those of other launchers end with this process
         target = str(self.config.hydra.launcher._target_)
         slurm, survives = target.endswith("SlurmLauncher"), "submitit" in target
-        study.run(cfg, study.Launcher(launch, slurm, survives), arguments, dict(hydra_cfg.runtime.choices))
+        study.run(cfg, study.Launcher(launch, slurm, survives), dict(hydra_cfg.runtime.choices))
 
     def _launcher(self, name: str) -> Any:
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None
