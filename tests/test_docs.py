@@ -52,21 +52,32 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if not re.search(r"\.\.\.|[|<]| -m ", line)]
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    """A folder of configuration with the experiment that README.md writes down."""
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "experiment").mkdir()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (folder / "experiment/pets.yaml").write_text(block)
+    return folder
+
+
 @cache
-def composed(command: str) -> None:
+def composed(command: str, own: Path) -> None:
     verb, *words = shlex.split(command)[1:]
     if verb == "bench":
         words[0] = f"what={words[0]}"
     elif verb == "fit":  # conditions are quoted by the verb itself
         words = [word.replace("data=", "data.path=", 1) for word in words if not word.startswith("where=")]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        compose(verb, [word for word in words if not word.startswith("hydra")])
+        words = [word for word in words if not word.startswith("hydra")]
+        compose(verb, [*words, f"hydra.searchpath=[file://{own}]"])
 
 
 @every_page
-def test_commands_compose(page):
+def test_commands_compose(page, own):
     for command in commands(page):
-        composed(command)
+        composed(command, own)
 
 
 def test_commands_are_found():

@@ -60,7 +60,8 @@ def _edges(plan: Plan) -> list[str]:
         raise InputError(
             "study.widths", f"({len(plan.grid.widths)} widths, none on both sides of any expected best size)",
             f"sizes around {n:.3g} to {c:.3g} multiply-adds per token",
-            "Every isoFLOP minimum would lie at an edge. Leave study.widths empty to have them chosen.",
+            "Every isoFLOP minimum would lie at an edge. Leave study.widths empty to have them chosen, and widen "
+            "study.min_images..study.max_images where these leave them out.",
         )  # fmt: skip
     return found
 
