@@ -94,6 +94,24 @@ def test_no_other_optimiser_finds_a_lower_objective(seed):
     assert fit.objective / 1e-3 <= best * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("seed", [124, 136])
+def test_squares_of_outliers_leave_no_lower_objective(seed):
+    """Noise with Student's 1.5: what a fit of misses relative to L is drawn to is not what squares of ln L want."""
+    rng = np.random.default_rng(seed)
+    n, d = 10 ** rng.uniform(7, 10, 25), 10 ** rng.uniform(8, 12, 25)
+    loss = (1.7 + 400 * n**-0.34 + 400 * d**-0.28) * np.exp(0.03 * rng.standard_t(1.5, 25))
+    log_n, log_d = np.log(n / 3e8), np.log(d / 1e10)
+
+    def objective(theta):
+        f = np.logaddexp(np.logaddexp(theta[0] - theta[1] * log_n, theta[2] - theta[3] * log_d), theta[4])
+        return 0.5 * np.sum((f - np.log(loss)) ** 2)
+
+    starts = np.column_stack([rng.normal(0, 2, 40), rng.lognormal(-1, 1, 40), rng.normal(0, 2, 40),
+                              rng.lognormal(-1, 1, 40), rng.normal(0, 1, 40)])  # fmt: skip
+    best = min(minimize(objective, start).fun for start in starts)
+    assert fit_additive(Points(loss, n=n, d=d), "mse_log").objective <= best * (1 + 1e-9)
+
+
 def test_least_absolute_deviations_are_optimal_to_first_order():
     """No direction lowers the sum of |r|: the linear programme around the optimum gains nothing."""
     points = isoflop_points(TRUTH, 0.01, seed=1)

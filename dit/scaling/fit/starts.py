@@ -42,8 +42,12 @@ class Separable:
     relative: bool
     robust: bool
 
-    def starts(self) -> tuple[Array, Array]:
-        """Exponents (S, q) and ln of the coefficients (S, q + 1), the constant's last; best first."""
+    def starts(self, cells_too: bool = False) -> tuple[Array, Array]:
+        """Exponents (S, q) and ln of the coefficients (S, q + 1), the constant's last; best first.
+
+        Args:
+            cells_too: whether the cells follow as they are, after what they were polished to.
+        """
         cells = np.array(list(product(range(len(GRID)), repeat=len(self.x))))
         exponents = GRID[cells] / np.ptp(self.x, axis=1)
         misses = self._solve(exponents, np.ones((1, len(self.loss))))[1]
@@ -52,7 +56,12 @@ class Separable:
         group = part @ PARTS[len(self.x)] ** np.arange(len(self.x))
         order = np.argsort(cost, kind="stable")
         first = order[np.unique(group[order], return_index=True)[1]]
-        return self._polished(exponents[first])
+        polished = self._polished(exponents[first])
+        if not cells_too:
+            return polished
+        coefficient, _, terms = self._solve(exponents[first], np.ones((1, len(self.loss))))
+        own = exponents[first], self._logarithms(coefficient, terms)
+        return np.concatenate([polished[0], own[0]]), np.concatenate([polished[1], own[1]])
 
     def _solve(self, exponents: Array, weights: Array) -> tuple[Array, Array, Array]:
         """Best coefficients (M, q + 1) for exponents (M, q) and weights (M, n); misses (M, n); terms (M, n, q + 1)."""
@@ -92,9 +101,13 @@ class Separable:
             if ((np.abs(step).max(1) < NEAR) | (damping > 1e4)).all():
                 break
         cost = np.abs(misses).sum(1) if self.robust else (misses**2).sum(1)
-        level = ABSENT * np.abs(self.loss * (1 / self.loss if self.relative else 1)).mean() / terms.mean(1)
         order = np.argsort(cost, kind="stable")
-        return np.exp(log_p)[order], np.log(np.maximum(coefficient, level))[order]
+        return np.exp(log_p)[order], self._logarithms(coefficient, terms)[order]
+
+    def _logarithms(self, coefficient: Array, terms: Array) -> Array:
+        """Ln of coefficients (M, q + 1), those that came out zero at a share where they have a slope."""
+        level = ABSENT * np.abs(self.loss * (1 / self.loss if self.relative else 1)).mean() / terms.mean(1)
+        return np.log(np.maximum(coefficient, level))
 
     def _weights(self, misses: Array) -> Array:
         """(M, n) weights under which squared misses are misses by size; ones where they count squared."""
@@ -114,7 +127,9 @@ class Separable:
 
 
 def additive_starts(n: Array, d: Array, loss: Array, kind: str) -> Array:
-    """Starts (25, 5) in theta = (ln A, alpha, ln B, beta, ln E), best first.
+    """Starts (25, 5), or (50, 5) for mse_log, in theta = (ln A, alpha, ln B, beta, ln E); the first are the best.
+
+    Misses relative to the loss stand in for those of ln L, which outliers tell apart; so there the cells count as well.
 
     Args:
         n: (points,) centred ln N.
@@ -122,13 +137,13 @@ def additive_starts(n: Array, d: Array, loss: Array, kind: str) -> Array:
         loss: (points,) measured loss.
         kind: name of the loss function that is to be minimised from there.
     """
-    exponents, log = _separable(np.stack([n, d]), loss, kind).starts()
+    exponents, log = _separable(np.stack([n, d]), loss, kind).starts(kind == "mse_log")
     return np.stack([log[:, 0], exponents[:, 0], log[:, 1], exponents[:, 1], log[:, 2]], 1)
 
 
 def power_floor_starts(x: Array, loss: Array, kind: str) -> Array:
-    """Starts (24, 3) in theta = (ln K, p, ln E); ``x`` (points,) is centred ln of the regressor."""
-    exponents, log = _separable(x[None], loss, kind).starts()
+    """Starts (24, 3), or (48, 3) for mse_log, in theta = (ln K, p, ln E); ``x`` (points,) is centred ln x."""
+    exponents, log = _separable(x[None], loss, kind).starts(kind == "mse_log")
     return np.stack([log[:, 0], exponents[:, 0], log[:, 1]], 1)
 
 
