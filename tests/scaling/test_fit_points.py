@@ -131,3 +131,18 @@ def test_budgets_are_given_or_grouped_or_binned():
     scattered = Points(np.ones(60), c=np.geomspace(1e18, 1e20, 60))
     assert scattered.budget_kind == "binned"
     assert scattered.budgets.max() == 4
+
+
+def test_equal_points_are_one_key_and_others_are_not():
+    """Fits are kept by their points."""
+    loss, c = np.array([3.0, 2.0]), np.array([1.0, 2.0])
+    one = Points(loss, c=c)
+    assert one == Points(loss.copy(), c=c.copy())
+    assert len({one, Points(loss.copy(), c=c.copy())}) == 1
+    for other in (
+        Points(loss, n=c),
+        Points(loss, c=c + 1e-12),
+        Points(loss, c=c, run=np.array(["a", "b"])),
+        one[:1],
+    ):
+        assert other != one

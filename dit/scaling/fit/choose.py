@@ -1,5 +1,6 @@
 """A law by its name, on points."""
 
+from functools import lru_cache
 from typing import Any
 
 from dit.errors import check_choice
@@ -16,10 +17,17 @@ LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited
 def fit_law(points: Points, law: str = "additive", loss: str = "huber", delta: float = 1e-3) -> Any:
     """The fit of the law of that name; isoflop and envelope have no use for ``loss`` and ``delta``.
 
+    Fits are kept: hold-out, comparison and sensitivity ask for the same ones.
+
     Raises:
         InputError: an unknown law, or points that cannot carry it.
     """
     check_choice("law", law, LAWS)
+    return _fit(points, law, loss, delta)
+
+
+@lru_cache(maxsize=64)
+def _fit(points: Points, law: str, loss: str, delta: float) -> Any:
     if law == "isoflop":
         return fit_isoflop(points)
     if law == "envelope":

@@ -59,6 +59,18 @@ class Points:
                 )
         _refuse_duplicates(self)
 
+    @cached_property
+    def _content(self) -> tuple[Any, ...]:
+        values = (getattr(self, item.name) for item in fields(self))
+        return tuple(None if value is None else (value.dtype.str, value.tobytes()) for value in values)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether every value is the same."""
+        return isinstance(other, Points) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
     def __len__(self) -> int:
         return len(self.loss)
 
