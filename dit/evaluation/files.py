@@ -123,12 +123,12 @@ def open_reference(
         return measured(open_images(path, image_size, "reference"), metrics)
     arrays, metadata = read_arrays(path, ("mu", "sigma"))
     if not arrays:
-        return measured(open_images(path), metrics)
+        return measured(open_images(path, image_size, "reference"), metrics)
     stored = Measured.load(path)
     if "extractor" not in metadata:  # not ours: the numbers themselves are all there is to name it by
         digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
         stored.stats.metadata["images"] = digest.hexdigest()[:16]
     if stored.features is None and NEED_REFERENCE_FEATURES & set(metrics) and holds_images(path):
         needed = [name for name in metrics if name in NEED_REFERENCE_FEATURES]
-        stored.features = measured(open_images(path), needed).features
+        stored.features = measured(open_images(path, image_size, "reference"), needed).features
     return stored

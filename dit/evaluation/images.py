@@ -15,7 +15,7 @@ from dit.data.images import Source
 from dit.data.pixels import UnreadableImage, centre_crop, decode
 from dit.data.sources.folder import Folder, Zip
 from dit.data.sources.parquet import Parquet
-from dit.errors import InputError
+from dit.errors import InputError, check_number
 from dit.evaluation.grids.pictures import png_bytes
 
 FEW = 8  # so many images are not all black
@@ -94,6 +94,11 @@ class ImageArray:
     def __len__(self) -> int:
         return self._shape[0]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(W, H) of the images."""
+        return self._shape[2], self._shape[1]
+
     def read(self, start: int, stop: int) -> torch.Tensor:
         size = int(np.prod(self._shape[1:]))
         self._member.seek(self._start + start * size)
@@ -126,12 +131,18 @@ def open_images(path: str | Path, image_size: int | None = None, key: str = "ima
 
     Args:
         path: where they are.
-        image_size: see ``ImageFiles``; not for .npz.
+        image_size: see ``ImageFiles``; an .npz must have it already.
         key: what messages call the path.
     """
     path = Path(path)
+    if image_size is not None:
+        check_number("image_size", image_size, low=1, integer=True)
     if path.suffix == ".npz":
-        return ImageArray(path)
+        images = ImageArray(path)
+        if image_size is not None and images.size != (image_size, image_size):
+            got, allowed = f"({image_size} for {path})", "{}x{}, or null".format(*images.size)
+            raise InputError("image_size", got, allowed, "An .npz is taken as it is.")
+        return images
     if path.suffix == ".zip":
         source = Zip(str(path))
     elif path.suffix == ".parquet" or any(path.glob("*.parquet")):

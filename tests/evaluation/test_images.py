@@ -129,6 +129,12 @@ def test_sizes_must_agree_or_be_made_to(tmp_path, images) -> None:
     with pytest.raises(InputError, match=r"1\.png.*32x40.*32x32"):
         open_images(tmp_path).read(0, 2)
     assert open_images(tmp_path, image_size=16).read(0, 2).shape == (2, 3, 16, 16)
+    write_npz(tmp_path / "set.npz", [images], len(images))
+    assert len(open_images(tmp_path / "set.npz", image_size=images.shape[-1])) == len(images)
+    with pytest.raises(InputError, match=r"image_size: got \(7 for .*taken as it is"):
+        open_images(tmp_path / "set.npz", image_size=7)
+    with pytest.raises(InputError, match="image_size: got 'small'"):
+        open_images(tmp_path, image_size="small")  # type: ignore[arg-type]
 
 
 def test_fewer_images_than_asked_is_an_error(stored, images) -> None:
