@@ -25,7 +25,7 @@ NAMES_OF = ("A", "alpha", "B", "beta", "E", "R_D", "R_N")
 EPOCHS = (1.5, 6.0, 25.0, 100.0)  # starts of R_D and R_N; they count epochs, so they need no units
 FEWEST_REPEATED = 2
 MOST = 700.0  # ln of a number that is still one: a base used that often is used up, whatever R is
-STEP = 1e-5  # of the central differences that give the curvature
+STEP = 1e-6  # of the differences that give the curvature
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,7 @@ class Saturating:
         for j in range(7):
             step = np.zeros(7)
             step[j] = STEP
-            ahead, behind = self.jacobian(shares + step), self.jacobian(shares - step)
-            hessian[:, j] += np.einsum("rn,rnp->rp", first, ahead - behind) / (2 * STEP)
+            hessian[:, j] += np.einsum("rn,rnp->rp", first, self.jacobian(shares + step) - slopes) / STEP
         return gradient, 0.5 * (hessian + hessian.transpose(0, 2, 1))
 
     def _terms(
