@@ -59,6 +59,7 @@ def evaluate_images(
     sets = measure_images(
         images, extractor, metrics, counts=[*subsets, n], batch_size=batch_size, distributed=distributed
     )
+    crop = images.image_size if isinstance(images, ImageFiles) else None
     protocol = Protocol(
         reference=str(reference.stats.metadata.get("images", "unknown")),
         reference_n=reference.stats.n,
@@ -66,7 +67,7 @@ def evaluate_images(
         extractor_sha256=extractor.sha256,
         preprocessing=extractor.preprocessing,
         n=n,
-        rounding="as stored",
+        rounding="as stored" if crop is None else f"as stored, ADM's centre crop to {crop}",
     )
     shown = images.read(0, min(preview, n)) if preview else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     labels = torch.empty(0, dtype=torch.int64)

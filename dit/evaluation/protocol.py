@@ -35,7 +35,7 @@ class Protocol:
         weights: ``raw``, or the averaged weights by name (``ema``).
         precision: arithmetic of the network while sampling.
         decoder: hash or kind of the autoencoder which makes images of latents.
-        rounding: from the decoder's [-1, 1] to uint8.
+        rounding: from the decoder's [-1, 1] to uint8; of images from files ``as stored``, and the crop they were given.
     """
 
     reference: str

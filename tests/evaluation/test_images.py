@@ -11,6 +11,7 @@ from PIL import Image
 from dit.errors import InputError
 from dit.evaluation.files import evaluate_images, measure_images, open_reference
 from dit.evaluation.images import open_images, write_folder, write_npz
+from dit.evaluation.protocol import require_equal
 from dit.evaluation.reference import measure_reference
 from dit.evaluation.statistics import Statistics
 from tests.evaluation.test_measure import Pooled
@@ -135,6 +136,20 @@ def test_sizes_must_agree_or_be_made_to(tmp_path, images) -> None:
         open_images(tmp_path / "set.npz", image_size=7)
     with pytest.raises(InputError, match="image_size: got 'small'"):
         open_images(tmp_path, image_size="small")  # type: ignore[arg-type]
+
+
+def test_the_protocol_names_the_crop(stored, images) -> None:
+    reference = measure_reference(images, Pooled())
+    whole = evaluate_images(open_images(stored / "folder"), Pooled(), reference).protocol
+    cropped = evaluate_images(
+        open_images(stored / "folder", image_size=images.shape[-1]), Pooled(), reference
+    ).protocol
+    assert (
+        whole.rounding == "as stored"
+        and cropped.rounding == f"as stored, ADM's centre crop to {images.shape[-1]}"
+    )
+    with pytest.raises(InputError, match=r"protocol\.rounding"):
+        require_equal([whole, cropped])
 
 
 def test_fewer_images_than_asked_is_an_error(stored, images) -> None:
