@@ -197,6 +197,9 @@ def read_points(cfg: DictConfig) -> "list[ReadPoint]":
 
 def meet(cfg: DictConfig) -> "tuple[World, torch.device]":
     """This process among those that a launcher started, which have met, and its device."""
+    if (processes := cfg.hardware.processes) > 1:
+        remedy = f"Start them by torchrun --nproc-per-node {processes} -m dit ..., or by srun."
+        raise InputError("hardware.processes", processes, "1 where nothing is trained", remedy)
     import torch
 
     hardware, world = instantiate(cfg.hardware), World.of_launcher()

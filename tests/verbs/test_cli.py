@@ -88,6 +88,7 @@ WRONG = {
     "a target outside the project": (["train", *TINY, "+network._target_=os.system"], "os.system"),
     "unknown verb": (["trian"], "trian"),
     "no such run": (["sample", "run=nowhere"], "run"),
+    "processes where nothing is trained": (["sample", "run=x", "hardware.processes=2"], "torchrun"),
 }
 
 
