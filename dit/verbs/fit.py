@@ -1,9 +1,11 @@
 """``dit fit``: a scaling law with its intervals, from a study's records or any CSV file."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dit.errors import InputError, check_choice
@@ -86,11 +88,33 @@ def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
     from dit.scaling.report.points import collect
 
     check_choice("size", cfg.size, SIZES)
-    points = collect(load_study(cfg.data.path), cfg.weights)
+    _refuse_selections(cfg)
+    study = load_study(cfg.data.path)
+    points = collect(study, cfg.weights)
     counted = {name: points.for_fit(size) for name, size in SIZES.items()}
+    n_train = study.runs[0]["data"].get("n_train")
+    if cfg.law == "data_limited" and n_train:
+        counted = {
+            name: replace(one, unique=np.full(len(one), float(n_train))) for name, one in counted.items()
+        }
     kept = {name: drop_outliers(value, cfg.drop_highest) for name, value in counted.items()}
     others = {"size": {name: value for name, value in kept.items() if name != cfg.size}}
     return kept[cfg.size], others
+
+
+def _refuse_selections(cfg: DictConfig) -> None:
+    """Keys that select from a CSV file have no say over a study's records."""
+    columns = {f"columns.{name}": value for name, value in cfg.columns.items() if name != "loss"}
+    given = {"where": cfg.where, "flops_per_nd": cfg.flops_per_nd, **columns}
+    for key, value in given.items():
+        if value:
+            got = list(value) if isinstance(value, ListConfig) else value
+            raise InputError(
+                key,
+                got,
+                "nothing: data is a study's directory",
+                "Fit a CSV file, such as its report's points.csv.",
+            )
 
 
 def _print(result: dict[str, Any]) -> None:

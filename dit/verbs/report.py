@@ -20,7 +20,7 @@ MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the
 def task(cfg: DictConfig) -> None:
     """Writes a study's report and prints its headline."""
     directory = Path(building.study_directory(cfg))
-    others = [Path(other) for other in cfg.compare]
+    others = [Path(cfg.compare)] if isinstance(cfg.compare, str) else [Path(other) for other in cfg.compare]
     out = Path(cfg.report_dir) if cfg.report_dir else directory / "report"
     write(directory, out, others)
     log_to_wandb(cfg, out)

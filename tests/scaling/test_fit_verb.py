@@ -154,3 +154,15 @@ def test_small_inputs_are_answered_quickly_and_without_torch(table, tmp_path):
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert found.returncode == 0, found.stderr
     assert min(took) < 2.5  # CPU seconds; 1.3 on a free core, and a busy one counts more for the same work
+
+
+def test_repetition_is_read_from_a_study(tmp_path):
+    """Its runs see 1,500 images again and again; keys that select rows of a CSV file are refused."""
+    widths = (32, 48, 64, 96, 128, 192, 256, 384)
+    study = write_study(tmp_path / "study", Surface(widths=widths), samples=False)
+    found = answer(f"data={study}", "law=data_limited", "loss=mse", "bootstrap=20", cwd=tmp_path)
+    assert found["law"] == "data_limited"
+    assert set(found["parameters"]) >= {"R_D", "R_N"}
+    for selection in ("where=[flops>1]", "columns.n=params", "flops_per_nd=6"):
+        refused = dit("fit", f"data={study}", selection, cwd=tmp_path, check=2)
+        assert "data is a study's directory" in refused.stderr

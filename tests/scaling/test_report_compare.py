@@ -16,6 +16,7 @@ from dit.scaling.report.compare import compare, compute_for
 from dit.scaling.report.headline import headline
 from dit.scaling.report.material import Missing
 from dit.scaling.report.page import write_report
+from tests.conftest import dit
 from tests.scaling.synthetic import Surface, write_study
 
 CHEAPER = 0.75  # of the size term's coefficient: A (s N)^-alpha with s = .75^(-1/alpha) is the same surface at N / s
@@ -187,3 +188,22 @@ def test_cool_down_branches_are_no_points_and_their_worth_is_found(tmp_path):
     assert found["ratio"] == pytest.approx(1.0245, abs=0.002)
     assert (m.points.loss == before.points.loss).all() and headline(m)["runs"] == headline(before)["runs"]
     assert headline(m)["train_flops"] == headline(before)["train_flops"]
+
+
+def test_one_study_to_compare_with_needs_no_brackets(studies, tmp_path):
+    """A word is a list of its letters to Python."""
+    dit(
+        "report",
+        f"study.directory={studies[0]}",
+        f"compare={studies[1]}",
+        "report_dir=out",
+        cwd=tmp_path,
+        check=0,
+    )
+    assert "cheaper" in (tmp_path / "out/comparison.csv").read_text()
+
+
+def test_nowhere_to_write_is_one_message(studies, tmp_path):
+    (tmp_path / "file").touch()
+    found = dit("report", f"study.directory={studies[0]}", "report_dir=file/out", cwd=tmp_path, check=2)
+    assert "report_dir" in found.stderr and "Traceback" not in found.stderr

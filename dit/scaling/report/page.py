@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 
+from dit.errors import InputError
 from dit.scaling.records import load_study
 from dit.scaling.report import (
     figures_compare,
@@ -77,7 +78,7 @@ def write_report(
         The headline (see ``dit.scaling.report.headline.headline``).
 
     Raises:
-        InputError: no usable records, or records that cannot share an axis.
+        InputError: no usable records, records that cannot share an axis, or nowhere to write to.
     """
     study = load_study(study_dir)
     material = analyse(study, draws=bootstrap)
@@ -85,7 +86,10 @@ def write_report(
     material.analysis["comparison"] = compare_studies(material, others)
     material = replace(material, others=others)
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("report_dir", str(out), "a directory that can be made", str(error)) from None
     sections = _draw_all(material, out)
     tables = [*all_tables(material), definitions(material)]
     found = headline(material)
