@@ -154,7 +154,9 @@ def _separable(x: Array, loss: Array, kind: str) -> Separable:
 
 
 def nonnegative(gram: Array, moment: Array) -> Array:
-    """Coefficients (M, k) of non-negative least squares of few terms, by trying every set of active terms.
+    """Coefficients (M, k) of non-negative least squares of few terms.
+
+    The solution with all terms is the answer where none is negative; elsewhere every set of active terms is tried.
 
     Args:
         gram: (M, k, k) normal matrices.
@@ -163,8 +165,18 @@ def nonnegative(gram: Array, moment: Array) -> Array:
     k = moment.shape[-1]
     scale = np.sqrt(np.einsum("mii->mi", gram))
     gram, moment = gram / (scale[:, :, None] * scale[:, None, :]), moment / scale
+    best = np.linalg.solve(gram + 1e-13 * np.eye(k), moment[..., None])[..., 0]
+    left = np.flatnonzero(~(best >= 0).all(1))
+    if len(left):
+        best[left] = _on_a_boundary(gram[left], moment[left])
+    return best / scale
+
+
+def _on_a_boundary(gram: Array, moment: Array) -> Array:
+    """The best non-negative coefficients (M, k) of which at least one is zero."""
+    k = moment.shape[-1]
     best, gained = np.zeros_like(moment), np.zeros(len(moment))
-    for size in range(1, k + 1):
+    for size in range(1, k):
         for active in (list(chosen) for chosen in combinations(range(k), size)):
             part = gram[:, active][:, :, active] + 1e-13 * np.eye(size)
             solution = np.linalg.solve(part, moment[:, active, None])[..., 0]
@@ -174,4 +186,4 @@ def nonnegative(gram: Array, moment: Array) -> Array:
             full = np.zeros_like(best)
             full[:, active] = solution
             best = np.where(take[:, None], full, best)
-    return best / scale
+    return best
