@@ -46,7 +46,7 @@ def generate_batches(
         batch_size: images per network call.
         sampling: ``solver``, ``grid``, and what else ``generate_batch`` takes.
     """
-    check_number("evaluation.batch_size", batch_size, low=1, integer=True)
+    check_number("batch_size", batch_size, low=1, integer=True)
     if len(labels) != len(seeds):
         raise InputError("labels", len(labels), f"{len(seeds)}, one per seed")
     for start in range(0, len(seeds), batch_size):
@@ -65,7 +65,7 @@ def generate_shared(
     **sampling: Any,
 ) -> Iterator[torch.Tensor]:
     """The batches of ``generate`` on every rank of the process group, each made by one of them."""
-    check_number("evaluation.batch_size", batch_size, low=1, integer=True)
+    check_number("batch_size", batch_size, low=1, integer=True)
     for mine in batches_in_turn(len(seeds), batch_size, *place(distributed)):
         part = slice(mine.start, mine.stop) if mine else slice(0, 1)  # nothing left: thrown away
         batch = generate_batch(denoiser, codec, labels[part], seeds[part], **sampling)
@@ -97,7 +97,7 @@ def generate_batch(
         shape: (C, H, W) of the latents; the network's own by default.
         precision: ``float32``, or ``bfloat16`` for the network's matrix products; all else is float32.
     """
-    check_choice("evaluation.precision", precision, PRECISIONS)
+    check_choice("precision", precision, PRECISIONS)
     shape = _shape(denoiser) if shape is None else shape
     kind = torch.device(device).type
     with torch.no_grad():  # not inference_mode: classifier guidance differentiates inside
@@ -124,8 +124,8 @@ def _shape(denoiser: Any) -> tuple[int, int, int]:
 
 def sample_seeds(seed: int, n: int) -> range:
     """The N sample seeds of one sampling seed: disjoint for different seeds, a prefix for smaller N."""
-    check_number("evaluation.seed", seed, low=0, below=2**32 // SEED_BLOCK, integer=True)
-    check_number("evaluation.n", n, low=1, high=SEED_BLOCK, integer=True)
+    check_number("seed", seed, low=0, below=2**32 // SEED_BLOCK, integer=True)
+    check_number("n", n, low=1, high=SEED_BLOCK, integer=True)
     return range(seed * SEED_BLOCK, seed * SEED_BLOCK + n)
 
 
@@ -140,7 +140,7 @@ def sample_labels(policy: str, seed: int, n: int, num_classes: int) -> torch.Ten
         n: number of samples.
         num_classes: K.
     """
-    check_choice("evaluation.labels", policy, ("balanced", "random"))
+    check_choice("labels", policy, ("balanced", "random"))
     if policy == "balanced":
         return torch.arange(n) % num_classes
     drawn = np.random.default_rng([seed, LABEL_STREAM]).integers(num_classes, size=n, dtype=np.int64)

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dit.errors import (
     EXIT_DONE,
@@ -124,6 +124,9 @@ def input_message(error: BaseException) -> str | None:
         return str(mistake)
     if isinstance(error, InstantiationException):
         return f"{error} See the signature in the source, or dit <verb> --cfg job for the keys in use."
+    if isinstance(error, MissingMandatoryValue):
+        key = str(error.full_key)
+        return str(InputError(key, "(nothing)", "a value of your own", f"Set it: {key}=..."))
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = " ".join(str(error).split())
         return f"{text} (--cfg job shows the keys that exist, conf/ the choices of each group)"

@@ -89,6 +89,10 @@ WRONG = {
     "unknown verb": (["trian"], "trian"),
     "no such run": (["sample", "run=nowhere"], "run"),
     "processes where nothing is trained": (["sample", "run=x", "hardware.processes=2"], "torchrun"),
+    "data without a place": (
+        ["encode", "data=folder", "data.name=pets", "autoencoder=identity"],
+        "data.source.path=...",
+    ),
 }
 
 
