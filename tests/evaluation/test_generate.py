@@ -46,7 +46,7 @@ def test_sampling_seeds_give_disjoint_sample_seeds_within_32_bits() -> None:
     blocks = [set(sample_seeds(seed, 50_000)) for seed in range(4)]
     assert len(set().union(*blocks)) == 200_000
     assert max(sample_seeds(4293, 1_000_000)) < 2**32
-    with pytest.raises(InputError, match="^seed: "):
+    with pytest.raises(InputError, match=r"^seed: "):
         sample_seeds(4294, 10)
 
 
@@ -57,7 +57,7 @@ def test_labels_of_fewer_samples_are_a_prefix_and_policies_are_what_they_say() -
     counts = torch.bincount(sample_labels("random", 1, 10_000, 10)).double()
     assert len(counts) == 10 and ((counts - 1000).abs() < 5 * np.sqrt(900)).all()
     assert not torch.equal(sample_labels("random", 1, 99, 10), sample_labels("random", 2, 99, 10))
-    with pytest.raises(InputError, match="^labels: .*balanced, random"):
+    with pytest.raises(InputError, match=r"^labels: .*balanced, random"):
         sample_labels("uniform", 0, 10, 10)
 
 
