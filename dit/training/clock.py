@@ -71,10 +71,10 @@ class Clock(L.Callback):
             for hook in self.hooks:
                 if hook.due(step):
                     hook(module)
+            if self.progress is not None and self.progress.due(step):
+                self.progress(module)
             self.left = [measure for measure in self.measures if measure.due(step)]
             self._measure(module)
-        if self.progress is not None and self.progress.due(step):
-            self.progress(module)
         if module.stopped_by:
             trainer.should_stop = True
 
