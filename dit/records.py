@@ -36,7 +36,7 @@ class RecordWriter:
         created = not self.path.exists()
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         if created:
-            _sync_directory(self.path.parent)
+            sync(self.path.parent)
         self.offset = os.fstat(self._fd).st_size
         complete = _end_of_last_line(self._fd, self.offset)
         if complete != self.offset:
@@ -148,9 +148,9 @@ def _end_of_last_line(fd: int, size: int) -> int:
     return 0
 
 
-def _sync_directory(directory: Path) -> None:
-    """Makes the directory entry of a new file durable (a file's own fsync does not)."""
-    fd = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes a file durable, or a directory's entry of a new file (a file's own fsync does not)."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -11,7 +11,6 @@ wrote.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from dit.errors import InputError, RunError
+from dit.records import sync
 
 FORMAT = 1
 _SEPARATOR = "|"
@@ -177,12 +177,3 @@ def store(pieces: dict[str, torch.Tensor], file: Path) -> dict[str, Any]:
 def _digest(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Returns once a file, or a folder's list of names, is on the disk itself."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from dit.launch import PATIENCE, World
+from dit.records import sync
 from dit.training.checkpoint import (
     FORMAT,
     Checkpoint,
@@ -27,7 +28,6 @@ from dit.training.checkpoint import (
     open_checkpoint,
     read_manifest,
     store,
-    sync,
 )
 
 log = logging.getLogger("dit")
