@@ -24,7 +24,7 @@ LATENT_SHAPE, NUM_CLASSES = (4, 32, 32), 1000
 PRECISIONS = (
     "autocast",
     "parameters",
-)  # float32 weights and stream under autocast; bfloat16 weights and stream
+)  # of weights: float32 under autocast, or bfloat16; the stream is bfloat16
 
 
 def saved_bytes(config: DiTConfig, tokens: int, level: str, compiled: bool, precision: str) -> int:
@@ -47,7 +47,7 @@ def saved_bytes(config: DiTConfig, tokens: int, level: str, compiled: bool, prec
             recompute(block, POLICIES[level])
         if compiled:
             block.forward = torch.compile(block.forward, backend="aot_eager_decomp_partition")
-        x = torch.randn(batch, tokens, config.width, dtype=dtype, requires_grad=True)
+        x = torch.randn(batch, tokens, config.width, dtype=torch.bfloat16, requires_grad=True)
         condition = torch.randn(batch, config.width, dtype=dtype)
         saved: dict[int, Tensor] = {}
 

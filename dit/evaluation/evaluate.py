@@ -73,7 +73,7 @@ def evaluate_samples(
         seed: the sampling seed.
         batch_size: images per network call; moves no number.
         weights: which weights these are, for the protocol.
-        precision: of the network: ``float32``, or ``bfloat16`` for its matrix products.
+        precision: of the network: ``float32``, or ``bfloat16`` for its matrix products and residual stream.
         decoder: what the protocol calls the codec; its autoencoder's kind by default.
         preview: how many of the first images to hand back.
         device: where it runs.

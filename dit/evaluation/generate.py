@@ -95,7 +95,8 @@ def generate_batch(
         grid: path -> decreasing times (K+1,); one of ``dit.diffusion.grids`` with its steps bound.
         device: where it runs.
         shape: (C, H, W) of the latents; the network's own by default.
-        precision: ``float32``, or ``bfloat16`` for the network's matrix products; all else is float32.
+        precision: ``float32``, or ``bfloat16`` for the network's matrix products and residual stream, all else being
+            float32.
     """
     check_choice("precision", precision, PRECISIONS)
     shape = _shape(denoiser) if shape is None else shape

@@ -144,7 +144,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """The output F.
 
-        The residual stream has the weights' dtype: float32 under autocast, bfloat16 where weights are so.
+        The residual stream has the dtype of matrix products: bfloat16 under such autocast, or where weights are so.
 
         Args:
             x: (B, C, H, W) noised latents; H and W any multiple of P: positions stretch with the grid.
@@ -160,7 +160,8 @@ class DiT(nn.Module):
                 "network.patch_size", p, f"a divisor of both sides of the {tuple(x.shape[2:])} input"
             )
         grid = (x.shape[2] // p, x.shape[3] // p)
-        tokens = self.x_embedder(x.to(weight.dtype)) + self._positions(grid).to(weight.dtype)  # (B, N, D)
+        tokens = self.x_embedder(x.to(weight.dtype))  # (B, N, D)
+        tokens = tokens + self._positions(grid).to(tokens.dtype)
         if y is None:
             y = torch.full((len(x),), self.num_classes, device=x.device)
         time, label = self.t_embedder(t, weight.dtype), self.y_embedder(y)  # (B, D) each

@@ -101,10 +101,10 @@ class Averages:
     @torch.no_grad()
     def update(self, step: int, batch_size: int) -> None:
         """Moves every average towards the weights after optimizer step ``step`` (counted from 1)."""
-        weights = _local(self._parameters.values())
+        weights = shards(self._parameters.values())
         for name, profile in self.profiles.items():
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage] - no public name yet
-                _local(self.shadows[name].values()), weights, 1 - profile.decay(step, batch_size)
+                shards(self.shadows[name].values()), weights, 1 - profile.decay(step, batch_size)
             )
 
     @contextmanager
@@ -130,6 +130,6 @@ class Averages:
                 parameter.data = kept[key]
 
 
-def _local(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+def shards(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     """This rank's pieces of tensors, sharded or not; the dispatch of DTensors would cost more than the average."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]

@@ -19,7 +19,7 @@ from dit.diffusion.times import stratified
 from dit.errors import RunError
 from dit.network.dit import DiT
 from dit.training import state
-from dit.training.averaging import Averages, Profile
+from dit.training.averaging import Averages, Profile, shards
 from dit.training.batches import Batch
 from dit.training.meters import Meters
 from dit.training.optimizers import AdamW
@@ -140,6 +140,9 @@ class DiffusionModule(L.LightningModule):
             self.averages = Averages(self.network, self.profiles)
             # once, since asking for them takes a while in a small network's step
             self.trained = list(self.network.parameters())
+            # ranks that hold the same piece of a parameter
+            mesh = self.trained[0].device_mesh if isinstance(self.trained[0], DTensor) else None
+            self._copies = mesh.shape[0] if mesh is not None and mesh.ndim == 2 else 1
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer_settings.build(self.network)
@@ -188,9 +191,11 @@ class DiffusionModule(L.LightningModule):
 
     def clip_and_step(self, totals: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Clips the gradient, agrees with the other ranks on what was found, and moves the weights if it is finite."""
-        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.grad_clip, foreach=True)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        found = self._agree(totals, norm)
+        gradients = shards(weight.grad for weight in self.trained if weight.grad is not None)
+        found = self._agree(totals, nn.utils.get_total_norm(gradients, foreach=True))
+        # as torch.nn.utils.clip_grad_norm_, which over sharded gradients would ask the ranks once more
+        shrink = (self.settings.grad_clip / (found[-1].float() + 1e-6)).clamp(max=1)
+        torch._foreach_mul_(gradients, shrink)  # pyright: ignore[reportPrivateImportUsage]
         lr = self.learning_rate()
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_multiplier"]
@@ -231,11 +236,15 @@ class DiffusionModule(L.LightningModule):
 
     def _agree(self, totals: Tensor, norm: Tensor) -> Tensor:
         """The ``numbers`` of a ``_Found``, on the device, by the one collective of a step that is not the network's."""
-        found = torch.cat([self._wishes(totals.device), totals])
-        if self.streams.world_size > 1:
+        world = self.streams.world_size
+        square = norm.double().square().reshape(1)  # of this rank's pieces
+        found = torch.cat([self._wishes(totals.device), totals, square])
+        if world > 1:
             torch.distributed.all_reduce(found)
-            found[len(STOPS)] /= self.streams.world_size
-        return torch.cat([found, norm.double().reshape(1)])
+            found[len(STOPS)] /= world
+            found[-1] /= self._copies
+        found[-1].sqrt_()
+        return found
 
     def _fetch(self, found: Tensor, lr: float) -> _Found:
         arrived = None

@@ -46,9 +46,9 @@ class Hardware:
 
     Args:
         device: ``auto`` | ``cpu`` | ``cuda``.
-        precision: ``auto`` (bf16-mixed on a GPU, 32-true on a CPU), or one of the two. What bf16-mixed is depends on
-            the strategy: autocast in a single process; bfloat16 parameters and residual stream with float32 master
-            weights and gradient reductions where FSDP2 shards.
+        precision: ``auto`` (bf16-mixed on a GPU, 32-true on a CPU), or one of the two. bf16-mixed: matrix products and
+            residual stream in bfloat16 (by autocast in a single process, by FSDP2's policy where that shards), all that
+            is kept from step to step in float32.
         threads: CPU threads of torch; part of the arithmetic, so a resumed run keeps it.
         workers: processes that prepare batches, per rank; None is 4 where a GPU would wait for them, else 0.
         processes: ranks that ``dit train`` starts on this machine by itself; 1 leaves that to torchrun or srun.
