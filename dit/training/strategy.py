@@ -98,22 +98,30 @@ class Strategy:
         name: ``auto`` (single in a world of one, else fsdp) or another of STRATEGIES.
         accumulation: parts in which each rank takes its share of the batch, one after another.
         activation_checkpointing: what a block computes again in the backward pass instead of keeping it: ``none``;
-            ``nonlinearity``, of the MLP alone (for compiled blocks: others would keep more than they need);
-            ``selective``, all but what matrix products and attention return; ``full``, all but its input.
+            ``nonlinearity``, of the MLP alone; ``selective``, all but what matrix products and attention return;
+            ``full``, all but its input. ``auto`` is ``nonlinearity`` where blocks are compiled: a kernel of their
+            backward pass reads its input anyway; else ``none``.
         compile: ``none`` | ``block`` (each block on its own: short start-up) | ``model`` (the network as one graph;
             not where it is shared, whose hooks would break the graph at each block).
     """
 
     name: str = "auto"
     accumulation: int = 1
-    activation_checkpointing: str = "none"
+    activation_checkpointing: str = "auto"
     compile: str = "none"
 
     def __post_init__(self) -> None:
         check_choice("strategy", self.name, STRATEGIES)
         check_number("accumulation", self.accumulation, low=1, integer=True)
-        check_choice("activation_checkpointing", self.activation_checkpointing, ("none", *POLICIES))
+        check_choice("activation_checkpointing", self.activation_checkpointing, ("auto", "none", *POLICIES))
         check_choice("compile", self.compile, ("none", "block", "model"))
+
+    @property
+    def recomputed(self) -> str:
+        """The level of activation checkpointing, with ``auto`` decided."""
+        if self.activation_checkpointing != "auto":
+            return self.activation_checkpointing
+        return "none" if self.compile == "none" else "nonlinearity"
 
     def resolve(self, world: World, batch_size: int) -> str:
         """The strategy's name, checked against the world and the global batch.
@@ -139,9 +147,9 @@ class Strategy:
     def prepare(self, network: DiT, name: str, world: World, hardware: Hardware) -> None:
         """Puts a network on its device, and recomputes, compiles and shards it, in place; its names stay."""
         network.to(hardware.torch_device(world))  # before averages and optimizer are made of its parameters
-        if self.activation_checkpointing != "none":
+        if self.recomputed != "none":
             for block in network.blocks:
-                recompute(block, POLICIES[self.activation_checkpointing])
+                recompute(block, POLICIES[self.recomputed])
         if self.compile == "block":
             for block in network.blocks:
                 block.forward = torch.compile(block.forward)

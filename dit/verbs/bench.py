@@ -171,7 +171,7 @@ def _train(bench: Bench) -> dict[str, Any]:
     return {
         "strategy": name,
         "accumulation": strategy.accumulation,
-        "activation_checkpointing": strategy.activation_checkpointing,
+        "activation_checkpointing": strategy.recomputed,
         "optimizer": str(optimizer),
         "averages": len(module.profiles),
         "workers": bench.hardware.n_workers,

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from benchmarks.activation_memory import saved_bytes
+from dit.launch import World
 from dit.network.blocks import Block
 from dit.network.config import DiTConfig
-from dit.training.strategy import POLICIES, recompute
+from dit.network.dit import DiT
+from dit.training.strategy import POLICIES, Hardware, Strategy, recompute
 
 
 @pytest.mark.slow
@@ -22,6 +24,26 @@ def test_what_a_compiled_block_keeps(level, widths):
     config, tokens = DiTConfig(128, 2, 2, 2), 64
     stream = tokens * config.width * 2
     assert 0 <= saved_bytes(config, tokens, level, True, "parameters") - widths * stream < 0.35 * stream
+
+
+@pytest.mark.parametrize(("compile", "level"), [("none", None), ("block", "nonlinearity")])
+def test_by_default_compiled_blocks_compute_their_nonlinearity_again(compile, level):
+    """``prepare`` leaves a block as it is, or as ``recompute`` makes it: the saved tensors are the same."""
+    config, single = DiTConfig(32, 2, 1, 2), (World(), Hardware(device="cpu"))
+
+    def saved(network):
+        shapes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: shapes.append(x.shape) or x, lambda x: x):
+            network.blocks[0].forward(torch.zeros(3, 16, 32, requires_grad=True), torch.zeros(3, 32), None)
+        return sorted(shapes)
+
+    network, expected = (DiT(config, (4, 8, 8), 10) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda forward: forward)
+        Strategy(compile=compile).prepare(network, "single", *single)
+    if level:
+        recompute(expected.blocks[0], POLICIES[level])
+    assert saved(network) == saved(expected)
 
 
 @pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
