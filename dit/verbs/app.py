@@ -1,6 +1,7 @@
 """What every verb shares: its Hydra app, its errors, and how it prints results."""
 
 import functools
+import importlib
 import json
 import os
 import sys
@@ -26,6 +27,9 @@ from dit.errors import (
     check_choice,
     input_error,
 )
+
+# The packages that hold what a configuration puts together.
+PARTS = ("dit.data", "dit.diffusion", "dit.network", "dit.training")
 
 
 class Stopped(Exception):
@@ -134,7 +138,7 @@ def input_message(error: BaseException) -> str | None:
 
 
 def instantiate(node: Any, **extra: Any) -> Any:
-    """``hydra.utils.instantiate``, for targets of this project only: ``_target_`` is code."""
+    """``hydra.utils.instantiate``, for parts of this project only: ``_target_`` is code, maybe a stranger's."""
     _refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
     return hydra.utils.instantiate(node, **extra, _convert_="all")
 
@@ -142,15 +146,26 @@ def instantiate(node: Any, **extra: Any) -> Any:
 def _refuse_foreign_targets(node: Any, key: str = "") -> None:
     if isinstance(node, dict):
         target = node.get("_target_")
-        if target is not None and not str(target).startswith("dit."):
-            raise InputError(
-                f"{key}_target_", target, "names under dit.", "Put your code in a module of dit."
-            )
+        if target is not None and not _is_part(str(target)):
+            allowed = f"a class or function of {', '.join(PARTS)}"
+            raise InputError(f"{key}_target_", target, allowed, "Put your code in a module of theirs.")
         for name, child in node.items():
             _refuse_foreign_targets(child, f"{key}{name}.")
     elif isinstance(node, list):
         for child in node:
             _refuse_foreign_targets(child, key)
+
+
+def _is_part(target: str) -> bool:
+    """Whether a name leads to something made in PARTS: ``dit.training.strategy.torch.load`` would unpickle a file."""
+    module, _, name = target.rpartition(".")
+    if not f"{module}.".startswith(tuple(f"{part}." for part in PARTS)):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return str(getattr(found, "__module__", "")).startswith("dit.")
 
 
 def check_format(format: str) -> None:

@@ -12,10 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from dit.errors import InputError
 from dit.network.export import load_safetensors
 from dit.network.published import load_published
+from dit.verbs.app import instantiate
+from dit.verbs.export import load_exported
 from tests.conftest import TINY
 from tests.training import ranks
 
@@ -105,6 +110,41 @@ def test_a_file_of_weights_is_no_run(verb, honest_run, tmp_path, marker):
     file = weights_file(tmp_path / "model.pt", marker)
     arguments = [part.format(run=file, honest=honest_run) for part in READERS[verb]]
     refused(arguments, tmp_path, "model.pt")
+
+
+def loads_a_pickle(module: str, file: Path) -> dict:
+    """A node of configuration that would have Hydra unpickle a file, by a library's name in a module of ours."""
+    return {"_target_": f"{module}.torch.load", "f": str(file), "weights_only": False}
+
+
+@pytest.mark.parametrize("verb", list(READERS))
+@pytest.mark.parametrize("module", ["dit.training.strategy", "dit.diffusion.objective"])
+def test_the_configuration_of_a_run_names_no_code_of_libraries(verb, module, honest_run, tmp_path, marker):
+    run = tmp_path / "forged"
+    shutil.copytree(honest_run, run)
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.objective = cfg.network = loads_a_pickle(module, weights_file(tmp_path / "model.pt", marker))
+    OmegaConf.save(cfg, run / "config.yaml")
+    refused([part.format(run=run, honest=honest_run) for part in READERS[verb]], tmp_path, "_target_")
+
+
+@pytest.mark.parametrize(
+    "target", ["dit.cli.main", "dit.training.checkpoint.safe_open", "dit.network.nothing"]
+)
+def test_a_configuration_names_parts_of_ours_alone(target):
+    with pytest.raises(InputError, match=r"dit\.diffusion"):
+        instantiate(OmegaConf.create({"weight": {"_target_": target}}))
+
+
+def test_an_exported_file_names_no_code_of_libraries(honest_run, tmp_path, marker):
+    ranks.run(["export", f"run={honest_run}", "out=honest.safetensors"], tmp_path)
+    with safe_open(tmp_path / "honest.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    node = loads_a_pickle("dit.training.strategy", weights_file(tmp_path / "model.pt", marker))
+    tensors = load_file(tmp_path / "honest.safetensors")
+    save_file(tensors, tmp_path / "forged.safetensors", {**metadata, "objective": json.dumps(node)})
+    with pytest.raises(InputError, match="_target_"):
+        load_exported(tmp_path / "forged.safetensors")
 
 
 def test_train_resumes_no_forged_checkpoint(forged_run, tiny_latents, tmp_path):
