@@ -9,7 +9,7 @@ place.
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dit.data.autoencoder import AutoencoderSpec, Progress, silent
 from dit.data.autoencoder_training import fixed_threads
 from dit.data.blocks import Work
 from dit.data.images import Source
-from dit.data.manifest import FORMAT, canonical, read_manifest
+from dit.data.manifest import FORMAT, canonical, check_settings
 from dit.data.split import ByContent, Stratified
 from dit.errors import InputError, check_choice, check_number
 from dit.launch import World
@@ -114,7 +114,7 @@ def encode_dataset(
         "source": source.identity(),
         "image_size": image_size,
         "autoencoder": autoencoder.config,
-        "split": {"kind": type(split).__name__} | asdict(split),
+        "split": split.config,
         "flip": flip,
         "dtype": "uint8" if autoencoder.config["kind"] == "identity" else dtype,
         "normalise": normalise,
@@ -174,17 +174,7 @@ def _already_there(directory: Path, config: dict[str, Any]) -> bool:
     """Whether this very data is there; raises where it was made another way."""
     if not (directory / "manifest.json").is_file():
         return False
-    stored = read_manifest(directory)["config"]
-    changed = [
-        f"{key}: {stored.get(key)} -> {config[key]}" for key in config if stored.get(key) != config[key]
-    ]
-    if changed:
-        raise InputError(
-            "data.directory",
-            f"({directory}, encoded another way: {'; '.join(changed)})",
-            "latents of this very configuration",
-            "Choose another data.directory, or remove this one.",
-        )
+    check_settings(directory, config)
     return True
 
 

@@ -76,6 +76,19 @@ def _read(directory: Path) -> tuple[dict[str, Any], str]:
     return manifest, actual
 
 
+def check_settings(directory: str | Path, asked: dict[str, Any]) -> None:
+    """Raises InputError unless a finished directory was made with these settings, all or some of its ``config``."""
+    stored = read_manifest(directory)["config"]
+    changed = [f"{key}: {stored.get(key)} -> {asked[key]}" for key in asked if stored.get(key) != asked[key]]
+    if changed:
+        raise InputError(
+            "data.directory",
+            f"({directory}, encoded another way: {'; '.join(changed)})",
+            "latents of this very configuration",
+            "Choose another data.directory, or remove this one.",
+        )
+
+
 def all_files(manifest: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """Every file the manifest names: {file, bytes, sha256}."""
     for split in manifest["splits"].values():

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from dit.data.images import Source
 from dit.errors import InputError, check_number
@@ -32,6 +33,11 @@ class ByContent:
         check_number("data.split.fraction", self.fraction, low=0, below=1)
         check_number("data.split.salt", self.salt, low=0, integer=True)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the manifest stores."""
+        return {"kind": "ByContent", **asdict(self)}
+
     def chooser(self, source: Source) -> Chooser:
         """The rule for images of ``source``; needs no pass over them."""
         bound, rank = int(self.fraction * 2**64), content_ranker(self.salt)
@@ -56,6 +62,11 @@ class Stratified:
     def __post_init__(self) -> None:
         check_number("data.split.count", self.count, low=1, integer=True)
         check_number("data.split.salt", self.salt, low=0, integer=True)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the manifest stores."""
+        return {"kind": "Stratified", **asdict(self)}
 
     def chooser(self, source: Source) -> Chooser:
         """The rule for images of ``source``."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dit.data.manifest import manifest_hash, read_manifest
+from dit.data.manifest import check_settings, manifest_hash, read_manifest
 from dit.errors import InputError, check_number
 from dit.launch import World, same_everywhere
 from dit.network.config import DiTConfig
@@ -66,9 +66,16 @@ SETTINGS = (
 
 
 def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
-    """Latent shape (C, H, W), classes and training images: of the manifest, or before encoding of the settings."""
+    """Latent shape (C, H, W), classes and training images: of the manifest, or before encoding of the settings.
+
+    Raises:
+        InputError: the latents that are there were made with other settings, which nothing here could heed any more.
+    """
     directory = Path(cfg.data.directory)
     if (directory / "manifest.json").is_file():
+        # not the source and the autoencoder's weights, which need not be where a run is
+        asked = {key: cfg.data[key] for key in ("image_size", "flip", "normalise")}
+        check_settings(directory, {**asked, "split": instantiate(cfg.data.split).config})
         manifest = read_manifest(directory)
         channels, height, width = manifest["shape"]
         return (channels, height, width), manifest["num_classes"], manifest["splits"]["train"]["count"]

@@ -74,6 +74,12 @@ WRONG = {
     "wrong type": (["train", *TINY, "batch_size=many"], "batch_size"),
     "impossible patch size": (["train", *TINY, "network.patch_size=3"], "network.patch_size"),
     "missing data": (["train", *TINY, "data.directory=nowhere"], "data.directory"),
+    "latents that are mirrored otherwise": (["train", *TINY, "data.flip=true"], "flip: False -> True"),
+    "latents that are split otherwise": (["train", *TINY, "data.split.count=99"], "'count': 99"),
+    "a plan for another size": (
+        ["plan", "experiment=digits", *TINY, "data.image_size=16"],
+        "image_size: 8 -> 16",
+    ),
     "unwritable directory": (["train", *TINY, "run_dir=/proc/run"], "run_dir"),
     "a budget, no list": (["plan", "experiment=digits", "study.budgets_flops=1e12"], "study.budgets_flops=["),
     "hours, no list": (
