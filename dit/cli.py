@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
         signals.listen()
     # Hydra otherwise prints its own shortened message and exits with 1 before we can tell whose mistake it was.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # argparse, below Hydra, takes overrides in one piece only: -m may stand among them.
+    overrides.sort(key=lambda word: word not in ("-m", "--multirun"))
     sys.argv = [f"dit {verb}", *overrides]
     module = importlib.import_module(f"dit.verbs.{verb}")
     from dit.verbs.app import run

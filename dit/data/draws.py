@@ -64,9 +64,9 @@ def validation_draws(latent_set: LatentSet, n_draws: int, n_bins: int = 8, seed:
         n_bins: number of log-SNR bins; divides ``n_draws``.
         seed: of everything.
     """
-    check_number("n_bins", n_bins, low=1, integer=True)
-    check_number("n_draws", n_draws, low=n_bins, integer=True)
-    check_number("seed", seed, low=0, integer=True)
+    check_number("validation.n_bins", n_bins, low=1, integer=True)
+    check_number("validation.n_draws", n_draws, low=n_bins, integer=True)
+    check_number("validation.seed", seed, low=0, integer=True)
     directory = latent_set.directory
     path = directory / f"draws-{latent_set.split}-{n_draws}-{n_bins}-{seed}.safetensors"
     tensors = _read(path, latent_set.manifest_hash)

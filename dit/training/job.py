@@ -10,7 +10,7 @@ import torch
 from dit.data.draws import Draws
 from dit.data.latents import LatentSet
 from dit.diffusion.objective import Objective
-from dit.errors import InputError
+from dit.errors import InputError, check_choice
 from dit.launch import World
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts
@@ -74,6 +74,8 @@ class Job:
     sinks: Sequence[Sink] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
+        if self.measures:
+            check_choice("sample_weights", self.sample_weights, ("raw", *self.profiles))
         if self.branch_from is not None and not (self.branch_from / "manifest.json").is_file():
             raise InputError(
                 "branch_from",

@@ -28,6 +28,12 @@ from dit.errors import (
     input_error,
 )
 
+# The keys, of all verbs, that hold a path or a name.
+TEXTS = (
+    *("run", "run_dir", "run_name", "name", "out", "weak_run", "branch_from", "verify", "report_dir"),
+    *("images", "reference", "statistics", "extractor", "report", "autoencoder_directory"),
+    *("data.name", "data.directory", "data.path", "study.name", "study.directory", "study.pilot"),
+)
 # The packages that hold what a configuration puts together.
 PARTS = ("dit.data", "dit.diffusion", "dit.network", "dit.training")
 
@@ -69,6 +75,7 @@ class _Guarded:
 
     def __call__(self, cfg: DictConfig) -> None:
         try:
+            check_texts(cfg)
             self.task(cfg)
         except Exception as error:
             if isinstance(error, Stopped) or HydraConfig.get().mode is not RunMode.MULTIRUN:
@@ -166,6 +173,15 @@ def _is_part(target: str) -> bool:
     except (ImportError, AttributeError):
         return False
     return str(getattr(found, "__module__", "")).startswith("dit.")
+
+
+def check_texts(cfg: DictConfig) -> None:
+    """Refuses a number, a list and the like where a path or a name belongs."""
+    for key in TEXTS:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not isinstance(value, str):
+            remedy = f"If that is its name, quote it twice: '{key}=\"{value}\"'."
+            raise InputError(key, value, "text or null", remedy)
 
 
 def check_format(format: str) -> None:

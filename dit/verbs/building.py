@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit.data.manifest import check_settings, manifest_hash, read_manifest
-from dit.errors import InputError, check_number
+from dit.errors import InputError, check_choice, check_number
 from dit.launch import World, same_everywhere
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts, count
@@ -105,11 +105,16 @@ def grid(cfg: DictConfig) -> Grid:
         raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
     numbers: Any = OmegaConf.to_container(study, resolve=True)
     for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds"):
-        if numbers[key] is not None and not isinstance(numbers[key], list):
-            raise InputError(f"study.{key}", numbers[key], "a list", f"Write study.{key}=[{numbers[key]}].")
+        if numbers[key] is not None:
+            _check_list(f"study.{key}", numbers[key])
     budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], price(cfg))
     keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span", "cooldown_share")
     return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
+
+
+def _check_list(key: str, value: Any) -> None:
+    if not OmegaConf.is_list(value) and not isinstance(value, list):
+        raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
 
 
 def price(cfg: DictConfig) -> Price | None:
@@ -194,6 +199,7 @@ def read_points(cfg: DictConfig) -> "list[ReadPoint]":
     from dit.training.settings import Duration, read_points
 
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
+    _check_list("read_at_flops", cfg.read_at_flops)
     per_image = counts(cfg, network_config(cfg)).train_flops_per_image
     last_step = Duration(**cfg.duration).in_steps(cfg.batch_size, per_image)
     return read_points(list(cfg.read_at_flops), last_step, cfg.batch_size, per_image)
@@ -202,9 +208,15 @@ def read_points(cfg: DictConfig) -> "list[ReadPoint]":
 # -- with torch ------------------------------------------------------------------------------------------
 
 
+def n_processes(cfg: DictConfig) -> int:
+    """How many processes ``dit train`` is to start itself, checked before the hardware is looked at."""
+    check_number("hardware.processes", cfg.hardware.processes, low=1, integer=True)
+    return cfg.hardware.processes
+
+
 def meet(cfg: DictConfig) -> "tuple[World, torch.device]":
     """This process among those that a launcher started, which have met, and its device."""
-    if (processes := cfg.hardware.processes) > 1:
+    if (processes := n_processes(cfg)) > 1:
         remedy = f"Start them by torchrun --nproc-per-node {processes} -m dit ..., or by srun."
         raise InputError("hardware.processes", processes, "1 where nothing is trained", remedy)
     import torch
@@ -308,6 +320,8 @@ def sample_measures(
         return []
     from dit.verbs.measuring import SampleMeasure, Yardstick
 
+    for name, node in protocols.items():
+        check_choice(f"evaluation.protocols.{name}.at", node.at, ("read_points", "end"))
     yardstick = Yardstick(cfg, device)
     return [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in protocols.items()]
 

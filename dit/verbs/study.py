@@ -21,7 +21,7 @@ from dit.rundir import make_directory, read_json, write_json
 from dit.scaling.ledger import Ledger
 from dit.scaling.plan import Plan, PlannedRun
 from dit.verbs import building, report, train
-from dit.verbs.app import Stopped, hydra_app
+from dit.verbs.app import Stopped, check_texts, hydra_app
 from dit.verbs.driving import Driver, Launcher
 
 __all__ = ["Launcher", "app", "run"]
@@ -39,6 +39,7 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
         launcher: what turns lists of overrides into runs of ``dit train``.
         choices: the choice of each group of configuration files.
     """
+    check_texts(cfg)
     grid = building.grid(cfg)
     check_number("study.retries", cfg.study.retries, low=0, integer=True)
     directory = make_directory("study.directory", Path(building.study_directory(cfg)))

@@ -29,13 +29,13 @@ def task(cfg: DictConfig) -> None:
     if is_done(path, config_hash) and readings(path / "records.jsonl").issuperset(read_at):
         log.info("%s is done already", path)
         return
-    world = World.of_launcher()
-    if world.size == 1 and cfg.hardware.processes > 1:
-        _started(in_processes(cfg.hardware.processes, _rank, cfg), path)
+    world, processes = World.of_launcher(), building.n_processes(cfg)
+    if world.size == 1 and processes > 1:
+        _started(in_processes(processes, _rank, cfg), path)
         return
-    if world.size > 1 and cfg.hardware.processes > 1:
+    if world.size > 1 and processes > 1:
         raise InputError(
-            "hardware.processes", cfg.hardware.processes, f"1 where a launcher started {world.size} processes"
+            "hardware.processes", processes, f"1 where a launcher started {world.size} processes"
         )
     _run(cfg, config_hash, path, read_at, world)
 

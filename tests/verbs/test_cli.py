@@ -69,6 +69,11 @@ def test_json_is_one_document_and_nothing_else(tmp_path):
     assert count["n_params_with_position_table"] == 675_129_632  # DiT's published XL/2
 
 
+def test_a_sweep_may_be_asked_for_among_the_settings(tmp_path, monkeypatch, capsys):
+    sweep = ["count", "network=dit_s_2", "-m", "batch_size=1,2", "format=json"]
+    assert run_in_process(sweep, tmp_path, monkeypatch, capsys)[0] in (0, None)
+
+
 WRONG = {
     "unknown key": (["train", "batch_sise=3"], "batch_sise"),
     "wrong type": (["train", *TINY, "batch_size=many"], "batch_size"),
@@ -79,6 +84,27 @@ WRONG = {
     "a plan for another size": (
         ["plan", "experiment=digits", *TINY, "data.image_size=16"],
         "image_size: 8 -> 16",
+    ),
+    "a directory that is a number": (["train", *TINY, "run_dir=2024"], "'run_dir=\"2024\"'"),
+    "a name that is a number": (["train", *TINY, "run_name=7"], "run_name: got 7"),
+    "data in a number": (["plan", "experiment=digits", "data.directory=5"], "data.directory: got 5"),
+    "a study in a list": (["study", "experiment=digits", "study.directory=[a]"], "study.directory: got"),
+    "a checkpoint that is a number": (["train", *TINY, "branch_from=1"], "branch_from: got 1"),
+    "a reading, no list": (["train", *TINY, "read_at_flops=1e9"], "read_at_flops=[1000000000.0]"),
+    "readings in words": (["train", *TINY, "read_at_flops=all"], "read_at_flops: got 'all'"),
+    "processes in words": (["train", *TINY, "hardware.processes=two"], "hardware.processes: got 'two'"),
+    "processes in words, of no training": (
+        ["sample", "run=x", "hardware.processes=null"],
+        "hardware.processes: got None",
+    ),
+    "draws of the validation": (["train", *TINY, "validation.seed=-1"], "validation.seed: got -1"),
+    "samples of an average that is not there": (
+        ["train", *TINY, "evaluation=digits", "sample_weights=emma"],
+        "one of raw, ema",
+    ),
+    "samples at no time": (
+        ["train", *TINY, "evaluation=digits", "evaluation.protocols.guided.at=never"],
+        "evaluation.protocols.guided.at: got 'never'",
     ),
     "unwritable directory": (["train", *TINY, "run_dir=/proc/run"], "run_dir"),
     "a budget, no list": (["plan", "experiment=digits", "study.budgets_flops=1e12"], "study.budgets_flops=["),
