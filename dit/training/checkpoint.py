@@ -65,7 +65,7 @@ class Checkpoint:
         """
         try:
             return Tensors(self.directory, self.manifest["files"])
-        except SafetensorError as error:
+        except (SafetensorError, ValueError) as error:  # ValueError: tensors of other names
             raise InputError(
                 str(self.directory), f"({error})", "a checkpoint of safetensors files, which run no code"
             ) from error
@@ -99,20 +99,31 @@ class Tensors(Mapping[str, torch.Tensor]):
         return len(self._pieces)
 
 
+def folder(images_seen: int) -> str:
+    """The name of the checkpoint of a clock."""
+    return f"images-{images_seen:012d}"
+
+
 def open_checkpoint(directory: Path) -> Checkpoint:
-    """A checkpoint after verifying its manifest and the size and hash of every file.
+    """A checkpoint after verifying its manifest, that the name is its own, and the size and hash of every file.
 
     Raises:
         CheckpointError: something is missing or not as written; the message names the file.
     """
     manifest = read_manifest(directory)
+    if directory.name.startswith("images-") and directory.name != folder(manifest["images_seen"]):
+        raise CheckpointError(f"{directory / 'manifest.json'} belongs to {folder(manifest['images_seen'])}")
     for name, expected in manifest["files"].items():
         file = directory / name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing")
-        if file.stat().st_size != expected["bytes"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes, {expected['bytes']} were written")
-        if _digest(file) != expected["sha256"]:
+        try:
+            size, digest = file.stat().st_size, _digest(file)
+        except OSError as error:  # a disk that fails, or a file of another user
+            raise CheckpointError(f"{file} cannot be read: {error}") from error
+        if size != expected["bytes"]:
+            raise CheckpointError(f"{file} has {size} bytes, {expected['bytes']} were written")
+        if digest != expected["sha256"]:
             raise CheckpointError(f"{file} is corrupted: its SHA-256 is not the one in the manifest")
     return Checkpoint(directory, manifest)
 
@@ -122,6 +133,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: it is not as written.
+        InputError: it was written so, but not by this trainer.
     """
     file = directory / "manifest.json"
     try:
@@ -130,7 +142,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if hashlib.sha256(text.encode()).hexdigest() != seal:
         raise CheckpointError(f"{file} is corrupted: its seal does not match")
-    return json.loads(text)
+    manifest = json.loads(text) if text.startswith("{") else {}
+    if manifest.get("format") != FORMAT:
+        raise InputError(str(file), manifest.get("format"), f"a checkpoint of format {FORMAT}")
+    return manifest
 
 
 def local_pieces(tensors: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:

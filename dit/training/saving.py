@@ -18,12 +18,14 @@ from typing import Any
 
 import torch
 
+from dit.errors import InputError
 from dit.launch import PATIENCE, World
 from dit.records import sync
 from dit.training.checkpoint import (
     FORMAT,
     Checkpoint,
     CheckpointError,
+    folder,
     local_pieces,
     open_checkpoint,
     read_manifest,
@@ -80,7 +82,7 @@ class CheckpointManager:
             OSError: of the save before, which could not be written.
         """
         self.wait()
-        final = self.directory / f"images-{images_seen:012d}"
+        final = self.directory / folder(images_seen)
         if self._agree(final.exists()):
             return
         pieces = local_pieces(tensors, self.world.rank)
@@ -181,7 +183,7 @@ class CheckpointManager:
         if self.world.rank == 0:
             try:
                 found = self._latest()
-            except CheckpointError as raised:
+            except (CheckpointError, InputError) as raised:
                 error = raised
         found, error = self._of_rank_0((found, error))
         if error is not None:

@@ -1,6 +1,10 @@
+import errno
+import hashlib
 import json
 import pickle
 import random
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,6 +128,47 @@ def test_with_no_good_checkpoint_the_error_names_the_file(tmp_path):
         manager.latest()
 
 
+def test_a_whole_checkpoint_under_the_name_of_another_is_none(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    for images_seen in (8, 16):
+        save(manager, images_seen, keep=True)
+    older, newer = manager.directories()
+    newer.rename(tmp_path / "kept")
+    shutil.copytree(older, newer)
+    with pytest.raises(CheckpointError, match="belongs to images-000000000008"):
+        open_checkpoint(newer)
+    assert manager.latest().images_seen == 8
+    assert open_checkpoint(tmp_path / "kept").images_seen == 16  # under a name of the user's, to branch from
+
+
+def test_a_file_that_cannot_be_read_is_damaged(tmp_path, monkeypatch):
+    manager = CheckpointManager(tmp_path)
+    for images_seen in (8, 16):
+        save(manager, images_seen)
+    opened = Path.open
+
+    def failing(path, *arguments, **named):
+        if path.parent.name.endswith("16") and path.suffix == ".safetensors":
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", failing)
+    assert manager.latest().images_seen == 8
+
+
+@pytest.mark.parametrize("text", ['{"format": 2, "images_seen": 8}', "{}", "[1]", "8"])
+def test_a_manifest_of_another_format_is_refused(tmp_path, text):
+    """And not set aside as a damaged one: a later version of the program can read it."""
+    manager = CheckpointManager(tmp_path)
+    save(manager, 8)
+    (directory,) = manager.directories()
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    (directory / "manifest.json").write_text(f"{text}\n{seal}\n")
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        manager.latest()
+    assert manager.directories() == [directory]
+
+
 def test_nothing_in_a_checkpoint_is_unpickled(tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -134,8 +179,6 @@ def test_nothing_in_a_checkpoint_is_unpickled(tmp_path):
     directory = manager.directories()[0]
     (directory / "rank-00000.safetensors").write_bytes(pickle.dumps(Bomb()))
     forged = json.loads((directory / "manifest.json").read_text().rsplit("\n", 2)[0])
-    import hashlib
-
     data = (directory / "rank-00000.safetensors").read_bytes()
     forged["files"]["rank-00000.safetensors"] = {
         "bytes": len(data),
