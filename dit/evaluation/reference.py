@@ -30,7 +30,6 @@ from dit.evaluation.measure import (
     images_sum,
     measure_images,
 )
-from dit.evaluation.statistics import Statistics
 
 log = logging.getLogger("dit")
 BATCH = 256
@@ -97,17 +96,6 @@ def source_images(
     images = SourceImages(source, index, image_size)
     for start in range(0, len(images), batch_size):
         yield images.read(start, start + batch_size)
-
-
-def reference_statistics(
-    images: torch.Tensor | Iterable[torch.Tensor],
-    extractor: Extractor,
-    *,
-    key: str | None = None,
-    cache: str | Path | None = None,
-) -> Statistics:
-    """The statistics of images on an extractor; see ``measure_reference``."""
-    return measure_reference(images, extractor, key=key, cache=cache).stats
 
 
 def measure_reference(

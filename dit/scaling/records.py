@@ -66,6 +66,7 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "protocol_hash": TEXT,
     },
 }
+# Numbers of a run row that fits divide by.
 SIZES = (
     "n_params_total",
     "tokens_per_image",
@@ -244,15 +245,7 @@ def _check(where: str, row: Row) -> None:
 
 def _check_sizes(where: str, row: Row) -> None:
     """Raises InputError unless the sizes that fits divide by are positive."""
-    names = (
-        "n_params_total",
-        "tokens_per_image",
-        "macs_per_image",
-        "macs_per_token",
-        "train_flops_per_image",
-        "batch_size",
-    )
-    for name in names:
+    for name in SIZES:
         if row[name] <= 0:
             raise InputError(f"{where}: {name}", row[name], "> 0")
 

@@ -8,7 +8,7 @@ from dit.errors import InputError
 from dit.evaluation.evaluate import evaluate_samples
 from dit.evaluation.features import load_extractor
 from dit.evaluation.generate import generate, generate_batches, sample_labels, sample_seeds
-from dit.evaluation.reference import reference_statistics
+from dit.evaluation.reference import measure_reference
 
 
 def test_an_image_depends_on_its_seed_and_label_alone(denoiser, codec, sampling) -> None:
@@ -72,7 +72,7 @@ def test_evaluate_samples_names_its_protocol_and_does_not_depend_on_batch_size(
     denoiser, codec, sampling, images
 ) -> None:
     extractor = load_extractor("digits")
-    reference = reference_statistics([images], extractor)
+    reference = measure_reference([images], extractor).stats
     results = [
         evaluate_samples(
             denoiser,

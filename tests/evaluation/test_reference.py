@@ -8,7 +8,7 @@ from dit.data.images import Digits
 from dit.data.latents import LatentSet
 from dit.data.split import Stratified
 from dit.evaluation.features import load_extractor
-from dit.evaluation.reference import latents_reference, reference_statistics, source_images
+from dit.evaluation.reference import latents_reference, measure_reference, source_images
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,12 @@ def test_the_cache_needs_no_decoding_and_is_the_extractors_own(digits, tmp_path,
 
 def test_the_images_hash_moves_with_a_pixel_and_not_with_the_batches(images) -> None:
     extractor = load_extractor("digits")
-    whole = reference_statistics([images], extractor)
-    parts = reference_statistics(images.split(64), extractor)
+    whole = measure_reference([images], extractor).stats
+    parts = measure_reference(images.split(64), extractor).stats
     assert whole.metadata["images"] == parts.metadata["images"]
     changed = images.clone()
     changed[5, 0, 0, 0] ^= 1
-    assert reference_statistics([changed], extractor).metadata["images"] != whole.metadata["images"]
+    assert measure_reference([changed], extractor).stats.metadata["images"] != whole.metadata["images"]
 
 
 def test_source_images_are_the_sources_pixels_in_order() -> None:

@@ -97,9 +97,7 @@ def _isoflop(points: Points, size: str, draws: int, fits: list[dict[str, Any]]) 
 
 
 def _row(points: Points, budget: float, size: str) -> dict[str, Any]:
-    """What was measured at a budget, before any fit: its best run, and whether that lies at the edge of "
-    "the row.
-    """
+    """What was measured at a budget, before any fit: its best run, and whether that lies at the edge of the row."""
     here = np.flatnonzero(points.budget == budget)
     n = (points.n if size == "n_flop" else points.n_total)[here]
     best = int(np.argmin(points.loss[here]))
@@ -204,9 +202,7 @@ def _line(
     boot: Bootstrap | None, points: Points, exponent: float, coefficient: float,
     of_exponent: Callable[[Any], Any], at: Callable[[Any, Any], Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """A power law in compute: exponent, coefficient, sd, intervals and its 95 % band over and beyond the "
-    "budgets.
-    """
+    """A power law in compute: exponent, coefficient, sd, intervals, and its 95 % band over and beyond the budgets."""
     grid = np.geomspace(points.budgets[0] / 1.6, points.budgets[-1] * 1.6, BAND_POINTS)
     line: dict[str, Any] = {
         "exponent": float(exponent),

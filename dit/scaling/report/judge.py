@@ -43,9 +43,7 @@ def profile_all(points: Points, fit: AdditiveFit) -> dict[str, Any]:
 
 
 def hold_out(points: Points, draws: int) -> dict[str, Any]:
-    """The largest budget predicted by the additive law of the smaller ones: ``holdout`` (or None) and why "
-    "not.
-    """
+    """The largest budget predicted by the additive law of the smaller ones: ``holdout``, or None and why not."""
     try:
         held = holdout(points.for_fit(), "additive", draws=min(draws, HELD))
     except InputError as why:
