@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dit.errors import InputError
+
 SCHEMA = 1
+DAMAGED = "It was changed by hand, or the disk damaged it: restore it, or begin again in another run_dir."
 KINDS = ("run", "train", "validation", "samples", "event")
 
 
@@ -67,13 +70,12 @@ class RecordWriter:
         resumes from.
 
         Raises:
-            ValueError: ``offset`` lies behind the end of the file or inside a row.
+            InputError: ``offset`` lies behind the end of the file or inside a row.
         """
         size = os.fstat(self._fd).st_size
-        if not 0 <= offset <= size:
-            raise ValueError(f"{self.path}: cannot truncate to byte {offset} of a file of {size} bytes")
-        if offset and os.pread(self._fd, 1, offset - 1) != b"\n":
-            raise ValueError(f"{self.path}: byte {offset} lies inside a row")
+        if not 0 <= offset <= size or (offset and os.pread(self._fd, 1, offset - 1) != b"\n"):
+            allowed = f"whole rows up to byte {offset}, which a checkpoint counts on"
+            raise InputError(str(self.path), f"({size} bytes)", allowed, DAMAGED)
         os.ftruncate(self._fd, offset)
         os.fsync(self._fd)
         self.offset = offset
@@ -84,7 +86,7 @@ class RecordWriter:
         with self.path.open("rb") as file:
             for line in file:
                 end += len(line)
-                yield end, json.loads(line)
+                yield end, _decode(line, self.path)
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
@@ -105,7 +107,7 @@ def readings(path: Path) -> set[int]:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was cut short by a kill
     except FileNotFoundError:
         return set()
-    rows = (json.loads(line) for line in lines if b'"kind":"validation"' in line)
+    rows = (_decode(line, path) for line in lines if b'"kind":"validation"' in line)
     return {int(row["images_seen"]) for row in rows}
 
 
@@ -120,6 +122,13 @@ def encode(row: Mapping[str, Any]) -> bytes:
     if non_finite:
         clean["non_finite"] = non_finite
     return (json.dumps(clean, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n").encode()
+
+
+def _decode(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InputError(str(path), f"({line[:40]!r} ...)", "JSON in every row", DAMAGED) from error
 
 
 def _clean(value: Any, where: str, non_finite: dict[str, str]) -> Any:

@@ -60,6 +60,7 @@ class CheckpointManager:
             self._group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._damaged: list[Path] = []  # found by ``latest``, with a good one before them
 
     def save(
         self,
@@ -172,8 +173,7 @@ class CheckpointManager:
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint whose every byte is as written; None where there is none at all.
 
-        Damaged ones that are newer are set aside as ``*.damaged``, so that training can write them anew. Rank 0
-        verifies, and all ranks get what it found.
+        Says which newer ones are damaged; ``tidy`` sets them aside. Rank 0 verifies, and all ranks get what it found.
 
         Raises:
             CheckpointError: there are checkpoints, and all of them are damaged.
@@ -191,8 +191,15 @@ class CheckpointManager:
         return found
 
     def tidy(self) -> None:
-        """Removes what a kill in the middle of a save left behind; for the process that owns the run."""
+        """Removes what a kill in the middle of a save left behind; for the process that owns the run.
+
+        What ``latest`` found damaged becomes ``*.damaged``, so that training can write it anew.
+        """
         if self.world.rank == 0:
+            for path in self._damaged:
+                shutil.rmtree(f"{path}.damaged", ignore_errors=True)
+                path.rename(f"{path}.damaged")
+            self._damaged = []
             for torn in self.directory.glob("images-*.tmp"):
                 shutil.rmtree(torn, ignore_errors=True)
             self._remove_old()
@@ -206,9 +213,7 @@ class CheckpointManager:
                 log.warning("%s; trying the one before", error)
                 damaged.append((directory, error))
                 continue
-            for path, _ in damaged:
-                shutil.rmtree(f"{path}.damaged", ignore_errors=True)
-                path.rename(f"{path}.damaged")
+            self._damaged = [path for path, _ in damaged]
             return good
         if damaged:
             raise CheckpointError(f"{damaged[0][1]}; no good checkpoint is left in {self.directory}")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dit.errors import InputError
-from dit.records import RecordWriter, encode
+from dit.records import RecordWriter, encode, readings
 from dit.scaling.records import load_study
 from tests.scaling.synthetic import Surface, run_row, write_study
 
@@ -82,8 +82,18 @@ def test_truncate_inside_a_row_or_behind_the_end_is_refused(tmp_path):
     with RecordWriter(tmp_path / "r.jsonl") as out:
         end = out.append(train_row(8))
         for offset in (end - 1, end + 1, -1):
-            with pytest.raises(ValueError, match=str(offset)):
+            with pytest.raises(InputError, match=f"byte {offset}"):
                 out.truncate_to(offset)
+
+
+@pytest.mark.parametrize("damage", [b'{"kind":"validation",', b'\xff"kind":"validation"'])
+def test_a_row_that_is_no_json_is_refused_by_the_run_itself(tmp_path, damage):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(damage + b"\n" + encode({"kind": "event", "run": "a"}))
+    with pytest.raises(InputError, match=r"records\.jsonl"):
+        readings(path)
+    with RecordWriter(path) as out, pytest.raises(InputError, match=r"records\.jsonl"):
+        list(out.rows())
 
 
 def test_opening_drops_a_torn_last_line(tmp_path):

@@ -117,6 +117,8 @@ def test_no_flipped_bit_or_truncation_loads(tmp_path):
             (newest / name).write_bytes(data)
     damage(newest, rng)
     assert manager.latest().images_seen == 8
+    assert manager.directories()[-1] == newest  # a reader leaves the run as it is
+    manager.tidy()
     assert [path.name for path in (tmp_path / "run").iterdir() if path.suffix == ".damaged"]
 
 
