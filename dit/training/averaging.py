@@ -130,6 +130,11 @@ class Averages:
                 parameter.data = kept[key]
 
 
+def shard(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's piece of a tensor, sharded or not."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def shards(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """This rank's pieces of tensors, sharded or not; the dispatch of DTensors would cost more than the average."""
-    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    """This rank's pieces of tensors; the dispatch of DTensors would cost more than the average."""
+    return [shard(tensor) for tensor in tensors]

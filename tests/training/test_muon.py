@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from dit.errors import InputError
 from dit.network.dit import DiT
@@ -149,36 +151,44 @@ def test_mup_is_refused():
         Muon(lr=0.01, momentum=1.0)
 
 
-def sharded(rank: int, world: int, folder: str) -> None:
+def sharded(rank: int, shape: tuple[int, ...], folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=math.prod(shape)
+    )
     model = network()
-    mesh = init_device_mesh("cpu", (world,))
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    stepped = after_steps(model)
-    if rank == 0:
-        torch.save(stepped, Path(folder, "stepped.pt"))
+    torch.save(after_steps(model), Path(folder, f"{rank}.pt"))
     dist.destroy_process_group()
 
 
 def after_steps(model):
+    """The weights after three steps, and the FLOPs of these."""
     optimizer = Muon(lr=0.01, weight_decay=0.1).build(model)
-    for step in range(3):
-        set_gradients(model, step)
-        optimizer.step()
+    with FlopCounterMode(display=False) as counter:
+        for step in range(3):
+            set_gradients(model, step)
+            optimizer.step()
     return {
         name: (p.full_tensor() if isinstance(p, DTensor) else p).detach()
         for name, p in model.named_parameters()
-    }
+    }, counter.get_total_flops()
 
 
-def test_shards_of_two_processes_move_as_whole_matrices_do(tmp_path):
-    torch.multiprocessing.spawn(sharded, args=(2, str(tmp_path)), nprocs=2)
-    found, expected = torch.load(tmp_path / "stepped.pt"), after_steps(network())
+@pytest.mark.parametrize("shape", [(3,), (2, 2)])
+def test_ranks_share_the_work_and_move_as_one_process_does(tmp_path, shape):
+    """Muon's matrices to the same bits; three ranks cut few of them evenly. Each copy of a 2 x 2 mesh does it all."""
+    torch.multiprocessing.spawn(sharded, args=(shape, str(tmp_path)), nprocs=math.prod(shape))
+    expected, all_work = after_steps(network())
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(math.prod(shape))]
     for name, value in expected.items():
-        assert torch.allclose(found[name], value, rtol=0, atol=1e-6), name
+        tolerance = 0 if name.startswith("blocks.") and value.ndim == 2 else 1e-6
+        assert all(torch.allclose(weights[name], value, rtol=0, atol=tolerance) for weights, _ in found), name
+    work = [flops / all_work for _, flops in found]
+    assert sum(work) == pytest.approx(math.prod(shape[:-1])) and max(work) < 1.3 / shape[-1]
 
 
 def test_a_run_goes_on_bit_for_bit_and_on_other_processes(tmp_path, tiny_latents):

@@ -13,7 +13,7 @@ from dit.network.presets import ladder
 from dit.training.averaging import Power
 from dit.training.batches import Batch
 from dit.training.module import DiffusionModule
-from dit.training.optimizers import AdamW
+from dit.training.optimizers import AdamW, Muon
 from dit.training.schedules import Constant, Rate
 from dit.training.settings import Settings
 from dit.training.streams import Streams
@@ -28,7 +28,7 @@ def test_a_fake_tensor_tells_who_waits():
         float(torch.randn(3).sum())
 
 
-def module(name: str, **settings) -> DiffusionModule:
+def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> DiffusionModule:  # noqa: B008 - frozen
     """A small network in training by an objective of conf/, its trainer's two services stood in for."""
     with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = hydra.compose("train", [f"objective={name}"])
@@ -39,7 +39,7 @@ def module(name: str, **settings) -> DiffusionModule:
     made = DiffusionModule(
         objective,
         DiT(ladder(16, aspect=16, head_dim=16), (3, 8, 8), 10, objective.out_channels(3)),
-        optimizer=AdamW(lr=0.01),
+        optimizer=optimizer,
         rate=Rate(Constant(), 1000, 0.01),
         profiles={"a": Power(0.05), "b": Power(0.1)},
         settings=told,
@@ -47,8 +47,8 @@ def module(name: str, **settings) -> DiffusionModule:
         edges=torch.linspace(-8, 8, 9),
     )
     made.configure_model()
-    optimizer = made.configure_optimizers()
-    made.optimizers = lambda use_pl_optimizer=True: optimizer
+    built = made.configure_optimizers()
+    made.optimizers = lambda use_pl_optimizer=True: built
     made.manual_backward = lambda loss: loss.backward()
     return made
 
@@ -68,6 +68,11 @@ def test_no_step_asks_for_a_value(name):
             found.settle()
 
 
+def test_no_step_of_muon_asks_for_a_value():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        module("rectified_flow", Muon(lr=0.01)).training_step(batch(0), 0)
+
+
 def test_numbers_are_read_a_step_later_or_when_they_are_asked_for():
     found = module("rectified_flow")
     found.training_step(batch(0), 0)
@@ -79,8 +84,9 @@ def test_numbers_are_read_a_step_later_or_when_they_are_asked_for():
     assert found.meters.count == 2
 
 
-def test_a_step_that_is_not_finite_moves_neither_weights_nor_optimizer():
-    found = module("rectified_flow", on_nonfinite="skip")
+@pytest.mark.parametrize("optimizer", [AdamW(lr=0.01), Muon(lr=0.01)])
+def test_a_step_that_is_not_finite_moves_neither_weights_nor_optimizer(optimizer):
+    found = module("rectified_flow", optimizer, on_nonfinite="skip")
     for step, scale in enumerate((1.0, 1.0, math.nan)):
         before = {name: value.clone() for name, value in found.state_tensors().items()}
         found.training_step(batch(step, scale), step)
