@@ -35,8 +35,26 @@ class SlurmJob:
         return cls(job_id, int(environment.get("SLURM_RESTART_COUNT", 0)))
 
     def requeue(self) -> bool:
-        """Asks SLURM to end this job and begin it again later; whether SLURM agreed."""
-        done = subprocess.run(["scontrol", "requeue", self.job_id], capture_output=True, text=True)
-        if done.returncode:
-            log.error("scontrol requeue %s: %s", self.job_id, done.stderr.strip())
-        return done.returncode == 0
+        """Asks SLURM to end this job and begin it again later; whether SLURM was asked.
+
+        A job that SLURM is ending already is left alone, unless because of its time limit: it was cancelled after the
+        notice, or is on its way back into the queue.
+        """
+        state = _slurm("squeue", "--noheader", f"--jobs={self.job_id}", "--format=%T %r")
+        if state is not None and state.startswith("COMPLETING") and "TimeLimit" not in state:
+            log.info("SLURM ends job %s already: it is not requeued from here", self.job_id)
+            return False
+        return _slurm("scontrol", "requeue", self.job_id) is not None
+
+
+def _slurm(*command: str) -> str | None:
+    """What a command of SLURM's prints; None where it fails, which is said."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:  # in a container, say, without SLURM's commands
+        log.error("%s: %s", " ".join(command), error.strerror)
+        return None
+    if done.returncode > 0:  # below 0: it ended with this job's step, as it had asked for
+        log.error("%s: %s", " ".join(command), done.stderr.strip())
+        return None
+    return done.stdout.strip()

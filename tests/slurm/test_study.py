@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import dit
+from tests.conftest import TINY, dit
 from tests.slurm.conftest import ROOT, status, wait_for
 from tests.verbs.test_study import STUDY, records
 
@@ -106,3 +106,35 @@ def test_a_driver_that_is_a_job_comes_back_and_submits_nothing_twice(cluster, ti
     )
     assert cluster.restarts(driver) == 1
     assert submitted(tmp_path) == 2
+
+
+def test_a_notice_before_a_job_of_a_sweep_can_listen_is_not_lost(cluster, tiny_latents, tmp_path):
+    """submitit's jobs import for seconds before our code runs, and SIGUSR1 kills a process that knows nothing of it."""
+    settings = [*TINY, "evaluation=none", f"data.directory={tiny_latents}", "duration.images=640"]
+    sweep = [sys.executable, "-m", "dit", "train", "-m", *settings, "seed=0,1", "run_dir=runs/${seed}"]
+    driver = subprocess.Popen(
+        [*sweep, "hydra/launcher=slurm"], cwd=tmp_path, env=cluster.environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for("a process of the second job", lambda: begun(place=1))
+        job = cluster("squeue", "-h", "-r", "-n", "train", "-o", "%i").split()[0].partition("_")[0]
+        cluster("scancel", "--signal=USR1", f"{job}_1")
+        assert driver.wait(timeout=300) == 0
+    finally:
+        driver.kill()
+    found = [status(tmp_path / "runs" / seed) for seed in "01"]
+    assert [run["state"] for run in found] == ["done", "done"]
+    assert [run["restart_count"] for run in found] == [0, 1]
+
+
+def begun(place: int) -> bool:
+    """Whether there is a process of submitit's for this place in an array."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            environment, command = (path / "environ").read_bytes(), (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        task = f"SLURM_ARRAY_TASK_ID={place}".encode() in environment.split(b"\0")
+        if task and command.startswith(sys.executable.encode()) and b"submitit.core._submit" in command:
+            return True
+    return False

@@ -128,3 +128,18 @@ def test_of_two_living_copies_one_writes(cluster, tiny_latents, tmp_path):
     wait_for("the first copy gone", lambda: old not in processes(job), 60)
     ended(cluster, job, run)
     assert results(run) == results(tmp_path / "quiet")
+
+
+def test_a_job_cancelled_after_its_notice_is_not_requeued(cluster, tiny_latents, tmp_path):
+    settings = [*RUN, f"data.directory={tiny_latents}", "duration.images=25600", "run_dir=run"]
+    job = cluster.submit("--cpus-per-task=1", SCRIPT, *settings, cwd=tmp_path)
+    beyond(tmp_path / "run", 320, restarts=0)
+    (process,) = processes(job)
+    os.kill(process, signal.SIGSTOP)  # until scancel, which continues it: it meets both signals at once
+    cluster("scancel", "--signal=USR1", job)
+    cluster("scancel", job)
+    wait_for("the job gone", lambda: not cluster.state(job), 30)
+    time.sleep(12)  # a requeued job would be back after 8 s
+    assert not cluster.state(job)
+    assert cluster.restarts(job) == 0
+    assert status(tmp_path / "run")["state"] == "stopped"
