@@ -116,6 +116,7 @@ class TestPower:
         floor = fit_points(Points(3 * x**-0.3 * np.exp(-0.02 * np.log(x) ** 2), c=x), "power_floor", draws=30)
         assert floor["parameters"]["floor"]["value"] == 0
         assert floor["parameters"]["floor"]["interval_95"][0] == 0
+        assert floor["profiles"]["floor"]["estimate"] == 0
 
     def test_rising_laws_are_found(self):
         x = np.geomspace(1, 100, 6)

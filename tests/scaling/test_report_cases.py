@@ -152,3 +152,20 @@ def test_all_optima_at_the_edge_are_said_to_be(tmp_path):
     assert all(row["edge"] for row in material.analysis["isoflop"]["n_flop"]["budgets"])
     assert "edge" in material.analysis["isoflop"]["n_flop"]["why_not"]
     assert headline(material)["exponents"]["isoflop"] is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_absent_floor_is_zero_in_every_number(tmp_path):
+    # a law that bends below any with a floor: the search follows E down without end
+    out = tmp_path / "report"
+    write_report(write_study(tmp_path / "study", e=-0.1, samples=False), out)
+    found = json.loads((out / "fits.json").read_text())
+    law = found["additive"]
+    assert law["primary"]["absent"] == ["E"]
+    assert law["primary"]["parameters"]["E"] == law["profiles"]["E"]["estimate"] == law["loss"]["floor"] == 0
+    told = next(fit for fit in found["fits"] if fit["law"] == "additive")
+    assert told["parameters"]["E"] == 0
+    assert all(low <= 0 <= high for low, high in told["intervals"]["E"].values())
+    # seven runs are too few to resample: noise is drawn
+    assert law["bootstrap"]["method"] == "parametric"
+    assert "resampling whole runs" not in (out / "report.html").read_text()

@@ -12,6 +12,7 @@ from dit.scaling.fit.bootstrap import LEVELS, Bootstrap, bootstrap
 from dit.scaling.fit.choose import fit_law
 from dit.scaling.fit.compare import compare
 from dit.scaling.fit.holdout import Holdout, holdout, holdout_by_budget, holdout_minimum
+from dit.scaling.fit.laws import settled
 from dit.scaling.fit.points import Points
 from dit.scaling.fit.profile import Profile, profiles
 from dit.scaling.fit.sensitivity import exponent, sensitivity
@@ -27,7 +28,6 @@ PARAMETERS = {
 SURFACES = ("additive", "data_limited", "power", "power_floor")  # laws that predict the loss of any point
 RIVALS = {"power": ("power", "power_floor"), "additive": ("additive", "data_limited")}
 K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
-ZERO = 1e-9  # share of the lowest loss below which a floor is none: the search goes on in its logarithm
 TINY = 1e9  # FLOPs that no training run stays below
 HELD = 400  # draws behind the intervals of the held-out budget
 ENOUGH = 20  # draws below which nothing is said about an interval
@@ -71,13 +71,13 @@ def fit_points(
         raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
     fit = fit_law(points, law, loss, delta)
     boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
-    tiny = ZERO * float(points.loss.min())
     result = {
         "law": law,
         "points": _points(points),
         "fit": _search(fit),
         "parameters": {
-            name: _estimate(fit, boot, partial(_parameter, name=name, tiny=tiny)) for name in PARAMETERS[law]
+            name: _estimate(fit, boot, partial(_parameter, name=name, losses=points.loss))
+            for name in PARAMETERS[law]
         },
         "bootstrap": _bootstrap(boot, seed),
         "allocation": _allocation(points, fit, boot, list(at_flops)),
@@ -138,10 +138,8 @@ def _estimate(fit: Any, boot: Bootstrap | None, of: Callable[[Any], Any]) -> dic
     return found | {f"percentiles_{level:.0%}".rstrip("%"): boot.percentiles(of, level) for level in LEVELS}
 
 
-def _parameter(law: Any, name: str, tiny: float) -> Any:
-    """A parameter of a law, or of each draw; floors below ``tiny`` are zero."""
-    value = getattr(law, name)
-    return np.where(value < tiny, 0.0, value) if name in ("E", "floor") else value
+def _parameter(law: Any, name: str, losses: np.ndarray) -> Any:
+    return settled(name, getattr(law, name), losses)
 
 
 def _bootstrap(boot: Bootstrap | None, seed: int) -> dict[str, Any] | None:

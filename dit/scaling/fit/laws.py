@@ -7,11 +7,18 @@ Hessians summed over points are plain matrix products, so thousands of bootstrap
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 Array = np.ndarray
 FLOOR = -700.0  # exp of it is still a normal number; a term this small is zero for every purpose
+ZERO = 1e-9  # share of the lowest loss below which a floor is none: the search goes on in its logarithm
+
+
+def settled(name: str, value: Any, losses: Array) -> Any:
+    """A parameter of a law fitted to ``losses``, or of each draw, as it is told: a trace of a floor is zero."""
+    return np.where(value < ZERO * losses.min(), 0.0, value) if name in ("E", "floor") else value
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from dit.errors import check_choice
 from dit.scaling.fit.bootstrap import LEVELS
+from dit.scaling.fit.laws import settled
 from dit.scaling.fit.losses import smooth_loss
 from dit.scaling.fit.optimum import minimise
 from dit.scaling.fit.points import Points
@@ -81,7 +82,8 @@ def profiles(points: Points, fit: Any, names: Sequence[str] = ()) -> dict[str, P
         intervals = {level: _ends(axis, centre, held[name], deviance, bar) for level, bar in bars.items()}
         shown = axis.shown(held[name])
         order = np.argsort(shown)
-        found[name] = Profile(name, float(axis.shown(centre)), shown[order], deviance[order], bars, intervals)
+        estimate = float(settled(name, axis.shown(centre), points.loss))
+        found[name] = Profile(name, estimate, shown[order], deviance[order], bars, intervals)
     return found
 
 

@@ -20,6 +20,7 @@ from dit.errors import InputError
 from dit.scaling.fit.additive import AdditiveFit, fit_additive
 from dit.scaling.fit.bootstrap import Bootstrap, bootstrap
 from dit.scaling.fit.isoflop import AT_LEAST, fit_isoflop
+from dit.scaling.fit.laws import settled
 from dit.scaling.fit.points import Points as FitPoints
 from dit.scaling.fit.power import fit_power
 from dit.scaling.records import Study
@@ -153,12 +154,17 @@ def _additive(
                 continue
             boot = _bootstrap(data, fit, draws)
             primary = primary or (fit, boot)
-            fits.append(_entry("additive", size, loss, _additive_parameters(), fit, boot, fit.searched.n))
+            fits.append(
+                _entry("additive", size, loss, _additive_parameters(points), fit, boot, fit.searched.n)
+            )
     if primary is None:
         return result, None, None
     fit, boot = primary
     result["primary"] = {
-        "parameters": {name: getattr(fit, name) for name in ("E", "A", "alpha", "B", "beta")},
+        "parameters": {
+            name: float(settled(name, getattr(fit, name), points.loss))
+            for name in ("E", "A", "alpha", "B", "beta")
+        },
         "allocation": {
             "n": _line(
                 boot, points, fit.a, fit.G * fit.k**-fit.a, lambda law: law.a, lambda law, c: law.n_opt(c)
@@ -180,9 +186,9 @@ def _additive(
     return result, fit, boot
 
 
-def _additive_parameters() -> dict[str, Callable[[Any], Any]]:
+def _additive_parameters(points: Points) -> dict[str, Callable[[Any], Any]]:
     names = ("E", "A", "alpha", "B", "beta", "a", "b", "G")
-    return {name: (lambda law, name=name: getattr(law, name)) for name in names}
+    return {name: (lambda law, name=name: settled(name, getattr(law, name), points.loss)) for name in names}
 
 
 def _bootstrap(data: FitPoints, fit: Any, draws: int) -> Bootstrap | None:
@@ -254,7 +260,7 @@ def _frontier_curve(points: Points, fit: AdditiveFit, boot: Bootstrap | None) ->
     curve: dict[str, Any] = {
         "c": grid.tolist(),
         "value": fit.loss_opt(grid).tolist(),
-        "floor": fit.E,
+        "floor": float(settled("E", fit.E, points.loss)),
         "band": None,
     }
     if boot is not None:
@@ -277,6 +283,7 @@ def _frontier(isoflop: dict[str, Any]) -> dict[str, Any] | None:
         except InputError as why:
             found[name], found[f"{name}_why_not"] = None, str(why)
             continue
-        found[name] = {"exponent": law.exponent, "coefficient": law.coefficient, "floor": law.floor,
+        least = float(settled("floor", law.floor, losses))
+        found[name] = {"exponent": law.exponent, "coefficient": law.coefficient, "floor": least,
                        "objective": law.objective, "n": len(losses)}  # fmt: skip
     return found

@@ -17,6 +17,7 @@ from dit.scaling.report.style import (
     shades,
 )
 
+DRAWN = {"pairs": "resampling whole runs", "parametric": "with noise of runs and readings drawn afresh"}
 PAIRS = ("E", "alpha", "beta", "a")
 NAMES = {"E": "E", "alpha": "α", "beta": "β", "a": "a (exponent of N*)", "A": "A", "B": "B"}
 
@@ -97,7 +98,7 @@ def bootstrap_pairs(m: Material) -> Drawn:
             axes.set_ylabel(NAMES[down] if j == 0 and i > 0 else "")
     info = m.analysis["additive"]["bootstrap"]
     caption = (
-        f"{info['draws']} bootstrap draws of the additive law, each resampling whole runs "
+        f"{info['draws']} bootstrap draws of the additive law, each {DRAWN[info['method']]} "
         f"({info['converged']} converged); histograms on the diagonal, the fit itself in red. Narrow ridges "
         "are parameters that trade against each other: their ratio is known better than either. Axes span "
         "the central 99 % of the draws."

@@ -186,7 +186,8 @@ def contours(m: Material) -> Drawn:
     # Labels stand to the right of the largest network, where no point is.
     x = points.n.max() * 1.45
     rest = np.maximum(levels - p["E"] - p["A"] * x ** -p["alpha"], 1e-300)
-    y = (p["B"] / rest) ** (1 / p["beta"])
+    with np.errstate(over="ignore"):  # a level below what that network reaches is at infinity
+        y = (p["B"] / rest) ** (1 / p["beta"])
     places = [(x, at) for at in y if d[0] * 1.2 < at < d[-1] / 1.2]
     if places:
         axes.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize=7, manual=places)
