@@ -3,9 +3,11 @@
 import functools
 import importlib
 import json
+import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from dit.errors import (
     check_choice,
     input_error,
 )
+
+log = logging.getLogger("dit")
 
 # The keys, of all verbs, that hold a path or a name.
 TEXTS = (
@@ -63,6 +67,8 @@ def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Call
 class _Guarded:
     """A task that explains its errors before Hydra sees them, which would print a line of its own.
 
+    Warnings are log lines of their text alone: the line of our code that gave one is no news to a user.
+
     In a sweep a job's error goes back to the launcher instead, as one that can travel between processes, so that it
     ends neither the other jobs nor the launcher's worker; a job that was stopped ends its process with that exit code.
 
@@ -75,8 +81,10 @@ class _Guarded:
 
     def __call__(self, cfg: DictConfig) -> None:
         try:
-            check_texts(cfg)
-            self.task(cfg)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: log.warning("%s", message)
+                check_texts(cfg)
+                self.task(cfg)
         except Exception as error:
             if isinstance(error, Stopped) or HydraConfig.get().mode is not RunMode.MULTIRUN:
                 sys.exit(explain(error))

@@ -1,8 +1,6 @@
 """``dit evaluate``: numbers of a run's samples or of images, the protocol beside each; and a page of many."""
 
-import logging
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from dit.errors import InputError
 from dit.verbs import building
 from dit.verbs.app import check_format, hydra_app, show
 
-log = logging.getLogger("dit")
 SPREAD = "_sd_over_seeds"
 
 
@@ -46,9 +43,7 @@ def _measure(cfg: DictConfig) -> bool:
     from dit.verbs.evaluating import of_images, of_run
 
     world, device = building.meet(cfg)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: log.warning("%s", message)  # without the line of code
-        rows = (of_run if cfg.run is not None else of_images)(cfg, device, world.size > 1)
+    rows = (of_run if cfg.run is not None else of_images)(cfg, device, world.size > 1)
     if world.rank == 0 and rows:
         show({"evaluations": rows, "over_seeds": _over_seeds(rows)}, cfg.format, _print)
     launch.part()

@@ -107,6 +107,7 @@ WRONG = {
         "evaluation.protocols.guided.at: got 'never'",
     ),
     "unwritable directory": (["train", *TINY, "run_dir=/proc/run"], "run_dir"),
+    "a folder that cannot be written": (["export", "run=x", "out=/proc/x.safetensors"], "out: got '/proc'"),
     "a budget, no list": (["plan", "experiment=digits", "study.budgets_flops=1e12"], "study.budgets_flops=["),
     "hours, no list": (
         ["plan", "experiment=digits", "study.budgets_gpu_hours=1"],
@@ -196,3 +197,15 @@ def test_a_study_given_as_one_word_is_a_mistake_with_a_remedy(verb, tmp_path):
     found = dit(verb, "study=runs/mine", cwd=tmp_path, check=2)
     assert "write study.directory=..." in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_a_line_of_its_text_alone(caplog, capfd):
+    import warnings
+
+    from omegaconf import OmegaConf
+
+    from dit.verbs.app import _Guarded
+
+    _Guarded(lambda cfg: warnings.warn("few images", stacklevel=1))(OmegaConf.create({}))
+    assert caplog.messages == ["few images"] and "test_cli.py" not in capfd.readouterr().err
