@@ -182,8 +182,15 @@ def _offset(tensor: DTensor) -> int:
 
 
 def store(pieces: dict[str, torch.Tensor], file: Path) -> dict[str, Any]:
-    """Writes one file; its entry in the manifest."""
-    save_file(pieces, file)
+    """Writes one file; its entry in the manifest.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    try:
+        save_file(pieces, file)
+    except SafetensorError as error:  # its name for what the disk refuses
+        raise OSError(str(error)) from error
     file.chmod(0o644)  # safetensors keeps its files to the user
     sync(file)
     return {file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)}}

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from dit.errors import InputError
+from dit.errors import InputError, RunError
 from dit.launch import PATIENCE, World
 from dit.records import sync
 from dit.training.checkpoint import (
@@ -80,7 +80,7 @@ class CheckpointManager:
             keep: never remove it.
 
         Raises:
-            OSError: of the save before, which could not be written.
+            RunError: the save before could not be written.
         """
         self.wait()
         final = self.directory / folder(images_seen)
@@ -101,7 +101,7 @@ class CheckpointManager:
         """Returns when the last save is on disk.
 
         Raises:
-            OSError: it could not be written.
+            RunError: it could not be written.
         """
         if self._writer is not None:
             self._writer.join()
@@ -140,7 +140,7 @@ class CheckpointManager:
         answers = self._gather((value, error))
         for _, found in answers:
             if found is not None:
-                raise OSError(f"a checkpoint could not be written: {found}")
+                raise RunError(f"a checkpoint could not be written: {found}")
         return [value for value, _ in answers]
 
     def _name(self, partial: Path, final: Path, manifest: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit.errors import InputError, check_choice
+from dit.rundir import make_directory
 from dit.verbs.app import hydra_app
 
 log = logging.getLogger("dit")
@@ -27,6 +28,7 @@ def task(cfg: DictConfig) -> None:
         raise InputError("out", str(out), "a name that does not exist yet")
     if not out.parent.is_dir():
         raise InputError("out", str(out), f"a name in a folder that exists; {out.parent} does not")
+    make_directory("out", out.parent)  # which it need not make, but must be able to write
     if cfg.format == "diffusers" and cfg.autoencoder_directory is None:
         raise InputError(
             "autoencoder_directory", None, "a diffusers AutoencoderKL directory with format=diffusers"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from tests.training import ranks
 
@@ -163,6 +164,31 @@ def test_a_stopped_run_ends_as_the_undisturbed_one(tmp_path, tiny_latents, flops
     for number in (signal.SIGTERM, signal.SIGUSR1):
         one, other = tmp_path / f"stopped-{number}", tmp_path / "undisturbed"
         assert (one / "records.jsonl").read_bytes() == (other / "records.jsonl").read_bytes()
+
+
+def test_a_full_disk_of_one_rank_ends_all(tmp_path, tiny_latents):
+    """The checkpoints before it are whole, and with room on the disk the same command goes on."""
+
+    def patch(rank: int) -> None:
+        import dit.training.checkpoint as checkpoint
+
+        save_file, calls = checkpoint.save_file, itertools.count()
+
+        def full(pieces, file):
+            if rank == 1 and next(calls) == 2:
+                raise SafetensorError("I/O error: No space left on device (os error 28)")
+            save_file(pieces, file)
+
+        checkpoint.save_file = full
+
+    arguments = ranks.command(tiny_latents, "run")
+    ranks.run(arguments, tmp_path, world=2, patch=patch, code=1)
+    said = (tmp_path / "stderr.txt").read_text()
+    assert "a checkpoint could not be written: I/O error: No space left" in said and "Traceback" not in said
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.tmp"))
+    ranks.run(arguments, tmp_path, world=2)
+    ranks.run(ranks.command(tiny_latents, "undisturbed"), tmp_path, world=2)
+    assert ranks.files(tmp_path / "run") == ranks.files(tmp_path / "undisturbed")
 
 
 def test_max_time_ends_with_a_checkpoint(tmp_path, tiny_latents):
