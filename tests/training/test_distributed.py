@@ -194,9 +194,12 @@ def test_activation_checkpointing_gives_the_same_run(tmp_path, tiny_latents, one
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("compile", "world"), [("block", 1), ("model", 1), ("block", 2)])
-def test_compilation_gives_the_same_losses(tmp_path, tiny_latents, one, compile, world):
-    more = [f"compile={compile}", "activation_checkpointing=selective", "log_every_images=32"]
+@pytest.mark.parametrize(
+    ("compile", "world", "recompute"),
+    [("block", 1, "auto"), ("block", 2, "auto"), ("model", 1, "auto"), ("block", 2, "selective")],
+)
+def test_compilation_gives_the_same_losses(tmp_path, tiny_latents, one, compile, world, recompute):
+    more = [f"compile={compile}", f"activation_checkpointing={recompute}", "log_every_images=32"]
     ranks.run(ranks.command(tiny_latents, "run", *more), tmp_path, world)
     for clock, loss in losses(one).items():
         assert losses(tmp_path / "run")[clock] == pytest.approx(loss, rel=1e-4)
