@@ -104,6 +104,11 @@ def folder(images_seen: int) -> str:
     return f"images-{images_seen:012d}"
 
 
+def clock(directory: Path) -> int:
+    """The clock in the name of a checkpoint."""
+    return int(directory.name.removeprefix("images-"))
+
+
 def open_checkpoint(directory: Path) -> Checkpoint:
     """A checkpoint after verifying its manifest, that the name is its own, and the size and hash of every file.
 

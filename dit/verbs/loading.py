@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +11,7 @@ from dit.data.latents import LatentSet
 from dit.diffusion.denoiser import Denoiser
 from dit.errors import InputError
 from dit.network.dit import DiT
-from dit.training.checkpoint import Checkpoint, open_checkpoint
+from dit.training.checkpoint import Checkpoint, clock, open_checkpoint
 from dit.training.saving import CheckpointManager
 from dit.training.synthesis import synthesize
 from dit.verbs import building
@@ -110,7 +109,7 @@ def _checkpoint(directory: Path, images_seen: int | None) -> Checkpoint:
         if found is None:
             raise InputError("run", str(directory.parent), "a run with a checkpoint", "Train it further.")
         return found
-    known: dict[int, Any] = {int(path.name.split("-")[1]): path for path in manager.directories()}
+    known = {clock(path): path for path in manager.directories()}
     if images_seen not in known:
         raise InputError("images_seen", images_seen, f"one of {', '.join(map(str, known)) or '(none)'}")
     return open_checkpoint(known[images_seen])

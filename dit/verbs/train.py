@@ -102,10 +102,14 @@ def _take(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int]) -> 
     Raises:
         InputError: another has it; or its run has passed a point without the reading that is now asked for there.
     """
+    from dit.training.checkpoint import clock
+    from dit.training.saving import CheckpointManager
+
     directory = RunDirectory(path, config_hash, OmegaConf.to_yaml(cfg, resolve=True), SlurmJob.current())
-    seen = (directory.status() or {}).get("images_seen", 0)
+    # what is due at the clock of the checkpoint that it goes on from, and was not measured, is measured then
+    seen = max(map(clock, CheckpointManager(path / "checkpoints").directories()), default=0)
     passed = [
-        images for images in read_at if images <= seen and images not in readings(path / "records.jsonl")
+        images for images in read_at if images < seen and images not in readings(path / "records.jsonl")
     ]
     if passed:
         directory.close()

@@ -166,6 +166,40 @@ def test_a_stopped_run_ends_as_the_undisturbed_one(tmp_path, tiny_latents, flops
         assert (one / "records.jsonl").read_bytes() == (other / "records.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("step", [24, 48])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_a_run_that_ends_before_a_reading_makes_it_later(tmp_path, tiny_latents, flops, step, number):
+    """In the middle and at its end: the step and its checkpoint are done, and status.json says so."""
+
+    def patch(rank: int) -> None:
+        import dit.training.hooks as hooks
+        from dit.training.module import DiffusionModule
+
+        after_step = DiffusionModule.after_step
+
+        def signalled(module):
+            after_step(module)
+            if module.steps_done == step and number != signal.SIGKILL:
+                os.kill(os.getpid(), number)
+
+        def killed(module, *_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        hooks.Progress.due = lambda *_: True
+        DiffusionModule.after_step = signalled
+        if number == signal.SIGKILL:
+            read = hooks.Validation.__call__
+            hooks.Validation.__call__ = lambda hook, module: (
+                killed(module) if module.steps_done == step else read(hook, module)
+            )
+
+    code = 75 if number == signal.SIGUSR1 else -signal.SIGKILL
+    ranks.run(command(tiny_latents, "stopped", flops), tmp_path, patch=patch, code=code)
+    ranks.run(command(tiny_latents, "stopped", flops), tmp_path)
+    ranks.run(command(tiny_latents, "undisturbed", flops), tmp_path)
+    assert ranks.files(tmp_path / "stopped") == ranks.files(tmp_path / "undisturbed")
+
+
 def test_a_full_disk_of_one_rank_ends_all(tmp_path, tiny_latents):
     """The checkpoints before it are whole, and with room on the disk the same command goes on."""
 
