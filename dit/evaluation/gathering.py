@@ -1,7 +1,7 @@
 """Evaluations kept on disk, gathered for a page. Imports no torch."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,20 @@ def gather(directory: Path) -> list[Row]:
     if not directory.is_dir():
         raise InputError("report", str(directory), "a directory with evaluations in it")
     paths = sorted(path for name in SOURCES for path in directory.rglob(name))
-    records = [(path.parent, record) for path in paths for record in read_rows(path)]
-    clocks: dict[str, set[int]] = {}
-    for _, record in records:
-        clocks.setdefault(record["run"], set()).add(record.get("images_seen", 0))
+    records = [(path.parent, *each) for path in paths for each in _with_hashes(path)]
+    # Runs of one name in several studies: run -> configuration hash -> where it lies
+    places: dict[str, dict[str | None, Path]] = {}
+    clocks: dict[tuple[str, str | None], set[int]] = {}
+    for folder, config_hash, record in records:
+        places.setdefault(record["run"], {}).setdefault(config_hash, folder.relative_to(directory))
+        clocks.setdefault((record["run"], config_hash), set()).add(record.get("images_seen", 0))
     rows: dict[tuple[str, str], Row] = {}
-    for folder, record in records:
-        row = as_row(record, folder, with_clock=len(clocks[record["run"]]) > 1)
+    for folder, config_hash, record in records:
+        run = record["run"]
+        name = _name(run, config_hash, places[run])
+        if len(clocks[run, config_hash]) > 1 and "images_seen" in record:
+            name += f", {record['images_seen']:,} images"
+        row = as_row(record, name, folder)
         key = row.model, row.protocol.hash
         if key in rows:
             known = {name: value for name, value in row.metrics.items() if value is not None}
@@ -57,13 +64,28 @@ def gather(directory: Path) -> list[Row]:
     return list(rows.values())
 
 
-def as_row(record: Mapping[str, Any], folder: Path | None = None, with_clock: bool = False) -> Row:
+def _name(run: str, config_hash: str | None, places: Mapping[str | None, Path]) -> str:
+    """What tells a run from others of its name: where it lies, or the configuration of those that lie together."""
+    if len(places) == 1:
+        return run
+    apart = len(set(places.values())) == len(places)
+    return f"{run} in {places[config_hash]}" if apart else f"{run} {str(config_hash)[:8]}"
+
+
+def _with_hashes(path: Path) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """The ``samples`` rows of a file, each with the configuration hash of its run; None for images from files."""
+    known = {row["run"]: row["config_hash"] for row in read_rows(path, "run")}
+    for record in read_rows(path):
+        yield record.get("config_hash") or known.get(record["run"]), record
+
+
+def as_row(record: Mapping[str, Any], model: str | None = None, folder: Path | None = None) -> Row:
     """A ``samples`` record as a row of the page.
 
     Args:
         record: as ``evaluations.jsonl`` and ``records.jsonl`` hold them.
+        model: what to call its model; None: the run's name.
         folder: where its picture lies.
-        with_clock: whether to name the model with the images it has seen.
     """
     picture = folder / record["grid"] if folder is not None and record.get("grid") else None
     metrics = {
@@ -73,9 +95,8 @@ def as_row(record: Mapping[str, Any], folder: Path | None = None, with_clock: bo
         and (value is None or isinstance(value, (int, float)))
         and not isinstance(value, bool)
     }
-    clock = f", {record['images_seen']:,} images" if with_clock and "images_seen" in record else ""
     return Row(
-        model=record["run"] + clock,
+        model=model or record["run"],
         metrics=metrics,
         protocol=Protocol.from_dict(record["protocol"]),
         picture=picture.read_bytes() if picture is not None and picture.is_file() else None,
@@ -89,7 +110,7 @@ def common(rows: Iterable[Row], models: list[str]) -> list[Row]:
     chosen = {name: [row for row in rows if row.model == name] for name in models}
     for name, found in chosen.items():
         if not found:
-            known = ", ".join(sorted({row.model for row in rows}))
+            known = ", ".join(sorted({f"'{row.model}'" for row in rows}))
             raise InputError("models", name, f"some of {known}")
     for one, two in itertools.pairwise(models):
         try:  # the nearest pair, so that the message names what really differs

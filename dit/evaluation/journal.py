@@ -51,15 +51,15 @@ def request_hash(request: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The ``samples`` rows of a file of records; none where there is no file. A last line cut short is left out."""
+def read_rows(path: Path, kind: str = "samples") -> list[dict[str, Any]]:
+    """The rows of a kind in a file of records; none where there is no file. A last line cut short is left out."""
     if not path.is_file():
         return []
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
-            if row["kind"] == "samples":
+            if row["kind"] == kind:
                 rows.append(row)
         except (ValueError, TypeError, KeyError) as error:
             remedy = "Remove the line; what it held is measured again."

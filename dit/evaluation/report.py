@@ -148,7 +148,9 @@ def columns(rows: Iterable[Row]) -> list[str]:
 def _csv(rows: Sequence[Row]) -> str:
     names, file = columns(rows), io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["model", *names, *rows[0].protocol.as_dict()])
+    # a metric and a field of protocols may share a name, as precision does
+    fields = (f"protocol {name}" if name in names else name for name in rows[0].protocol.as_dict())
+    writer.writerow(["model", *names, *fields])
     for row in rows:
         writer.writerow(
             [row.model, *(row.metrics.get(name) for name in names), *row.protocol.as_dict().values()]

@@ -57,6 +57,7 @@ def test_the_csv_holds_every_number_with_its_protocol(tmp_path) -> None:
         read = list(csv.DictReader(file))
     assert [float(r["frechet_distance"]) for r in read] == [r.metrics["frechet_distance"] for r in ROWS]
     assert read[0]["guidance"] == "ClassifierFree(scale=1.5)" and read[0]["rounding"] == BASE.rounding
+    assert read[0]["precision"] == "0.5" and read[0]["protocol precision"] == str(BASE.precision or "")
 
 
 def test_published_values_stand_beside_those_of_their_extractor_and_size(tmp_path) -> None:

@@ -1,0 +1,43 @@
+"""Evaluations of several studies on one page: runs are told apart, whatever they are called."""
+
+import json
+
+from dit.evaluation.gathering import gather
+from tests.evaluation.test_protocol import BASE
+
+
+def write(file, *rows) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def samples(distance: float, **more: object) -> dict[str, object]:
+    protocol = {"protocol": BASE.as_dict(), "protocol_hash": BASE.hash}
+    return {
+        "kind": "samples",
+        "run": "w0064",
+        "images_seen": 100,
+        "frechet_distance": distance,
+        **protocol,
+        **more,
+    }
+
+
+def test_runs_of_one_name_in_two_studies_are_two_models(tmp_path) -> None:
+    for study, distance in (("edm", 3.0), ("flow", 5.0)):
+        run = {"kind": "run", "run": "w0064", "config_hash": study}
+        write(tmp_path / study / "runs" / "w0064" / "records.jsonl", run, samples(distance))
+    # measured later, with its rows elsewhere: known by its configuration
+    write(tmp_path / "later" / "evaluations.jsonl", samples(3.0, config_hash="edm", kernel_distance=0.5))
+    found = {row.model: row.metrics for row in gather(tmp_path)}
+    assert {model: metrics["frechet_distance"] for model, metrics in found.items()} == {
+        "w0064 in edm/runs/w0064": 3.0,
+        "w0064 in flow/runs/w0064": 5.0,
+    }
+    assert found["w0064 in edm/runs/w0064"]["kernel_distance"] == 0.5
+
+
+def test_runs_of_one_name_in_one_file_are_two_models(tmp_path) -> None:
+    rows = [samples(distance, config_hash=hash) for hash, distance in (("a" * 16, 3.0), ("b" * 16, 5.0))]
+    write(tmp_path / "evaluations.jsonl", *rows)
+    assert {row.model for row in gather(tmp_path)} == {"w0064 aaaaaaaa", "w0064 bbbbbbbb"}
