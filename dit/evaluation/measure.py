@@ -292,6 +292,8 @@ def compare(
 
 def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     """The names, checked; ``fid`` is another name of ``fd``."""
+    if isinstance(metrics, str):
+        raise InputError("evaluation.metrics", metrics, "a list", f"Write [{metrics}].")
     names = tuple("fd" if name == "fid" else name for name in metrics)
     for name in names:
         check_choice("evaluation.metrics", name, METRICS)

@@ -35,7 +35,7 @@ log = logging.getLogger("dit")
 # The keys, of all verbs, that hold a path or a name.
 TEXTS = (
     *("run", "run_dir", "run_name", "name", "out", "weak_run", "branch_from", "verify", "report_dir"),
-    *("images", "reference", "statistics", "extractor", "report", "autoencoder_directory"),
+    *("weights", "images", "reference", "statistics", "extractor", "report", "autoencoder_directory"),
     *("data.name", "data.directory", "data.path", "study.name", "study.directory", "study.pilot"),
 )
 # The packages that hold what a configuration puts together.

@@ -106,13 +106,14 @@ def grid(cfg: DictConfig) -> Grid:
     numbers: Any = OmegaConf.to_container(study, resolve=True)
     for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds"):
         if numbers[key] is not None:
-            _check_list(f"study.{key}", numbers[key])
+            check_list(f"study.{key}", numbers[key])
     budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], price(cfg))
     keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span", "cooldown_share")
     return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
 
 
-def _check_list(key: str, value: Any) -> None:
+def check_list(key: str, value: Any) -> None:
+    """Refuses one value where a list belongs, which would be taken letter by letter."""
     if not OmegaConf.is_list(value) and not isinstance(value, list):
         raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
 
@@ -199,7 +200,7 @@ def read_points(cfg: DictConfig) -> "list[ReadPoint]":
     from dit.training.settings import Duration, read_points
 
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
-    _check_list("read_at_flops", cfg.read_at_flops)
+    check_list("read_at_flops", cfg.read_at_flops)
     per_image = counts(cfg, network_config(cfg)).train_flops_per_image
     last_step = Duration(**cfg.duration).in_steps(cfg.batch_size, per_image)
     return read_points(list(cfg.read_at_flops), last_step, cfg.batch_size, per_image)

@@ -21,6 +21,11 @@ def task(cfg: DictConfig) -> None:
     if len(named) > 1 or not (named or cfg.report):
         allowed = "one of run=RUN, images=FOLDER (or .zip, .parquet, .npz), report=DIR"
         raise InputError("run, images, report", ", ".join(named) or None, allowed)
+    for key in ("metrics", "protocols", "subsets", "models"):
+        if cfg[key] is not None:
+            building.check_list(key, cfg[key])
+    if not isinstance(cfg.sweep, DictConfig):
+        raise InputError("sweep", cfg.sweep, "its keys, such as sweep.n_steps=[10,25]")
     if cfg.models is not None and cfg.report is None:
         raise InputError("models", list(cfg.models), "null without report=DIR")
     if named == ["run"] and not cfg.evaluation.protocols:

@@ -97,6 +97,11 @@ WRONG = {
         ["sample", "run=x", "hardware.processes=null"],
         "hardware.processes: got None",
     ),
+    "weights that are a number": (["sample", "run=x", "weights=4"], "weights: got 4"),
+    "metrics, no list": (
+        ["train", *TINY, "evaluation=digits", "evaluation.metrics=fd"],
+        "evaluation.metrics: got 'fd'",
+    ),
     "draws of the validation": (["train", *TINY, "validation.seed=-1"], "validation.seed: got -1"),
     "samples of an average that is not there": (
         ["train", *TINY, "evaluation=digits", "sample_weights=emma"],

@@ -223,6 +223,14 @@ def test_the_page_gathers_evaluations_and_refuses_models_without_a_common_protoc
         (["images=set", "reference=real", "extractor=vgg"], "evaluation.extractor: got 'vgg'"),
         (["report=nowhere"], "report: got 'nowhere'"),
         (["models=[a]", "images=set"], "models"),
+        (
+            ["images=set", "reference=real", "metrics=fd"],
+            "metrics: got 'fd'; allowed: a list. Write metrics=[fd]",
+        ),
+        (["images=set", "reference=real", "subsets=5"], "subsets=[5]"),
+        (["run=x", "protocols=guided"], "protocols=[guided]"),
+        (["report=x", "models=w0016"], "models=[w0016]"),
+        (["run=x", "sweep=3"], "sweep: got 3"),
     ],
 )
 def test_bad_requests_are_one_message(pictures, ask, settings, message, monkeypatch):
