@@ -1,12 +1,16 @@
 """Weights & Biases: a copy of the records, for looking at. The only file that knows wandb."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dit.errors import check_choice
+
+log = logging.getLogger("dit")
 
 MODES = (None, "online", "offline", "disabled")
 SECRET = ("key", "token", "secret", "password")
@@ -16,7 +20,9 @@ class WandbSink:
     """Sends every record of a run to W&B.
 
     The run's id is the hash of its configuration, so a resumed run continues its own page; rows are drawn against
-    ``images_seen`` and ``train_flops``, not against W&B's step. Keys come from the environment alone.
+    ``images_seen`` and ``train_flops``. W&B's own step is ``images_seen`` too: the parts of a run that was offline fit
+    together, and rows that come again after a kill or a rollback are not logged twice. Once W&B fails it gets no more
+    rows, and the run goes on. Keys come from the environment alone.
 
     Args:
         project: W&B project.
@@ -40,7 +46,7 @@ class WandbSink:
         check_choice("logger.mode", mode, MODES)
         import wandb
 
-        self._directory, self._image = Path(directory), wandb.Image
+        self._directory, self._image, self._failed = Path(directory), wandb.Image, False
         self._run = wandb.init(
             project=project,
             mode=_mode(mode),  # pyright: ignore[reportArgumentType]
@@ -61,6 +67,9 @@ class WandbSink:
         Numbers of samples stand under the hash of their protocol too (``samples/ema/<hash>/frechet_distance``), so that
         no axis mixes protocols; the protocol itself goes to the configuration, and the picture beside the numbers.
         """
+        self._try(self._record, row)
+
+    def _record(self, row: dict[str, Any]) -> None:
         if row["kind"] == "run":
             self._run.config.update({"facts": _redacted(row)}, allow_val_change=True)
             return
@@ -72,16 +81,43 @@ class WandbSink:
             self._run.config.update({"protocols": protocols}, allow_val_change=True)
         if row.get("grid") and (self._directory / row["grid"]).is_file():
             logged[f"{name}/grid"] = self._image(str(self._directory / row["grid"]))
-        self._run.log(logged)
+        self._log(logged, late=row["kind"] == "event")
 
     def watch(self, clock: dict[str, float], facts: dict[str, Any]) -> None:
         """Logs rates, memory and waiting for data under ``speed/``, without the ones that are not known here."""
         known = {f"speed/{name}": value for name, value in facts.items() if value is not None}
-        self._run.log({**clock, **known})
+        self._try(self._log, {**clock, **known})
+
+    def _log(self, values: dict[str, Any], late: bool = False) -> None:
+        """Logs values at their clock, unless W&B is beyond it and has them, which is never so for ``late`` ones.
+
+        A run that W&B resumes is one step beyond the last that it has, where the measures of that clock may be missing.
+        """
+        step, images_seen = self._run.step, int(values["images_seen"])
+        if late or images_seen >= step - 1:
+            self._run.log(values, step=max(images_seen, step))
 
     def close(self) -> None:
         """Ends the W&B run."""
-        self._run.finish()
+        import wandb
+
+        self._try(self._run.finish)
+        if self._failed:
+            with suppress(Exception):
+                wandb.teardown()  # what its exit hook would do, with a traceback
+
+    def _try(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Does something at W&B, which holds a copy alone: its trouble is said, and is not the run's.
+
+        SLURM sends SIGTERM to W&B's service too, which then drops the rows of its last seconds.
+        """
+        if self._failed:
+            return
+        try:
+            act(*arguments)
+        except Exception as error:
+            self._failed = True
+            log.warning("W&B gets no more rows of this run, which goes on: %r", error)
 
 
 def log_study(
