@@ -32,7 +32,7 @@ class Measure(Hook, Protocol):
 class Clock(L.Callback):
     """Runs the hooks that are due after each step, then the measures, then stops where any rank asked for it.
 
-    The ranks agree on that inside the step (``DiffusionModule._agree``), so all of them stop after the same one. The
+    The ranks agree on that inside the step (``Guards.agree``), so all of them stop after the same one. The
     hooks save before anything is measured, so a stop need not wait for measures: they are left to the resumed run.
     A step's numbers are waited for only where hooks or measures are due.
 
@@ -58,16 +58,16 @@ class Clock(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
         self._measure(pl_module)
-        trainer.should_stop = bool(pl_module.stopped_by)
+        trainer.should_stop = bool(pl_module.guards.stopped_by)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        module, step = pl_module, pl_module.steps_done
-        if module.stopped_by or any(each.due(step) for each in (*self.hooks, *self.measures)):
-            module.settle()
-        if module.stopped_by != "superseded":
+        module, guards, step = pl_module, pl_module.guards, pl_module.steps_done
+        if guards.stopped_by or any(each.due(step) for each in (*self.hooks, *self.measures)):
+            guards.settle()
+        if guards.stopped_by != "superseded":
             for hook in self.hooks:
                 if hook.due(step):
                     hook(module)
@@ -75,13 +75,13 @@ class Clock(L.Callback):
                 self.progress(module)
             self.left = [measure for measure in self.measures if measure.due(step)]
             self._measure(module)
-        if module.stopped_by:
+        if guards.stopped_by:
             trainer.should_stop = True
 
     def _measure(self, module: DiffusionModule) -> None:
         while self.left:
-            module.agree_to_stop()
-            if module.stopped_by:
+            module.guards.agree_to_stop(module.edges.device)
+            if module.guards.stopped_by:
                 return
             with self.alive():
                 self.left[0](module)

@@ -19,9 +19,10 @@ from dit.rundir import RunDirectory
 from dit.training.batches import Batches
 from dit.training.checkpoint import Checkpoint, open_checkpoint
 from dit.training.clock import Clock, Hook, Measure
+from dit.training.guards import DivergedError, RollBack
 from dit.training.hooks import Checkpoints, Events, Progress, Recorder, Samples, TrainRecords, Validation
 from dit.training.job import Job, build_module, run_facts
-from dit.training.module import DiffusionModule, DivergedError, RollBack
+from dit.training.module import DiffusionModule
 from dit.training.saving import CheckpointManager
 from dit.training.strategy import make_trainer
 from dit.training.watching import Waiting, Work, device_name
@@ -41,7 +42,7 @@ def train(job: Job, path: Path, run_directory: RunDirectory | None) -> str | Non
         run_directory: the same, held by this process, on rank 0; None on the others.
 
     Returns:
-        None when the run is done, else what stopped it, one of ``module.STOPS``; the same call resumes it.
+        None when the run is done, else what stopped it, one of ``guards.STOPS``; the same call resumes it.
 
     Raises:
         CheckpointError: there are checkpoints and all are damaged.
@@ -91,7 +92,7 @@ class _Attempt:
         if module.steps_done < self.last_step or left:
             self._fit(module, start, clock)
         ended = module.steps_done == self.last_step and not clock.left
-        stopped_by = None if ended else module.stopped_by
+        stopped_by = None if ended else module.guards.stopped_by
         if stopped_by and stopped_by != "superseded":
             save(module)
         self.manager.wait()
@@ -116,7 +117,7 @@ class _Attempt:
 
     def _fit(self, module: DiffusionModule, start: Checkpoint | None, clock: Clock) -> None:
         job = self.job
-        module.asks_to_stop = _Stop(job.deadline, self.may_write)
+        module.guards.asks_to_stop = _Stop(job.deadline, self.may_write)
         restore = _Restore(start.tensors() if start else None)
         trainer = make_trainer(job.hardware, job.resolved_strategy, job.world, [restore, clock])
         trainer.fit(module, self.waiting)
@@ -196,7 +197,7 @@ class _Attempt:
 
 
 class _Stop:
-    """This rank's reason to stop, one of ``module.STOPS``, if it has one.
+    """This rank's reason to stop, one of ``guards.STOPS``, if it has one.
 
     Args:
         deadline: of the monotonic clock.

@@ -83,13 +83,13 @@ class Events:
     module: DiffusionModule
 
     def due(self, step: int) -> bool:
-        return bool(self.module.events)
+        return bool(self.module.guards.events)
 
     def __call__(self, module: DiffusionModule) -> None:
-        for event in module.events:
+        for event in module.guards.events:
             self.recorder.at(event["step"] * module.settings.batch_size, "event", **event)
             log.warning(f"step {event['step']}: {event['event']}, loss {event['loss']:g}")
-        module.events.clear()
+        module.guards.events.clear()
 
 
 @dataclass

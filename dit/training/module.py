@@ -3,10 +3,8 @@
 b: this rank's share of the batch, C H W: latent shape, K: bins of log-SNR.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -16,11 +14,11 @@ from torch.distributed.tensor import DTensor
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.objective import Objective
 from dit.diffusion.times import stratified
-from dit.errors import RunError
 from dit.network.dit import DiT
 from dit.training import state
 from dit.training.averaging import Averages, Profile, shards
 from dit.training.batches import Batch
+from dit.training.guards import Guards
 from dit.training.meters import Meters
 from dit.training.optimizers import AdamW
 from dit.training.schedules import Rate
@@ -28,47 +26,13 @@ from dit.training.settings import Settings
 from dit.training.streams import Streams
 from dit.training.watching import bin_totals
 
-# Reasons to stop, the first that any rank has being that of all: a newer copy of this job owns the run (nothing is
-# written any more); somebody ended it (SIGTERM, SIGINT); its time is nearly up (SIGUSR1, SIGUSR2, max_time).
-STOPS = ("superseded", "signal to end", "notice")
-MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite: such a run will not come back
-
-
-class DivergedError(RunError):
-    """The loss or the gradient is no longer finite; the weights were not touched."""
-
-
-class RollBack(Exception):
-    """Asks the engine to go back to the newest checkpoint and to pass over ``step`` from there."""
-
-    def __init__(self, step: int, message: str) -> None:
-        super().__init__(message)
-        self.step = step
-
-
-class _Found(NamedTuple):
-    """What a step found, on its way from the device.
-
-    Attributes:
-        step: counted from 1.
-        lr: its learning rate.
-        numbers: (S + 2 + 2K,) float64 on the host: ranks with each of the S reasons to stop, the mean loss of the
-            global batch, sums and numbers of the losses by bin, the norm of the gradient before clipping.
-        arrived: passed by a GPU when they are there; None where they are.
-    """
-
-    step: int
-    lr: float
-    numbers: Tensor
-    arrived: torch.cuda.Event | None
-
 
 class DiffusionModule(L.LightningModule):
     """One denoiser in training.
 
     Steps are optimized by hand (``automatic_optimization = False``): what happens between backward and the averages is
     the part of a trainer that a study has to be able to read. The host hands out a step's work without waiting for it:
-    whether the gradient is finite is decided where it lies, and ``settle`` reads a step's numbers one step later.
+    whether the gradient is finite is decided where it lies, and ``guards`` read a step's numbers one step later.
 
     Args:
         objective: what is learned; makes the denoiser from the network.
@@ -105,16 +69,11 @@ class DiffusionModule(L.LightningModule):
         self.profiles, self.prepare = profiles, prepare
         self.averages: Averages
         self.meters = Meters(len(edges) - 1)
+        self.guards = Guards(settings, streams.world_size, self.meters)
         self.edges: Tensor
         self.register_buffer("edges", edges.to(torch.float32), persistent=False)
         self.steps_done = 0
         self.passed_over: set[int] = set()  # steps (from 1) that a rollback goes past
-        self.skipped_in_a_row = 0
-        self.events: list[dict[str, Any]] = []  # not yet in the records
-        self._found: _Found | None = None  # of the last step, until it is settled
-        # A reason to stop: of this rank before a step, and of all ranks after it.
-        self.asks_to_stop: Callable[[], str | None] = lambda: None
-        self.stopped_by: str | None = None
 
     @property
     def network(self) -> DiT:
@@ -192,100 +151,23 @@ class DiffusionModule(L.LightningModule):
     def clip_and_step(self, totals: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Clips the gradient, agrees with the other ranks on what was found, and moves the weights if it is finite."""
         gradients = shards(weight.grad for weight in self.trained if weight.grad is not None)
-        found = self._agree(totals, nn.utils.get_total_norm(gradients, foreach=True))
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        found = self.guards.agree(totals, norm, self._copies)
         # as torch.nn.utils.clip_grad_norm_, which over sharded gradients would ask the ranks once more
-        shrink = (self.settings.grad_clip / (found[-1].float() + 1e-6)).clamp(max=1)
+        shrink = (self.settings.grad_clip / (found.norm.float() + 1e-6)).clamp(max=1)
         torch._foreach_mul_(gradients, shrink)  # pyright: ignore[reportPrivateImportUsage]
         lr = self.learning_rate()
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_multiplier"]
         # what optimizers look at before they move anything, as torch's GradScaler sets it
-        finite = found[len(STOPS)].isfinite() & found[-1].isfinite()
-        optimizer.found_inf = 1 - finite.float()  # type: ignore[attr-defined]
+        optimizer.found_inf = 1 - found.is_finite.float()  # type: ignore[attr-defined]
         optimizer.step()
         self.averages.update(self.steps_done + 1, self.settings.batch_size)
-        self.settle()  # the step before; the device has long done it
-        self._found = self._fetch(found, lr)
+        self.guards.keep(found, self.steps_done + 1, lr)
 
     def after_step(self) -> None:
         """Moves the clock on."""
         self.steps_done += 1
-
-    def settle(self) -> None:
-        """Reads what the last step found, if it was not read yet: for the meters, the events and the reasons to stop.
-
-        Every rank must call it after the same steps, since all of them act on it alike.
-
-        Raises:
-            DivergedError, RollBack: it was not finite, and the policy says so.
-        """
-        found, self._found = self._found, None
-        if found is None:
-            return
-        if found.arrived is not None:
-            found.arrived.synchronize()
-        *numbers, norm = found.numbers.tolist()
-        loss, *bins = numbers[len(STOPS) :]
-        self._grant(numbers[: len(STOPS)])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._not_finite(found, loss, norm)
-            return
-        self.skipped_in_a_row = 0
-        if self.meters.add(loss, norm, bins):
-            self._event("loss_spike", found.step, loss=loss, grad_norm=norm)
-
-    def _agree(self, totals: Tensor, norm: Tensor) -> Tensor:
-        """The ``numbers`` of a ``_Found``, on the device, by the one collective of a step that is not the network's."""
-        world = self.streams.world_size
-        square = norm.double().square().reshape(1)  # of this rank's pieces
-        found = torch.cat([self._wishes(totals.device), totals, square])
-        if world > 1:
-            torch.distributed.all_reduce(found)
-            found[len(STOPS)] /= world
-            found[-1] /= self._copies
-        found[-1].sqrt_()
-        return found
-
-    def _fetch(self, found: Tensor, lr: float) -> _Found:
-        arrived = None
-        numbers = found.to("cpu", non_blocking=True)  # into pinned memory
-        if found.is_cuda:
-            arrived = torch.cuda.Event()
-            arrived.record()
-        return _Found(self.steps_done + 1, lr, numbers, arrived)
-
-    def agree_to_stop(self) -> None:
-        """Finds out, outside of a step, whether any rank wants to stop; all ranks call it."""
-        if self.stopped_by is None:
-            wishes = self._wishes(self.edges.device)
-            if self.streams.world_size > 1:
-                torch.distributed.all_reduce(wishes)
-            self._grant(wishes.tolist())
-
-    def _wishes(self, device: torch.device) -> Tensor:
-        wishes = torch.zeros(len(STOPS), dtype=torch.float64, device=device)
-        if asked := self.asks_to_stop():
-            wishes[STOPS.index(asked)] = 1
-        return wishes
-
-    def _grant(self, wishes: list[float]) -> None:
-        asked = (reason for reason, ranks in zip(STOPS, wishes, strict=True) if ranks)
-        self.stopped_by = next(asked, self.stopped_by)
-
-    def _not_finite(self, found: _Found, loss: float, norm: float) -> None:
-        message = (
-            f"step {found.step}: loss {loss:g}, gradient norm {norm:g} at learning rate {found.lr:g}; "
-            "the weights were left as they were. Lower optimizer.lr, or raise warmup_images."
-        )
-        if self.settings.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED:
-            raise DivergedError(message)
-        if self.settings.on_nonfinite == "rollback":
-            raise RollBack(found.step, message)
-        self.skipped_in_a_row += 1
-        self._event("skipped", found.step, loss=loss, grad_norm=norm)
-
-    def _event(self, event: str, step: int, **fields: float) -> None:
-        self.events.append({"event": event, "step": step, **fields})
 
     @contextmanager
     def read(self, weights: str) -> Iterator[Denoiser]:

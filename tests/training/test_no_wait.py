@@ -65,7 +65,7 @@ def test_no_step_asks_for_a_value(name):
         found.training_step(batch(0), 0)
         assert found.steps_done == 1
         with pytest.raises(DataDependentOutputException):
-            found.settle()
+            found.guards.settle()
 
 
 def test_no_step_of_muon_asks_for_a_value():
@@ -81,8 +81,8 @@ def test_numbers_are_read_a_step_later_or_when_they_are_asked_for():
     assert found.meters.count == 0
     found.training_step(batch(1), 1)
     assert found.meters.count == 1
-    found.settle()
-    found.settle()
+    found.guards.settle()
+    found.guards.settle()
     assert found.meters.count == 2
 
 
@@ -96,7 +96,7 @@ def test_a_step_that_is_not_finite_moves_neither_weights_nor_optimizer(optimizer
     kept = [name for name in after if name.startswith(("network/", "optimizer/"))]
     assert len(kept) > 4 and all(torch.equal(after[name], before[name]) for name in kept)
     found.training_step(batch(3), 3)
-    assert [(event["event"], event["step"]) for event in found.events] == [("skipped", 3)]
+    assert [(event["event"], event["step"]) for event in found.guards.events] == [("skipped", 3)]
     assert not torch.equal(found.state_tensors()[kept[0]], before[kept[0]])
-    found.settle()
+    found.guards.settle()
     assert found.meters.count == 3 and math.isfinite(found.meters.loss)
