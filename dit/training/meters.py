@@ -54,8 +54,10 @@ class Meters:
 
     @property
     def loss(self) -> float | None:
-        """Mean loss since the last reading; None where there was no step."""
-        return self.loss_sum / self.count if self.count else None
+        """Mean loss since the last reading, just after one the smoothed loss; None where there was no step at all."""
+        if self.count:
+            return self.loss_sum / self.count
+        return self.mean if self.steps else None
 
     def read(self) -> dict[str, float | list[float | None] | None]:
         """Mean loss, loss by bin (None for an empty one) and the last gradient norm; starts the next interval."""

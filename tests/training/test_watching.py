@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from dit.training.meters import Meters
 from dit.training.watching import Moment, Waiting, Work, bin_means, bin_totals, peak_memory
 
 
@@ -74,3 +75,14 @@ def test_peak_memory_of_a_cpu_process_is_the_kernels():
     found = peak_memory(torch.device("cpu"))
     kilobytes = int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text()).group(1))
     assert found == pytest.approx(1024 * kilobytes, rel=0.01)
+
+
+def test_the_loss_that_is_shown_has_no_gap_after_a_reading():
+    meters = Meters(2)
+    assert meters.loss is None
+    for loss in (3.0, 5.0):
+        meters.add(loss, 1.0, [loss, 0.0, 1.0, 0.0])
+    assert meters.loss == meters.read()["loss"] == 4.0
+    assert meters.loss == pytest.approx(4.0)  # the plain mean of the first steps, as no later one is known
+    meters.add(1.0, 1.0, [1.0, 0.0, 1.0, 0.0])
+    assert meters.loss == 1.0
