@@ -169,3 +169,9 @@ def test_an_absent_floor_is_zero_in_every_number(tmp_path):
     # seven runs are too few to resample: noise is drawn
     assert law["bootstrap"]["method"] == "parametric"
     assert "resampling whole runs" not in (out / "report.html").read_text()
+
+
+def test_weights_that_were_not_measured_are_named(tmp_path):
+    study = load_study(write_study(tmp_path, samples=False))
+    with pytest.raises(InputError, match=r"weights: got 'rwa'; allowed: one of ema"):
+        collect(study, "rwa")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dit.errors import InputError
+from dit.errors import InputError, check_choice
 from dit.scaling.fit.points import Points as FitPoints
 from dit.scaling.records import Row, Study
 
@@ -94,6 +94,8 @@ def collect(study: Study, weights: str | None = None) -> Points:
     require_equal((run for run in study.runs), FIXED_IN_RUNS, "run")
     require_equal(study.validation, FIXED_IN_VALIDATION, "validation")
     known = sorted({row["weights"] for row in study.validation})
+    if weights is not None and known:
+        check_choice("weights", weights, known)
     chosen = weights or ("ema" if "ema" in known else (known[0] if known else "ema"))
     rows, excluded = [], []
     for row in study.validation:
