@@ -119,7 +119,8 @@ def explain(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough: dit ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    if isinstance(error, RunError):
+    # submitit's: SLURM refused the jobs, or one has died; the text says which, and how it ended
+    if isinstance(error, RunError) or type(error).__module__.startswith("submitit."):
         print(f"dit: {error}", file=sys.stderr)
         return EXIT_FAILED
     message = input_message(error)

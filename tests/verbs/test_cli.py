@@ -197,6 +197,18 @@ def test_an_ordinary_sweep_runs_on_the_local_launcher(tmp_path, tiny_latents):
     assert len(runs) == 2 and runs[0].read_bytes() != runs[1].read_bytes()
 
 
+def test_jobs_that_slurm_refuses_are_one_message(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    for command in ("sbatch", "srun"):  # submitit looks for the second
+        (tmp_path / command).write_text(
+            "#!/bin/sh\necho 'sbatch: error: Invalid partition name' >&2; exit 1\n"
+        )
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = dit("train", "-m", "seed=0,1", "hydra/launcher=slurm", cwd=tmp_path, check=1)
+    assert "dit: sbatch: error: Invalid partition name" in found.stderr and "Traceback" not in found.stderr
+
+
 @pytest.mark.parametrize("verb", ["plan", "study", "status", "report"])
 def test_a_study_given_as_one_word_is_a_mistake_with_a_remedy(verb, tmp_path):
     found = dit(verb, "study=runs/mine", cwd=tmp_path, check=2)
