@@ -43,6 +43,8 @@ class Grid:
     cooldown_share: float | None = None
 
     def __post_init__(self) -> None:
+        if not self.name or {"/", ","} & set(self.name):  # of files, and of jobs in lists for scancel
+            raise InputError("study.name", self.name, "a name without / and ,", "Or set study.directory.")
         for key in ("budgets_flops", "widths", "seeds"):
             values = getattr(self, key)
             if not isinstance(values, (list, tuple)) or not (values or key == "widths"):

@@ -88,6 +88,10 @@ WRONG = {
     "a directory that is a number": (["train", *TINY, "run_dir=2024"], "'run_dir=\"2024\"'"),
     "a name that is a number": (["train", *TINY, "run_name=7"], "run_name: got 7"),
     "data in a number": (["plan", "experiment=digits", "data.directory=5"], "data.directory: got 5"),
+    "a study in a folder by its name": (
+        ["study", "experiment=digits", "study.name=a/b"],
+        "study.name: got 'a/b'",
+    ),
     "a study in a list": (["study", "experiment=digits", "study.directory=[a]"], "study.directory: got"),
     "a checkpoint that is a number": (["train", *TINY, "branch_from=1"], "branch_from: got 1"),
     "a reading, no list": (["train", *TINY, "read_at_flops=1e9"], "read_at_flops=[1000000000.0]"),
