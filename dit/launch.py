@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
@@ -146,8 +146,12 @@ def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> int:
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         children.append(context.Process(target=_rank, args=({**shared, **own, **meeting}, work, arguments)))
+    # They must not die of a signal before they listen: it waits until then. The tracker's start would undo that.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOP_SIGNALS)
     for child in children:
         child.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     passed_on: set[int] = set()
     while any(child.is_alive() for child in children):
         for child in children:
@@ -177,6 +181,7 @@ def _rank(environment: dict[str, str], work: Callable[..., None], arguments: tup
     signals.listen()
     # Ctrl-C reaches the whole foreground group; the parent passes it on as SIGTERM, and once is enough
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOP_SIGNALS)
     os.environ.update(environment)
     work(*arguments)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import IterableDataset
 
+from dit import signals
 from dit.data.latents import LatentSet
 from dit.data.loader import indices
 from dit.training.streams import Streams
@@ -56,6 +57,8 @@ class Batches(IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
+        if worker:
+            signals.obey_parent_alone()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         for step in range(self.first_step + offset, self.last_step, stride):
             yield self.batch(step)

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -166,6 +168,29 @@ def test_a_stopped_run_ends_as_the_undisturbed_one(tmp_path, tiny_latents, flops
         assert (one / "records.jsonl").read_bytes() == (other / "records.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run_ends_no_data_worker(tmp_path, tiny_latents, number):
+    """As SLURM sends it."""
+
+    def patch(rank: int) -> None:
+        multiprocessing.set_start_method(
+            "fork", force=True
+        )  # as in a process of its own, whose children they are
+
+    more = ["hardware.workers=2", "duration.images=10000000"]
+    (process,) = ranks.start(ranks.command(tiny_latents, "run", *more), tmp_path, patch=patch)
+    ranks.wait_for(tmp_path / "run" / "checkpoints")
+    workers = [
+        int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ]
+    assert len(workers) == 2
+    for pid in (*workers, process.pid):
+        os.kill(pid, number)
+        time.sleep(0.1)  # a worker that dies is found dead
+    assert ranks.end([process]) == [75], (tmp_path / "stderr.txt").read_text()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
 @pytest.mark.parametrize("step", [24, 48])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
 def test_a_run_that_ends_before_a_reading_makes_it_later(tmp_path, tiny_latents, flops, step, number):
@@ -240,6 +265,26 @@ def test_a_run_in_use_is_refused(tmp_path):
         RunDirectory(tmp_path / "run", "hash", "")
     held.close()
     RunDirectory(tmp_path / "run", "hash", "").close()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_processes_lose_no_signal_of_their_start(tmp_path, tiny_latents, seconds):
+    """``hardware.processes=2``: one that comes while the interpreters of the ranks start."""
+    arguments = ranks.command(tiny_latents, "run", "duration.images=10000000", "hardware.processes=2")
+
+    def patch(rank: int) -> None:
+        from dit import launch
+
+        get_context = launch.get_context
+
+        def started(method):
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            return get_context(method)
+
+        launch.get_context = started
+
+    ranks.run(arguments, tmp_path, patch=patch, code=75)
+    assert len(list((tmp_path / "run" / "checkpoints").glob("images-*"))) == 1
 
 
 def test_a_newer_copy_of_a_job_takes_the_run_over(tmp_path, monkeypatch):
