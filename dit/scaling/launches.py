@@ -22,10 +22,12 @@ class SlurmQueue:
 
     Attributes:
         begun: those that are not pending, as ``scontrol`` takes them: ``12``, or ``12_3`` in an array.
+        pending: the others.
         places: (job name, place in the array) of each.
     """
 
     begun: frozenset[str]
+    pending: frozenset[str]
     places: frozenset[tuple[str, int]]
 
 
@@ -40,7 +42,9 @@ def slurm_queue(user: int) -> SlurmQueue | None:
         return None
     jobs = [line.split("|", 2) for line in lines if line]
     places = ((name, int(job_id.partition("_")[2] or 0)) for job_id, _, name in jobs)
-    return SlurmQueue(frozenset(job_id for job_id, state, _ in jobs if state != "PD"), frozenset(places))
+    pending = frozenset(job_id for job_id, state, _ in jobs if state == "PD")
+    begun = frozenset(job_id for job_id, _, _ in jobs) - pending
+    return SlurmQueue(begun, pending, frozenset(places))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Each run writes its own ``status.json`` (SLURM calls a job that raised COMPLETED
 to a launcher before it does so. Every file has one writer and is replaced whole. Imports no torch.
 
     planned   nothing has begun
-    queued    a launcher has it: it waits in SLURM's queue, or for a worker of a living driver
+    queued    it waits in SLURM's queue, for the first time or again, or for a worker of a living driver
     running   it said so within STALE_SECONDS
     stale     it said so longer ago, or its process is gone: killed, or hangs
     stopped   on request, with a checkpoint; or at an end that the plan has moved since
@@ -126,8 +126,10 @@ class Ledger:
 
     def _queue(self, launches: list[Launch], statuses: Iterable[dict[str, Any]]) -> SlurmQueue | None:
         """SLURM's queue, where somebody is or may be in it."""
-        running = any(status.get("state") == "running" and status.get("job") for status in statuses)
-        if running or any(launch.slurm for launch in launches):
+        begun = any(
+            status.get("state") in ("running", "stopped") and status.get("job") for status in statuses
+        )
+        if begun or any(launch.slurm for launch in launches):
             return slurm_queue(self.directory.stat().st_uid)
         return None
 
@@ -149,10 +151,15 @@ class _Waiting:
                 self.with_driver |= dict.fromkeys(launch.waiting(queue), launch.begun)
 
     def has(self, name: str, status: dict[str, Any]) -> bool:
-        """Whether a launch will begin this run, or has and is not through with it."""
+        """Whether a launch will begin this run, or has and is not through with it; or its job will begin again."""
         begun = self.with_driver.get(name)
         ended = status.get("state") != "running" and status.get("heartbeat", 0) > (begun or 0)
-        return name in self.in_slurm or (begun is not None and not ended)
+        return name in self.in_slurm or self._comes_back(status) or (begun is not None and not ended)
+
+    def _comes_back(self, status: dict[str, Any]) -> bool:
+        """Whether SLURM has put a run's job back into the queue, whoever submitted it."""
+        over = status.get("state") in ("done", "failed")
+        return self.queue is not None and status.get("job") in self.queue.pending and not over
 
     def lives(self, status: dict[str, Any]) -> bool:
         """Whether the process that wrote a status may be alive."""

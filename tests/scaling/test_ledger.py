@@ -58,7 +58,8 @@ def queue(monkeypatch):
         if jobs == [None]:
             return None
         places = {(name, int(job.partition("_")[2] or 0)) for job, _, name in jobs}
-        return SlurmQueue(frozenset(job for job, state, _ in jobs if state != "PD"), frozenset(places))
+        pending = frozenset(job for job, state, _ in jobs if state == "PD")
+        return SlurmQueue(frozenset(job for job, _, _ in jobs) - pending, pending, frozenset(places))
 
     monkeypatch.setattr(ledgers, "slurm_queue", answer)
     return jobs
@@ -130,6 +131,20 @@ def test_what_slurm_has_is_held_without_its_driver(tmp_path, queue):
     assert not ledger.launches.all()
 
 
+def test_a_job_of_nobodys_launch_comes_back(tmp_path, queue):
+    """slurm/train.sbatch, or an ordinary sweep: the run has stopped at a notice, and its job is in the queue again."""
+    ledger = study(tmp_path, "a")
+    for last in ("stopped", "running"):  # with the notice, or without
+        say(ledger, "a", last, host="n1", job="9_2")
+        queue[:] = [("9_2", "PD", "train")]
+        assert state(ledger) == ("queued", True)
+        queue[:] = []
+        assert state(ledger) == ("stopped" if last == "stopped" else "stale", False)
+    say(ledger, "a", "stopped", job="9")
+    queue[:] = [("9", "R", "bash")]  # stopped by hand in an allocation, which goes on
+    assert state(ledger) == ("stopped", False)
+
+
 def test_no_plan_is_one_message(tmp_path):
     with pytest.raises(InputError, match=r"study\.directory"):
         Ledger(tmp_path).entries()
@@ -192,7 +207,8 @@ def test_the_queue_is_read_from_squeue(tmp_path, monkeypatch):
     fake.write_text("#!/bin/sh\nprintf '12|PD|dit-a|b\\n7_3|R|dit-c\\n'\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert slurm_queue(0) == SlurmQueue(frozenset({"7_3"}), frozenset({("dit-a|b", 0), ("dit-c", 3)}))
+    places = frozenset({("dit-a|b", 0), ("dit-c", 3)})
+    assert slurm_queue(0) == SlurmQueue(frozenset({"7_3"}), frozenset({"12"}), places)
     fake.write_text("#!/bin/sh\nexit 1\n")
     assert slurm_queue(0) is None
 

@@ -92,7 +92,7 @@ def test_a_run_that_another_process_has_is_no_mistake(tmp_path):
 
 def test_a_launcher_that_dies_decides_nothing(tmp_path, monkeypatch):
     """As submitit does when one job was cancelled: what the others did is in their files."""
-    queue = SlurmQueue(frozenset(), frozenset())
+    queue = SlurmQueue(frozenset(), frozenset(), frozenset())
     monkeypatch.setattr(ledgers, "slurm_queue", lambda _user: queue)
     jobs = Jobs(tmp_path, {"a": ["done"], "b": ["failed", "done"]}, dies=RuntimeError("a job was lost"))
     assert jobs.drive(slurm=True) == {}
@@ -112,7 +112,7 @@ def test_a_stopped_driver_says_what_goes_on_and_how_to_continue(tmp_path, monkey
     jobs = Jobs(tmp_path, {"a": ["done"]})
     jobs._run("a", 10)
     launch = jobs.ledger.launches.begin("s", ["a"], slurm=True)
-    queue = SlurmQueue(frozenset({"5"}), frozenset({(launch.name, 0)}))
+    queue = SlurmQueue(frozenset({"5"}), frozenset(), frozenset({(launch.name, 0)}))
     monkeypatch.setattr(ledgers, "slurm_queue", lambda _user: queue)
     with pytest.raises(Stopped, match=rf"1 runs are left .*{launch.name}.*: dit study experiment=digits"):
         jobs.drive(slurm=True)
