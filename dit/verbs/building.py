@@ -5,7 +5,6 @@ Functions that a plan needs import no torch; those that do say so in their first
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,6 @@ from dit.errors import InputError, check_choice, check_number
 from dit.launch import World, same_everywhere
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts, count
-from dit.scaling.forecast import Outlook, Surface
-from dit.scaling.plan import Grid, Plan, make_plan
-from dit.scaling.price import Price, budgets_in_flops, make_price
 from dit.verbs.app import instantiate
 
 if TYPE_CHECKING:
@@ -60,9 +56,29 @@ SETTINGS = (
     "keep_every_images",
     "on_nonfinite",
 )
+# What a protocol of an evaluation says, besides when it is measured.
+PROTOCOL = ("n", "seed", "labels", "guidance_scale", "preview")
 
 
 # -- without torch ---------------------------------------------------------------------------------------
+
+
+def protocols(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The protocols by which samples are measured in training, whole and each at a time that there is."""
+    found = cfg.evaluation.protocols or {}
+    if not isinstance(found, DictConfig | dict):
+        raise InputError("evaluation.protocols", found, "protocols by name", "See conf/evaluation.")
+    for name, node in found.items():
+        missing = [key for key in ("at", *PROTOCOL) if key not in node]
+        if missing:
+            raise InputError(
+                f"evaluation.protocols.{name}",
+                f"(no {', '.join(missing)})",
+                "a whole protocol, as in conf/evaluation",
+                f"Where an experiment's file changes one that evaluation= does not have: ~evaluation.protocols.{name}",
+            )
+        check_choice(f"evaluation.protocols.{name}.at", node.at, ("read_points", "end"))
+    return {str(name): node for name, node in found.items()}
 
 
 def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
@@ -94,88 +110,18 @@ def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
 def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
     """Parameters and multiply-adds of a network on the configuration's data."""
     shape, num_classes, _ = data_facts(cfg)
-    factor = 2 if cfg.objective.get("learned_variance") else 1
-    return count(network, shape, num_classes, factor * shape[0])
+    return count(network, shape, num_classes, out_channels(cfg, shape[0]))
 
 
-def grid(cfg: DictConfig) -> Grid:
-    """The grid of a study."""
-    study = _study(cfg)
-    if study.name is None:
-        raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
-    numbers: Any = OmegaConf.to_container(study, resolve=True)
-    for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds"):
-        if numbers[key] is not None:
-            check_list(f"study.{key}", numbers[key])
-    budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], price(cfg))
-    keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span", "cooldown_share")
-    return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
+def out_channels(cfg: DictConfig, channels: int) -> int:
+    """Channels of the network's output for latents of ``channels``; more where it learns the variance."""
+    return 2 * channels if cfg.objective.get("learned_variance") else channels
 
 
 def check_list(key: str, value: Any) -> None:
     """Refuses one value where a list belongs, which would be taken letter by letter."""
     if not OmegaConf.is_list(value) and not isinstance(value, list):
         raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
-
-
-def price(cfg: DictConfig) -> Price | None:
-    """The rate at which a study computes; None where nothing says it."""
-    return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
-
-
-def plan(cfg: DictConfig, grid: Grid) -> Plan:
-    """The runs of a study."""
-    shape, num_classes, n_train = plan_facts(cfg)
-    factor = 2 if cfg.objective.get("learned_variance") else 1
-
-    def count_width(width: int) -> Counts:
-        return count(network_config(cfg, width=width), shape, num_classes, factor * shape[0])
-
-    check_number("batch_size", cfg.batch_size, low=1, integer=True)
-    check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
-    far = 10**15
-    if instantiate(cfg.schedule).shared_until(far) != far:
-        raise InputError(
-            "schedule", cfg.schedule._target_, "schedule=constant: one run is read at every budget on its way",
-            "For what a cool-down would give set study.cooldown_share.",
-        )  # fmt: skip
-    noise: Any = {key: cfg.study[key] for key in ("loss_noise", "run_noise", "pilot")}
-    outlook = Outlook(Surface(**cfg.study.surface), **noise)
-    ladder = [cfg.network.get(key) for key in ("aspect", "head_dim")]
-    step = None if None in ladder else math.lcm(*ladder)
-    return make_plan(grid, count_width, cfg.batch_size, cfg.warmup_images, n_train, price(cfg), outlook, step)
-
-
-def plan_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
-    """``data_facts``, or what the study says of data that are not there yet."""
-    said = cfg.study.data
-    if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
-        return data_facts(cfg)
-    check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
-    if said.n_train is not None:
-        check_number("study.data.n_train", said.n_train, low=1, integer=True)
-    shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
-    return shape, said.num_classes, said.n_train
-
-
-def study_directory(cfg: DictConfig) -> Path:
-    """Where a study lies: ``study.directory``, or a folder of its name under ``runs/``."""
-    study = _study(cfg)
-    if study.directory is not None:
-        return Path(study.directory)
-    if study.name is None:
-        raise InputError(
-            "study.directory", None, "a study's directory", "Or choose one with experiment=digits."
-        )
-    return Path("runs") / study.name
-
-
-def _study(cfg: DictConfig) -> DictConfig:
-    """The keys of a study, which ``study=<directory>`` would replace as a whole."""
-    if not isinstance(cfg.study, DictConfig):
-        allowed = "its keys, such as study.directory"
-        raise InputError("study", cfg.study, allowed, "For a directory, write study.directory=...")
-    return cfg.study
 
 
 def identity(cfg: DictConfig) -> str:
@@ -316,15 +262,13 @@ def sample_measures(
     cfg: DictConfig, run_dir: Path, device: Any
 ) -> "list[tuple[str, Callable[..., dict[str, Any]]]]":
     """The measures of generated images that a configuration asks for: (when, (denoiser, name, weights) -> fields)."""
-    protocols = cfg.evaluation.protocols
-    if not protocols:
+    found = protocols(cfg)
+    if not found:
         return []
     from dit.verbs.measuring import SampleMeasure, Yardstick
 
-    for name, node in protocols.items():
-        check_choice(f"evaluation.protocols.{name}.at", node.at, ("read_points", "end"))
     yardstick = Yardstick(cfg, device)
-    return [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in protocols.items()]
+    return [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in found.items()]
 
 
 def _sinks(cfg: DictConfig, config_hash: str, run_dir: Path) -> list[Any]:

@@ -4,14 +4,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from dit.verbs import building
+from dit.verbs import planning
 from dit.verbs.app import hydra_app, show
 from dit.verbs.tables import align
 
 
 def task(cfg: DictConfig) -> None:
     """Prints the plan of a study."""
-    show(building.plan(cfg, building.grid(cfg)).as_dict(), cfg.format, _print)
+    show(planning.plan(cfg, planning.grid(cfg)).as_dict(), cfg.format, _print)
 
 
 app = hydra_app("plan")(task)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 import dit
 from dit.rundir import read_json, write_json
-from dit.verbs import building
+from dit.verbs import planning
 from dit.verbs.app import hydra_app
 
 MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the headline
@@ -19,7 +19,7 @@ MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the
 
 def task(cfg: DictConfig) -> None:
     """Writes a study's report and prints its headline."""
-    directory = Path(building.study_directory(cfg))
+    directory = planning.study_directory(cfg)
     others = [Path(cfg.compare)] if isinstance(cfg.compare, str) else [Path(other) for other in cfg.compare]
     out = Path(cfg.report_dir) if cfg.report_dir else directory / "report"
     write(directory, out, others)

@@ -2,13 +2,12 @@
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from dit.scaling.ledger import Entry, Ledger
-from dit.verbs import building
+from dit.verbs import planning
 from dit.verbs.app import hydra_app, show
 from dit.verbs.tables import align
 
@@ -17,7 +16,7 @@ LINE_SECONDS = 20  # between plain lines where there is no terminal
 
 def task(cfg: DictConfig) -> None:
     """Prints where the runs of a study stand."""
-    ledger = Ledger(Path(building.study_directory(cfg)))
+    ledger = Ledger(planning.study_directory(cfg))
     show(as_dict(ledger.entries()), cfg.format, lambda result: print(_table(result)))
 
 

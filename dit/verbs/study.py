@@ -20,7 +20,7 @@ from dit.errors import EXIT_RESUMABLE, InputError, RunError, check_number
 from dit.rundir import make_directory, read_json, write_json
 from dit.scaling.ledger import Ledger
 from dit.scaling.plan import Plan, PlannedRun
-from dit.verbs import building, report, train
+from dit.verbs import building, planning, report, train
 from dit.verbs.app import Stopped, check_texts, hydra_app
 from dit.verbs.driving import Driver, Launcher
 
@@ -40,12 +40,13 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
         choices: the choice of each group of configuration files.
     """
     check_texts(cfg)
-    grid = building.grid(cfg)
+    building.protocols(cfg)  # of every run, before any is launched
+    grid = planning.grid(cfg)
     check_number("study.retries", cfg.study.retries, low=0, integer=True)
-    directory = make_directory("study.directory", Path(building.study_directory(cfg)))
+    directory = make_directory("study.directory", planning.study_directory(cfg))
     with _only_driver(directory):
         encode_if_missing(cfg, choices)
-        plan = building.plan(cfg, grid)
+        plan = planning.plan(cfg, grid)
         _write_plan(directory, building.identity(cfg), plan)
         for warning in plan.warnings:
             log.info("plan: %s", warning)
