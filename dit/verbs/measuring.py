@@ -25,6 +25,7 @@ from dit.evaluation.measure import Measured, check_metrics
 from dit.evaluation.protocol import describe
 from dit.evaluation.reference import latents_reference
 from dit.verbs.app import config_dir, instantiate
+from dit.verbs.building import PROTOCOL
 
 COLUMNS = 10  # of the picture of the first samples
 
@@ -138,9 +139,8 @@ class Sampling:
     def read(cls, evaluation: DictConfig, name: str, **more: Any) -> "Sampling":
         """A protocol of an evaluation."""
         node = evaluation.protocols[name]
-        keys = ("n", "seed", "labels", "guidance_scale", "preview")
         parts = {key: instantiate(evaluation[key]) for key in ("solver", "grid", "guidance")}
-        return cls(name=name, **{key: node[key] for key in keys}, **parts, **more)
+        return cls(name=name, **{key: node[key] for key in PROTOCOL}, **parts, **more)
 
     def varied(
         self,

@@ -92,6 +92,11 @@ WRONG = {
         ["study", "experiment=digits", "study.name=a/b"],
         "study.name: got 'a/b'",
     ),
+    "a ladder in words": (["plan", "experiment=digits", "network.aspect=abc"], "network.aspect: got 'abc'"),
+    "no list of budgets": (
+        ["plan", "experiment=digits", "study.budgets_flops=null"],
+        "study.budgets_flops: got None",
+    ),
     "a study in a list": (["study", "experiment=digits", "study.directory=[a]"], "study.directory: got"),
     "a checkpoint that is a number": (["train", *TINY, "branch_from=1"], "branch_from: got 1"),
     "a reading, no list": (["train", *TINY, "read_at_flops=1e9"], "read_at_flops=[1000000000.0]"),
@@ -111,6 +116,11 @@ WRONG = {
         ["train", *TINY, "evaluation=digits", "sample_weights=emma"],
         "one of raw, ema",
     ),
+    "a protocol that the experiment changes and evaluation=none has not": (
+        ["study", "experiment=digits", "evaluation=none", "+evaluation.protocols.unguided.n=9"],
+        "~evaluation.protocols.unguided",
+    ),
+    "protocols in a word": (["train", *TINY, "evaluation.protocols=all"], "evaluation.protocols: got 'all'"),
     "samples at no time": (
         ["train", *TINY, "evaluation=digits", "evaluation.protocols.guided.at=never"],
         "evaluation.protocols.guided.at: got 'never'",
