@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from dit.data.manifest import read_manifest
 from dit.errors import InputError, check_number
 from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.evaluate import Evaluation
@@ -34,6 +35,9 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
         loaded.cfg.evaluation = _evaluation(cfg)
     weak = load_run(cfg.weak_run, cfg.weights, None, device) if cfg.weak_run is not None else None
     settings = list(_sweep(cfg, loaded.cfg.evaluation, weak))
+    first = place(distributed)[0] == 0
+    if first and read_manifest(loaded.cfg.data.directory)["source"]["kind"] != "digits":
+        _doubt_features(cfg, loaded.cfg.evaluation)
     yardstick = Yardstick(loaded.cfg, device)
     known = read_json(Path(cfg.run) / "environment.json") or {}
     asked = {
@@ -57,7 +61,6 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
     }
     out = _directory(cfg, default=cfg.run)
     assert out is not None
-    first = place(distributed)[0] == 0
     keep = _Keep(out, distributed, _sinks(cfg, loaded, known.get("config_hash"), out) if first else ())
     rows: list[Row] = []
     for number, sampling in enumerate(settings, start=1):
@@ -83,10 +86,8 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         raise InputError(
             "reference, statistics", got, "one of them: what to compare with, or a file to write"
         )
-    if evaluation.extractor == "digits" and cfg.extractor is None and place(distributed)[0] == 0:
-        log.warning(
-            "no extractor= was named: measured by the features for digits, which mean little for other images"
-        )
+    if place(distributed)[0] == 0:
+        _doubt_features(cfg, evaluation)
     images = open_images(cfg.images, cfg.image_size)
     if len(images) < 2:
         raise InputError("images", f"({len(images)} images in {cfg.images})", "at least 2 images")
@@ -183,6 +184,14 @@ def _evaluation(cfg: DictConfig) -> DictConfig:
             if cfg.n is not None:
                 evaluation.protocols[name].n = cfg.n
     return evaluation
+
+
+def _doubt_features(cfg: DictConfig, evaluation: DictConfig) -> None:
+    """Says so where images that are no digits would be measured by the default extractor."""
+    if evaluation.extractor == "digits" and cfg.extractor is None:
+        log.warning(
+            "no extractor= was named: measured by the features for digits, which mean little for other images"
+        )
 
 
 def _sweep(cfg: DictConfig, evaluation: DictConfig, weak: Loaded | None) -> Iterator[Sampling]:

@@ -101,6 +101,23 @@ def test_a_sweep_that_was_killed_continues_and_measures_nothing_twice(
     assert {call["seed"] for call in measured} == {2} and len(measured) == 4
 
 
+def test_features_for_digits_are_doubted_where_the_run_drew_other_images(
+    run, ask, tmp_path, monkeypatch, caplog
+):
+    command = [f"run={run}", *FEW, "protocols=[unguided]", f"out={tmp_path}"]
+    ask(*command)
+    assert "no extractor= was named" not in caplog.text
+    read = evaluating.read_manifest
+    monkeypatch.setattr(
+        evaluating, "read_manifest", lambda path: {**read(path), "source": {"kind": "folder"}}
+    )
+    ask(*command)
+    assert "no extractor= was named" in caplog.text
+    caplog.clear()
+    ask(*command, "extractor=digits")
+    assert "no extractor= was named" not in caplog.text
+
+
 def test_seeds_are_summarised_and_protocols_stand_beside(run, ask, tmp_path):
     found = ask(f"run={run}", *FEW, "sweep.seed=[0,1,2]", "subsets=[16]", f"out={tmp_path}")
     values = [row["frechet_distance"] for row in found["evaluations"] if row["n"] == 24]
