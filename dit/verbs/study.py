@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
-from dit.errors import EXIT_RESUMABLE, InputError, RunError, check_number
+from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, check_number
 from dit.rundir import make_directory, read_json, write_json
 from dit.scaling.ledger import Ledger
 from dit.scaling.plan import Plan, PlannedRun
@@ -85,6 +85,8 @@ def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
     code = subprocess.run([sys.executable, "-m", "dit", "encode", *words]).returncode
     if code == EXIT_RESUMABLE or signals.stop_requested():
         raise Stopped("stopped while encoding; the same command continues the study")
+    if code == EXIT_INPUT:
+        raise SystemExit(code)  # it has said what is wrong
     if code:
         raise RunError(f"dit encode ended with exit code {code}")
 

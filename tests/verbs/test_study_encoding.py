@@ -46,3 +46,10 @@ def test_latents_that_are_there_are_not_encoded_again(monkeypatch, tmp_path):
     (tmp_path / "manifest.json").touch()
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("encoded again"))
     study.encode_if_missing(OmegaConf.create({"data": {"directory": str(tmp_path)}}), {})
+
+
+def test_a_mistake_that_encoding_finds_is_the_studys(monkeypatch, tmp_path):
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2))
+    cfg = OmegaConf.create({"data": {"directory": str(tmp_path / "latents")}, "autoencoder": {}})
+    with pytest.raises(SystemExit, match="2"):
+        study.encode_if_missing(cfg, {"data": "folder", "autoencoder": "identity"})
