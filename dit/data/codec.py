@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dit.data.autoencoder import KINDS
-from dit.data.manifest import check_file, read_manifest
+from dit.data.manifest import REENCODE, check_file, read_manifest
 from dit.errors import InputError, check_choice
 
 
@@ -58,7 +58,12 @@ class Autoencoder:
             return cls(kind, None)
         if not (Path(folder) / "config.json").is_file():
             raise InputError("autoencoder", str(folder), "a diffusers directory (config.json and weights)")
-        return cls(kind, diffusers_class(kind).from_pretrained(str(folder), low_cpu_mem_usage=False))
+        options = {"low_cpu_mem_usage": False, "use_safetensors": True}
+        try:
+            return cls(kind, diffusers_class(kind).from_pretrained(str(folder), **options))
+        except (OSError, ValueError) as error:
+            allowed = f"a readable {kind} with its weights as safetensors, which run no code"
+            raise InputError("autoencoder", str(folder), allowed, REENCODE) from error
 
     def to(self, device: torch.device | str) -> "Autoencoder":
         """Moves the weights; returns itself."""

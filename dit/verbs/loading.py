@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from dit.data.latents import LatentSet
@@ -39,7 +40,7 @@ class Loaded:
     image_size: int
 
 
-def load_run(run: str | Path, weights: str, images_seen: int | None, device: torch.device) -> Loaded:
+def load_run(run: str | Path, weights: str | None, images_seen: int | None, device: torch.device) -> Loaded:
     """The denoiser of a run.
 
     Args:
@@ -54,12 +55,19 @@ def load_run(run: str | Path, weights: str, images_seen: int | None, device: tor
         CheckpointError: the checkpoint is damaged.
     """
     directory = Path(run)
+    if weights is None:
+        raise InputError("weights", None, "raw, an average's name or power:<sigma_rel>")
     if not (directory / "config.yaml").is_file():
         raise InputError(
             "run", str(run), "the directory of a run (config.yaml in it)", "Train one with dit train."
         )
-    cfg = OmegaConf.load(directory / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    try:
+        cfg = OmegaConf.load(directory / "config.yaml")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # tags that would run code among them
+        cfg = " ".join(str(error).split())
+    if not isinstance(cfg, DictConfig):
+        allowed = "the configuration of a run, as dit train wrote it"
+        raise InputError(str(directory / "config.yaml"), f"({cfg})", allowed)
     checkpoint = _checkpoint(directory / "checkpoints", images_seen)
     latents = LatentSet(cfg.data.directory, "train", verify=False)
     objective = instantiate(cfg.objective)

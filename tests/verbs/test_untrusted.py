@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from dit.data.codec import Autoencoder
 from dit.errors import InputError
 from dit.network.export import load_safetensors
 from dit.network.published import load_published
@@ -136,6 +137,14 @@ def test_a_configuration_names_parts_of_ours_alone(target):
         instantiate(OmegaConf.create({"weight": {"_target_": target}}))
 
 
+def test_the_configuration_of_a_run_is_plain_yaml(honest_run, tmp_path, marker):
+    run = tmp_path / "forged"
+    shutil.copytree(honest_run, run)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(f"x: !!python/object/apply:os.system ['touch {marker}']\n{text}")
+    refused(["sample", f"run={run}", "n=2"], tmp_path, "config.yaml")
+
+
 def test_an_exported_file_names_no_code_of_libraries(honest_run, tmp_path, marker):
     ranks.run(["export", f"run={honest_run}", "out=honest.safetensors"], tmp_path)
     with safe_open(tmp_path / "honest.safetensors", framework="pt") as file:
@@ -204,6 +213,11 @@ def test_encode_takes_no_autoencoder_from_a_pickle(tmp_path, marker):
     ]
     arguments += [f"data.directory={tmp_path / 'latents'}"]
     refused(arguments, tmp_path, "autoencoder")
+
+
+def test_latents_are_decoded_by_no_autoencoder_from_a_pickle(tmp_path, marker):
+    with pytest.raises(InputError, match="safetensors, which run no code"):
+        Autoencoder.load("AutoencoderKL", autoencoder(tmp_path / "vae", marker))
 
 
 def test_export_takes_no_autoencoder_from_a_pickle(tmp_path, honest_run, marker):
