@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:  # no JSON, or no text at all
         raise InputError(str(path), "(no JSON)", "a file as dit writes it", str(error)) from error

@@ -159,6 +159,8 @@ def from_pilot(directory: str | Path, tokens: int) -> Expectation:
     from dit.scaling.records import load_study
     from dit.scaling.report.points import collect
 
+    if not Path(directory).is_dir():
+        raise InputError("study.pilot", str(directory), "the directory of a study")
     measured = collect(load_study(directory))
     if measured.tokens != tokens:
         got = f"({measured.tokens} tokens per image)"

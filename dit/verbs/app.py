@@ -191,6 +191,10 @@ def check_texts(cfg: DictConfig) -> None:
         if value is not None and not isinstance(value, str):
             remedy = f"If that is its name, quote it twice: '{key}=\"{value}\"'."
             raise InputError(key, value, "text or null", remedy)
+    if OmegaConf.select(cfg, "data.directory", default="") is None:
+        raise InputError(
+            "data.directory", None, "a directory", "Leave it out for the one named after the data."
+        )
 
 
 def check_format(format: str) -> None:

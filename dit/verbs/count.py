@@ -6,10 +6,12 @@ from omegaconf import DictConfig
 
 from dit.network.counting import count_dict
 from dit.verbs.app import console, hydra_app, instantiate, show
+from dit.verbs.building import check_list
 
 
 def task(cfg: DictConfig) -> None:
     """Prints parameters, multiply-adds and memory of one network."""
+    check_list("input_shape", cfg.input_shape)
     shape = tuple(cfg.input_shape)
     result = count_dict(instantiate(cfg.network), shape, cfg.num_classes, cfg.out_channels, cfg.batch_size)
     show(result, cfg.format, _print)

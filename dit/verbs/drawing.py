@@ -12,9 +12,9 @@ from dit.data.codec import Codec
 from dit.data.latents import LatentSet
 from dit.diffusion import editing
 from dit.diffusion.guidance import Autoguidance, Classifier
-from dit.errors import InputError
+from dit.errors import InputError, check_choice
 from dit.evaluation.distributed import place
-from dit.evaluation.generate import generate_shared, sample_labels, sample_seeds
+from dit.evaluation.generate import PRECISIONS, generate_shared, sample_labels, sample_seeds
 from dit.evaluation.grids.pictures import picture_grid, write_png
 from dit.evaluation.images import write_folder, write_npz
 from dit.rundir import make_directory
@@ -28,11 +28,12 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     """Draws images and writes them as they come, on the first rank; nothing but the grid is kept in memory."""
     if distributed and cfg.task != "generate":
         raise InputError("task", cfg.task, "generate, where several processes share the work")
+    check_choice("precision", cfg.precision, PRECISIONS)
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
-    make_directory("out", out)
     codec = Codec.open(loaded.cfg.data.directory, device)
     held_out = LatentSet(loaded.cfg.data.directory, "validation", verify=False)
     denoiser, labels = _guided(cfg, loaded.denoiser, device), _labels(cfg, held_out)
+    make_directory("out", out)
     if cfg.task == "generate":
         drawn = generate_shared(
             denoiser,

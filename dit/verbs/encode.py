@@ -2,6 +2,7 @@
 
 import logging
 import time
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -16,6 +17,8 @@ log = logging.getLogger("dit")
 def task(cfg: DictConfig) -> None:
     """Encodes one data set, or verifies what was encoded."""
     if cfg.verify is not None:
+        if not Path(cfg.verify).is_dir():
+            raise InputError("verify", cfg.verify, "a directory written by `dit encode`")
         log.info("%s: %d files are as written", cfg.verify, verify(cfg.verify))
         return
     data = cfg.data

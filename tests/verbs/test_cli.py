@@ -97,6 +97,11 @@ WRONG = {
         ["plan", "experiment=digits", "study.budgets_flops=null"],
         "study.budgets_flops: got None",
     ),
+    "a shape, no list": (["count", "input_shape=4"], "input_shape=[4]"),
+    "no place for data": (["plan", "experiment=digits", "data.directory=null"], "data.directory: got None"),
+    "a pilot that is not there": (["plan", "experiment=digits", "study.pilot=x"], "study.pilot: got 'x'"),
+    "no latents to verify": (["encode", "verify=x"], "verify: got 'x'"),
+    "a study that is a file": (["status", "study.directory=/etc/hostname"], "study.directory: got"),
     "a study in a list": (["study", "experiment=digits", "study.directory=[a]"], "study.directory: got"),
     "a checkpoint that is a number": (["train", *TINY, "branch_from=1"], "branch_from: got 1"),
     "a reading, no list": (["train", *TINY, "read_at_flops=1e9"], "read_at_flops=[1000000000.0]"),
@@ -231,12 +236,14 @@ def test_a_study_given_as_one_word_is_a_mistake_with_a_remedy(verb, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_warning_is_a_line_of_its_text_alone(caplog, capfd):
+def test_a_warning_is_a_line_of_its_text_alone(caplog, capfd, monkeypatch):
+    import logging
     import warnings
 
     from omegaconf import OmegaConf
 
     from dit.verbs.app import _Guarded
 
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # a verb before left a handler of its closed output
     _Guarded(lambda cfg: warnings.warn("few images", stacklevel=1))(OmegaConf.create({}))
     assert caplog.messages == ["few images"] and "test_cli.py" not in capfd.readouterr().err

@@ -51,6 +51,8 @@ def test_inpainting_keeps_what_is_given(run, tiny_latents):
     "settings, named",
     [
         (["sample", "run=run", "weights=best"], "weights"),
+        (["sample", "run=run", "weights=null"], "weights: got None"),
+        (["sample", "run=run", "precision=half"], "precision: got 'half'"),
         (["sample", "run=run", "images_seen=7"], "images_seen"),
         (["sample", "run=run", "task=dream"], "task"),
         (["sample", "run=run", "guidance=classifier"], "guidance"),
@@ -61,6 +63,7 @@ def test_inpainting_keeps_what_is_given(run, tiny_latents):
 def test_bad_requests_are_one_message(run, settings, named):
     found = dit(*settings, cwd=run.parent, check=2)
     assert named in found.stderr and "Traceback" not in found.stderr
+    assert not (run / "drawn").exists()
 
 
 def test_a_run_that_is_not_there_leaves_no_folder(tmp_path):
