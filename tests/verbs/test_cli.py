@@ -244,6 +244,8 @@ def test_a_warning_is_a_line_of_its_text_alone(caplog, capfd, monkeypatch):
 
     from dit.verbs.app import _Guarded
 
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # a verb before left a handler of its closed output
+    monkeypatch.setattr(
+        logging, "raiseExceptions", False
+    )  # a verb before left a handler of its closed output
     _Guarded(lambda cfg: warnings.warn("few images", stacklevel=1))(OmegaConf.create({}))
     assert caplog.messages == ["few images"] and "test_cli.py" not in capfd.readouterr().err
