@@ -165,7 +165,8 @@ class _Attempt:
             if self.writer is not None:
                 n_done = _keep_measured(self.writer, checkpoint, due)
             n_done = of_rank_0(self.job.world, n_done)
-        for step in self.passed_over:
+        # rows of those before the checkpoint stand before it
+        for step in (step for step in self.passed_over if step > module.steps_done):
             self.recorder.measured("event", module, event="rollback", step=step)
         return n_done
 

@@ -133,8 +133,8 @@ def _stop_at(images: int | None):
     return patch
 
 
-def _nan_at(step: int):
-    """A patch that makes the loss of rank 1 not a number in one step."""
+def _nan_at(*steps: int):
+    """A patch that makes the loss of rank 1 not a number in some steps."""
 
     def patch(rank: int) -> None:
         from dit.diffusion.objective import Objective
@@ -150,7 +150,7 @@ def _nan_at(step: int):
             return found._replace(loss=found.loss * math.nan) if bad[0] else found
 
         def watched(module, batch, backward):
-            bad[0] = batch.step + 1 == step
+            bad[0] = batch.step + 1 in steps
             return forward_backward(module, batch, backward)
 
         Objective.loss, DiffusionModule.forward_backward = poisoned, watched
@@ -160,9 +160,9 @@ def _nan_at(step: int):
 
 @pytest.mark.parametrize(("policy", "code"), [("stop", 1), ("skip", 0), ("rollback", 0)])
 def test_a_nan_on_one_rank_is_met_by_all(tmp_path, tiny_latents, policy, code):
-    """Step 20 of 48 is poisoned on rank 1; the checkpoint before it is that of step 18."""
+    """Steps 20 and 30 of 48 are poisoned on rank 1; the checkpoints before them are those of steps 18 and 24."""
     arguments = ranks.command(tiny_latents, "run", f"on_nonfinite={policy}", "log_every_images=32")
-    ranks.run(arguments, tmp_path, 2, code=code, patch=_nan_at(20))
+    ranks.run(arguments, tmp_path, 2, code=code, patch=_nan_at(20, 30))
     path, stderr = tmp_path / "run", (tmp_path / "stderr.txt").read_text()
     if policy == "stop":
         assert "step 20: loss nan" in stderr
@@ -170,9 +170,13 @@ def test_a_nan_on_one_rank_is_met_by_all(tmp_path, tiny_latents, policy, code):
         assert json.loads((path / "status.json").read_text())["state"] == "failed"
         return
     # a skipped step stands at its own clock, a rollback at that of the checkpoint it went back to
-    assert events(path) == [{"skip": ("skipped", 20, 20 * 32), "rollback": ("rollback", 20, 18 * 32)}[policy]]
+    expected = {
+        "skip": [("skipped", 20, 20 * 32), ("skipped", 30, 30 * 32)],
+        "rollback": [("rollback", 20, 18 * 32), ("rollback", 30, 24 * 32)],
+    }
+    assert events(path) == expected[policy]
     clocks = losses(path)
-    assert 20 * 32 not in clocks and len(clocks) == 47 and all(map(math.isfinite, clocks.values()))
+    assert not {20 * 32, 30 * 32} & clocks.keys() and len(clocks) == 46 and all(map(math.isfinite, clocks.values()))
     assert all(torch.isfinite(value).all() for name, value in weights(path).items() if "network" in name)
 
 
