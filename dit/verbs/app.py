@@ -80,15 +80,17 @@ class _Guarded:
         self.task = task
 
     def __call__(self, cfg: DictConfig) -> None:
+        # not catch_warnings, which would take back the filters of modules that are imported meanwhile
+        shown, warnings.showwarning = warnings.showwarning, lambda message, *_: log.warning("%s", message)
         try:
-            with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_: log.warning("%s", message)
-                check_texts(cfg)
-                self.task(cfg)
+            check_texts(cfg)
+            self.task(cfg)
         except Exception as error:
             if isinstance(error, Stopped) or HydraConfig.get().mode is not RunMode.MULTIRUN:
                 sys.exit(explain(error))
             raise _portable(error) from error
+        finally:
+            warnings.showwarning = shown
 
 
 def _portable(error: Exception) -> Exception:

@@ -249,3 +249,15 @@ def test_a_warning_is_a_line_of_its_text_alone(caplog, capfd, monkeypatch):
     )  # a verb before left a handler of its closed output
     _Guarded(lambda cfg: warnings.warn("few images", stacklevel=1))(OmegaConf.create({}))
     assert caplog.messages == ["few images"] and "test_cli.py" not in capfd.readouterr().err
+
+
+def test_filters_of_a_module_outlive_the_task_that_imports_it():
+    import warnings
+
+    from omegaconf import OmegaConf
+
+    from dit.verbs.app import _Guarded
+
+    with warnings.catch_warnings():
+        _Guarded(lambda cfg: warnings.filterwarnings("ignore", message="of a module"))(OmegaConf.create({}))
+        assert any(message and message.pattern == "of a module" for _, message, *_ in warnings.filters)
