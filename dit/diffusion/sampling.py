@@ -58,16 +58,6 @@ class NoiseStream:
         return torch.stack(draws).to(self.device, self.dtype)
 
 
-def seeded_noise(
-    seeds: Sequence[int],
-    shape: Sequence[int],
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Standard normal noise (B, C, H, W) keyed by sample: the first draw of a `NoiseStream`."""
-    return NoiseStream(seeds, shape, device, dtype)()
-
-
 class Evaluations:
     """Counts samples that passed through networks; ``per_sample(B)`` is the NFE of a batch of B."""
 

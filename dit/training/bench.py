@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from dit.data.latents import LatentSet
 from dit.launch import World
 from dit.training.batches import Batches
+from dit.training.hardware import Hardware
 from dit.training.module import DiffusionModule
-from dit.training.strategy import Hardware, make_trainer
+from dit.training.strategy import make_trainer
 from dit.training.watching import Waiting, peak_memory
 
 PARTS = ("data", "forward", "backward", "optimizer", "ema")

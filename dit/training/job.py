@@ -16,12 +16,13 @@ from dit.network.config import DiTConfig
 from dit.network.counting import Counts
 from dit.network.dit import DiT
 from dit.training.averaging import Profile
+from dit.training.hardware import Hardware
 from dit.training.hooks import Sink
 from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW
 from dit.training.schedules import Rate, Schedule
 from dit.training.settings import ReadPoint, Settings
-from dit.training.strategy import Hardware, Strategy
+from dit.training.strategy import Strategy
 from dit.training.streams import Streams, key
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from dit.data.latents import LatentSet
-    from dit.training.strategy import Hardware
+    from dit.training.hardware import Hardware
 
 
 def task(cfg: DictConfig) -> None:

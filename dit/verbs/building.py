@@ -22,9 +22,10 @@ from dit.verbs.app import instantiate
 if TYPE_CHECKING:
     import torch
 
+    from dit.training.hardware import Hardware
     from dit.training.job import Job
     from dit.training.settings import ReadPoint
-    from dit.training.strategy import Hardware, Strategy
+    from dit.training.strategy import Strategy
 
 # What a run computes on, where it lies, how it is shown and how often it is saved: not what it is.
 # The data and its autoencoder are known by the hash of the latents instead.
@@ -182,7 +183,7 @@ def training_job(cfg: DictConfig, config_hash: str, path: Path, world: World) ->
     Raises:
         InputError: on every rank, whichever found it.
     """
-    from dit.training.strategy import Hardware
+    from dit.training.hardware import Hardware
 
     hardware = instantiate(cfg.hardware)
     assert isinstance(hardware, Hardware)

@@ -8,7 +8,7 @@ from dit.diffusion import grids, solvers
 from dit.diffusion.editing import image_to_image, inpaint, interpolate, slerp
 from dit.diffusion.guidance import ClassifierFree
 from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
-from dit.diffusion.sampling import sample, seeded_noise
+from dit.diffusion.sampling import NoiseStream, sample
 from dit.diffusion.targets import Karras, Noise, Velocity
 from dit.errors import InputError
 from tests.diffusion.gaussian import Gaussian, Plausible
@@ -34,7 +34,7 @@ def test_image_to_image_follows_the_flow_from_the_noised_image(path):
     grid = partial(grids.log_snr, n_steps=200)
     got = image_to_image(denoiser, solvers.heun, grid, X0, 0.4, SEEDS)
     start = grid(path)[120]
-    noisy = float(path.alpha(start)) * X0 + float(path.sigma(start)) * seeded_noise(SEEDS, SHAPE).double()
+    noisy = float(path.alpha(start)) * X0 + float(path.sigma(start)) * NoiseStream(SEEDS, SHAPE)().double()
     last = float(grid(path)[-2])
     expected = denoiser(
         denoiser.flow(noisy, float(start), last), torch.full((3,), last, dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_the_known_part_is_shown_at_its_noise_level():
 
     known = torch.ones(1, 1, 4, 4, dtype=torch.bool)
     inpaint(Watched(path), solvers.heun, partial(grids.uniform, n_steps=5), X0, known, SEEDS)
-    eps = seeded_noise(SEEDS, SHAPE).double()
+    eps = NoiseStream(SEEDS, SHAPE)().double()
     for x_t, t in seen:
         torch.testing.assert_close(x_t, (1 - t) * X0 + t * eps, rtol=1e-7, atol=1e-7)
 

@@ -14,7 +14,7 @@ from dit.diffusion import grids, solvers
 from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree, NegativeClass, unguided
 from dit.diffusion.objective import Objective
 from dit.diffusion.paths import VE, VP, Discrete, Linear
-from dit.diffusion.sampling import NoiseStream, counted, first_time, prior_deviation, sample, seeded_noise
+from dit.diffusion.sampling import NoiseStream, counted, first_time, prior_deviation, sample
 from dit.diffusion.targets import Data, Karras, Noise, Score, Velocity
 from dit.diffusion.weights import EDM
 from dit.errors import InputError
@@ -81,9 +81,12 @@ def test_any_valid_combination_trains_and_samples(
     objective = Objective(
         PATHS[path], TARGETS[target], TIMES[times], weight_for(weight, target), learned_variance
     )
-    x0, u = seeded_noise(SEEDS, SHAPE, dtype=dtype), torch.rand(8, generator=torch.Generator().manual_seed(0))
+    x0, u = (
+        NoiseStream(SEEDS, SHAPE, dtype=dtype)(),
+        torch.rand(8, generator=torch.Generator().manual_seed(0)),
+    )
     strong = Plausible(PATHS[path], TARGETS[target], learned_variance=learned_variance).to(dtype)
-    loss = objective.loss(strong, x0, LABELS, u, seeded_noise(range(8), SHAPE, dtype=dtype)).loss
+    loss = objective.loss(strong, x0, LABELS, u, NoiseStream(range(8), SHAPE, dtype=dtype)()).loss
     assert loss.shape == (8,) and loss.isfinite().all()
     options = {
         "denoiser": denoiser,
@@ -110,20 +113,19 @@ def test_noise_of_a_seed_is_the_same_at_any_batch_size_bit_for_bit(dtype):
         draw = stream()
         assert draw.shape == (8, *SHAPE) and draw.dtype == dtype
         assert torch.equal(draw, torch.cat([one() for one in alone]))
-    assert torch.equal(seeded_noise(SEEDS, SHAPE, dtype=dtype), NoiseStream(SEEDS, SHAPE, dtype=dtype)())
 
 
 def test_noise_of_a_seed_is_the_same_in_any_dtype():
-    assert torch.equal(seeded_noise(SEEDS, SHAPE).double(), seeded_noise(SEEDS, SHAPE, dtype=torch.float64))
+    assert torch.equal(NoiseStream(SEEDS, SHAPE)().double(), NoiseStream(SEEDS, SHAPE, dtype=torch.float64)())
 
 
 def test_noise_is_that_of_torchs_generator():
     expected = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
-    assert torch.equal(seeded_noise([9], SHAPE)[0], expected)
+    assert torch.equal(NoiseStream([9], SHAPE)()[0], expected)
 
 
 def test_noise_is_standard_normal_and_seeds_differ():
-    noise = seeded_noise(range(64), (4, 16, 16))
+    noise = NoiseStream(range(64), (4, 16, 16))()
     assert float(noise.mean()) == pytest.approx(0, abs=4 / noise.numel() ** 0.5)
     assert float(noise.var()) == pytest.approx(1, abs=4 * (2 / noise.numel()) ** 0.5)
     assert float(torch.corrcoef(noise.flatten(1)).fill_diagonal_(0).abs().max()) < 5 / 1024**0.5
@@ -132,7 +134,7 @@ def test_noise_is_standard_normal_and_seeds_differ():
 @pytest.mark.parametrize("seeds", [[], [-1], [1.0], [2**32], [True]])
 def test_seeds_are_checked(seeds):
     with pytest.raises(InputError, match=r"^seeds: "):
-        seeded_noise(seeds, SHAPE)
+        NoiseStream(seeds, SHAPE)
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

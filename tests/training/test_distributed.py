@@ -176,7 +176,11 @@ def test_a_nan_on_one_rank_is_met_by_all(tmp_path, tiny_latents, policy, code):
     }
     assert events(path) == expected[policy]
     clocks = losses(path)
-    assert not {20 * 32, 30 * 32} & clocks.keys() and len(clocks) == 46 and all(map(math.isfinite, clocks.values()))
+    assert (
+        not {20 * 32, 30 * 32} & clocks.keys()
+        and len(clocks) == 46
+        and all(map(math.isfinite, clocks.values()))
+    )
     assert all(torch.isfinite(value).all() for name, value in weights(path).items() if "network" in name)
 
 

@@ -8,7 +8,8 @@ from dit.launch import World
 from dit.network.blocks import Block
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
-from dit.training.strategy import POLICIES, Hardware, Strategy, recompute
+from dit.training.hardware import Hardware
+from dit.training.strategy import POLICIES, Strategy, recompute
 
 
 @pytest.mark.slow
