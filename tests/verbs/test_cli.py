@@ -38,6 +38,11 @@ def test_every_verb_has_its_app_and_its_configuration(verb, tmp_path):
     assert ":" in found.stdout
 
 
+def test_help_of_a_verb_names_the_file_that_explains_its_settings(tmp_path):
+    found = dit("plan", "--help", cwd=tmp_path, check=0)
+    assert "conf/plan.yaml" in found.stdout.splitlines()[0] and "budgets_flops" in found.stdout
+
+
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("plan", "experiment=digits"), ("fit", "--help"), ("status", "--cfg", "job")]
 )

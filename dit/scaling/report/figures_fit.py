@@ -202,7 +202,7 @@ def holdout(m: Material) -> Drawn:
     caption = (
         f"The largest budget ({held['budget_flops']:.3g} FLOPs) predicted by the additive law fitted to the "
         f"smaller ones: "
-        f"mean error {held['bias']:+.2%}, root mean square {held['rms']:.2%}, "
+        f"mean error {held['bias']:+.2%}, root mean square {held['rms']:.2%} (of ln loss), "
         f"{held['inside_95']} of {len(rows)} points "
         "inside their 95 % interval (bars at the right: of a single reading, law and noise together)."
     )
