@@ -70,7 +70,7 @@ def test_scale_1_is_the_denoiser_itself_bit_for_bit_with_one_evaluation(make, pa
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
 def test_outside_the_interval_it_is_the_denoiser_itself(make):
     denoiser = denoiser_of()
-    low = float(denoiser.path.log_snr(T[1:2])) + 1e-9  # on for the first sample only
+    low = float(denoiser.path.log_snr(T[1:2])) + 1e-3  # on for the first sample only
     guided = make(denoiser, scale=2.0, interval=[low, math.inf])
     whole, plain, on = guided(X, T, Y), denoiser(X, T, Y), make(denoiser, scale=2.0)(X, T, Y)
     torch.testing.assert_close(whole.x0[:1], on.x0[:1])
@@ -86,7 +86,39 @@ def test_both_ends_of_the_interval_belong_to_it(make):
     at = T[:1].expand(4)
     assert evaluations(make(denoiser, scale=2.0, interval=[here, here + 1]), at) == 2
     assert evaluations(make(denoiser, scale=2.0, interval=[here - 1, here]), at) == 2
-    assert evaluations(make(denoiser, scale=2.0, interval=[here + 1e-9, math.inf]), at) == 1
+    assert evaluations(make(denoiser, scale=2.0, interval=[here + 1e-3, math.inf]), at) == 1
+
+
+INTERVAL_GRIDS = {
+    "uniform": partial(grids.uniform, n_steps=50),
+    "log_snr": partial(grids.log_snr, n_steps=50),
+    "karras": partial(grids.karras, n_steps=50),
+}
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize("grid", INTERVAL_GRIDS.values(), ids=INTERVAL_GRIDS.keys())
+@pytest.mark.parametrize("decimals", [16, 4])
+def test_an_interval_between_two_times_of_the_grid_guides_both(path, grid, decimals):
+    """Steps 11 to 40 of 50 are 30 steps, though float32 puts a time on either side of the interval's end."""
+    try:
+        ts = grid(path)
+    except InputError:
+        pytest.skip("the path has fewer steps")
+    low, high = (round(float(path.log_snr(ts[k])), decimals) for k in (10, 39))
+    guided = ClassifierFree(denoiser_of(path).float(), 1.5, interval=[low, high])
+    on = guided.is_on(ts[:-1].to(torch.float32)).tolist()
+    assert on == [10 <= k <= 39 for k in range(50)]
+
+
+def test_times_of_an_interval_are_those_of_whoever_counts_from_pure_noise():
+    """t in [0.3, 0.7] is 21 of 50 steps, also on the grid that stops 1e-5 before 1."""
+    interval = [2 * math.log(0.3 / 0.7), 2 * math.log(0.7 / 0.3)]
+    guided = ClassifierFree(denoiser_of().float(), 1.5, interval=interval)
+    for ts in (grids.uniform(Linear(), 50), torch.linspace(1, 0, 51)):
+        assert int(guided.is_on(ts[:-1].float()).sum()) == 21
+    everywhere = ClassifierFree(denoiser_of(), 1.5, interval=[-math.inf, 50.0])
+    assert everywhere.is_on(torch.tensor([1.0, Linear().t_max])).all()
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

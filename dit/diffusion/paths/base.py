@@ -41,6 +41,11 @@ class Path(ABC):
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The inverse of log_snr, clamped to [t_min, t_max]: a network is asked only what it was shown."""
 
+    @property
+    def noise_end(self) -> float:
+        """The last time at which alpha and sigma are defined: ``t_max``, or pure noise where a path has it."""
+        return self.t_max
+
     def log_snr_dot(self, t: Tensor) -> Tensor:
         """Derivative of log_snr with respect to t (negative)."""
         return 2 * (self.alpha_dot(t) / self.alpha(t) - self.sigma_dot(t) / self.sigma(t))

@@ -34,6 +34,10 @@ class Linear(Path):
     def __post_init__(self) -> None:
         _check_ends(self.t_min, self.t_max, above=0, below=1)
 
+    @property
+    def noise_end(self) -> float:
+        return 1.0
+
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - at_least_float32(t)
 
@@ -67,6 +71,10 @@ class Cosine(Path):
 
     def __post_init__(self) -> None:
         _check_ends(self.t_min, self.t_max, above=0, below=1)
+
+    @property
+    def noise_end(self) -> float:
+        return 1.0
 
     def alpha(self, t: Tensor) -> Tensor:
         # The cosine as a sine of what is left: near t = 1 cos() of a rounded argument loses all its digits.
