@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from dit.diffusion.paths import Path, at_least_float32
-from dit.diffusion.targets import Target, per_sample
+from dit.diffusion.paths import Path, at_least_float32, per_sample
+from dit.diffusion.targets import Target
 
 
 class Prediction(NamedTuple):

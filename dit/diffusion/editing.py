@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dit.diffusion.denoiser import Prediction
 from dit.diffusion.guidance import AnyDenoiser, Guided
+from dit.diffusion.paths import per_sample
 from dit.diffusion.sampling import Grid, NoiseStream, Sample, Solver, first_time, prior_deviation, run
-from dit.diffusion.targets import per_sample
 from dit.errors import InputError, check_number
 
 
@@ -49,7 +49,7 @@ def image_to_image(
     whole = min(int(skipped), steps - 1)
     start = torch.lerp(ts[whole], ts[whole + 1], skipped - whole)
     stream = NoiseStream(seeds, x0.shape[1:], x0.device, x0.dtype)
-    x = float(denoiser.path.alpha(start)) * x0 + float(denoiser.path.sigma(start)) * stream()
+    x = denoiser.path.corrupt(x0, start, stream())
     return run(denoiser, solver, torch.cat([start[None], ts[whole + 1 :]]), x, y, stream)
 
 
@@ -114,8 +114,8 @@ def inpaint(
     stream = NoiseStream(seeds, x0.shape[1:], x0.device, x0.dtype)
     told = KnownRegion(denoiser, x0, known)
     ts = first_time(told, grid(told.path))
-    alpha, sigma, eps = float(told.path.alpha(ts[0])), float(told.path.sigma(ts[0])), stream()
-    x = torch.where(known, alpha * x0 + sigma * eps, prior_deviation(told.path, ts[0]) * eps)
+    eps = stream()
+    x = torch.where(known, told.path.corrupt(x0, ts[0], eps), prior_deviation(told.path, ts[0]) * eps)
     return run(told, solver, ts, x, y, stream)
 
 

@@ -12,7 +12,7 @@ every path; on VE (EDM) sigma = exp(-log_snr / 2), on Linear t = 1 / (1 + exp(lo
 infinity. A time that misses an end by 2e-5 of itself, or by 1e-4 in log-SNR, lies on it: float32, a path that
 stops 1e-5 before pure noise and a typed number of four decimals miss by less, and steps of grids are far longer.
 
-Legend: B batch, C H W latent.
+Legend: B batch, C channels; a sample has any number of axes behind its channels.
 """
 
 import math
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from dit.diffusion.denoiser import Denoiser, Prediction
-from dit.diffusion.paths import Path
+from dit.diffusion.paths import Path, per_sample
 from dit.diffusion.targets import Target
 from dit.errors import InputError, check_number
 
@@ -98,7 +98,7 @@ class Guided(nn.Module):
         return strong._replace(x0=x0, eps=eps, output=self.target.encode(self.path, t, x0, eps))
 
     def extrapolated(self, strong: Prediction, weak: Prediction, t: Tensor, gain: Tensor) -> Prediction:
-        """Strong + gain (strong - weak); gain (B, C or 1, 1, 1) is scale - 1 where guidance is on, else 0."""
+        """Strong + gain (strong - weak); gain, which broadcasts to x0, is scale - 1 where guidance is on, else 0."""
         x0, eps = (good + gain * (good - bad) for good, bad in ((strong.x0, weak.x0), (strong.eps, weak.eps)))
         return self.rewritten(strong, t, x0, eps)
 
@@ -138,15 +138,17 @@ class _TwoClasses(Guided):
         return self.extrapolated(strong, weak, t, self._gain(on, strong.x0))
 
     def _gain(self, on: Tensor, like: Tensor) -> Tensor:
-        """Scale - 1 in the guided channels of samples inside the interval, else 0; (B, C, 1, 1)."""
-        gain = ((self.scale - 1) * on.to(like.dtype))[:, None, None, None].repeat(1, like.shape[1], 1, 1)
-        if self.channels is not None:
-            if self.channels > like.shape[1]:
-                raise InputError(
-                    "guidance.channels", self.channels, f"at most {like.shape[1]}, the latent's channels"
-                )
-            gain[:, self.channels :] = 0
-        return gain
+        """Scale - 1 in the guided channels of samples inside the interval, else 0; (B, C or 1, 1, ...)."""
+        gain = per_sample((self.scale - 1) * on.to(like.dtype), like)
+        if self.channels is None:
+            return gain
+        n_channels = like.shape[1]
+        if self.channels > n_channels:
+            raise InputError(
+                "guidance.channels", self.channels, f"at most {n_channels}, the latent's channels"
+            )
+        guided = torch.arange(n_channels, device=like.device) < self.channels
+        return gain * per_sample(guided, like[0])  # (C, 1, ...), beside (B, 1, 1, ...)
 
 
 def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
@@ -249,7 +251,7 @@ class Autoguidance(Guided):
         on = self.is_on(t)
         if self.scale == 1 or self.is_off(on):
             return strong
-        gain = ((self.scale - 1) * on.to(strong.x0.dtype))[:, None, None, None]
+        gain = per_sample((self.scale - 1) * on.to(strong.x0.dtype), strong.x0)
         return self.extrapolated(strong, self.weak(x_t, t, y), t, gain)
 
 
@@ -262,7 +264,7 @@ class Classifier(Guided):
 
     Args:
         denoiser: conditional or not; called with y.
-        classifier: (x_t (B, C, H, W), t (B,)) -> logits (B, classes), differentiable in x_t.
+        classifier: (x_t (B, ...), t (B,)) -> logits (B, classes), differentiable in x_t.
         scale: strength, 0 is off.
         interval: [low, high] in log-SNR where guidance is on; None is everywhere.
 
@@ -288,9 +290,8 @@ class Classifier(Guided):
         if y is None:
             raise InputError("y", None, "(B,) classes", "Classifier guidance needs a class.")
         prediction = self.denoiser(x_t, t, y)
-        alpha = self.path.alpha(t).to(x_t.dtype)[:, None, None, None]  # (B, 1, 1, 1)
-        sigma = self.path.sigma(t).to(x_t.dtype)[:, None, None, None]
-        on = self.is_on(t)[:, None, None, None] & (alpha >= 1e-3 * (1 - 1e-4))  # 1 - 0.999 in float32
+        alpha, sigma = (per_sample(c.to(x_t.dtype), x_t) for c in (self.path.alpha(t), self.path.sigma(t)))
+        on = per_sample(self.is_on(t), x_t) & (alpha >= 1e-3 * (1 - 1e-4))  # 1 - 0.999 in float32
         if self.scale == 0 or not bool(on.any()):
             return prediction
         push = torch.where(on, self.scale * self._gradient(x_t, t, y), 0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Discrete, Path, at_least_float32
-from dit.diffusion.targets import Karras, Target, per_sample
+from dit.diffusion.targets import Karras, Target
 from dit.diffusion.times import Times
 from dit.diffusion.vlb import reverse_log_variance, step_bits
 from dit.diffusion.weights import EDM, Weight
@@ -104,7 +104,7 @@ class Objective:
         levels may ask for any t of the path.
         """
         x0, eps, t = at_least_float32(x0), at_least_float32(eps), at_least_float32(t)
-        x_t = per_sample(self.path.alpha(t), x0) * x0 + per_sample(self.path.sigma(t), x0) * eps
+        x_t = self.path.corrupt(x0, t, eps)
         prediction = denoiser(x_t, t, y)
         error = prediction.output - self.target.encode(self.path, t, x0, eps)
         mse = torch.square(error).flatten(1).mean(1)

@@ -3,7 +3,7 @@
 With the path's x_t = alpha x0 + sigma eps these are two equations in (x0, eps), so that any target is solved
 for both.
 
-Shapes: B batch, C H W latent; t (B,), x0, eps, x_t and F (B, C, H, W).
+Shapes: B batch; t (B,), x0, eps, x_t and F (B, ...), channels first.
 """
 
 from abc import ABC, abstractmethod
@@ -12,13 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dit.diffusion.paths import Path, at_least_float32
+from dit.diffusion.paths import Path, at_least_float32, per_sample
 from dit.errors import check_number
-
-
-def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
-    """A (B,) coefficient shaped (B, 1, 1, 1) so that it multiplies ``like`` (B, C, H, W)."""
-    return coefficient.reshape(-1, *[1] * (like.ndim - 1))
 
 
 class Target(ABC):
@@ -38,12 +33,12 @@ class Target(ABC):
         return path.alpha(t) * b - path.sigma(t) * a
 
     def encode(self, path: Path, t: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        """F (B, C, H, W) of known data and noise."""
+        """F (B, ...) of known data and noise."""
         a, b = self.coefficients(path, t)
         return per_sample(a, x0) * x0 + per_sample(b, x0) * eps
 
     def decode(self, path: Path, t: Tensor, x_t: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """(x0, eps), each (B, C, H, W), from the noisy sample and F."""
+        """(x0, eps), each (B, ...), from the noisy sample and F."""
         a, b = self.coefficients(path, t)
         alpha, sigma = path.alpha(t), path.sigma(t)
         determinant = alpha * b - sigma * a

@@ -4,7 +4,7 @@
 the decoder's, the negative log-probability of x0 given x_t. Source: DDPM, arXiv 2006.11239, eq. 5-7 and 13;
 iDDPM, 2102.09672, section 3.1.
 
-Shapes: B batch, C H W latent, T steps; t and bits (B,), data, noise and log-variances (B, C, H, W).
+Shapes: B batch, T steps; t and bits (B,), data, noise and log-variances (B, ...), channels first.
 """
 
 import math
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from dit.diffusion.denoiser import Denoiser
-from dit.diffusion.paths import Discrete
-from dit.diffusion.targets import per_sample
+from dit.diffusion.paths import Discrete, per_sample
 from dit.errors import InputError, check_choice
 
 # DDPM's decoder: data are 8-bit values in [-1, 1], each with a bin of 2/255, the outermost two open. DiT
@@ -36,13 +35,13 @@ class Bound(NamedTuple):
 def reverse_log_variance(
     path: Discrete, t: Tensor, fraction: Tensor | None = None, fixed: str = "beta"
 ) -> Tensor:
-    """Logarithm of the variance of p(x_{k-1} | x_k), (B, C, H, W) or (B, 1, 1, 1).
+    """Logarithm of the variance of p(x_{k-1} | x_k): of each number (B, ...), or of each sample (B,).
 
     Args:
         path: the discrete path.
         t: times (B,).
         fraction: where a network puts it between the posterior's variance (0) and beta (1), on a log scale,
-            (B, C, H, W). Source: arXiv 2102.09672, eq. 15.
+            (B, ...). Source: arXiv 2102.09672, eq. 15.
         fixed: without ``fraction``: "beta" (at k = 0 the posterior's, as in DDPM) or "posterior".
     """
     check_choice("fixed", fixed, ("beta", "posterior"))
@@ -51,7 +50,7 @@ def reverse_log_variance(
         low, high = per_sample(posterior.log_variance, fraction), per_sample(posterior.log_beta, fraction)
         return fraction * high + (1 - fraction) * low
     large = torch.where(path.time_shown(t) < 1, posterior.log_variance, posterior.log_beta)
-    return (large if fixed == "beta" else posterior.log_variance).reshape(-1, 1, 1, 1)
+    return large if fixed == "beta" else posterior.log_variance
 
 
 def _normal_kl(log_variance_q: Tensor, log_variance_p: Tensor, difference: Tensor) -> Tensor:
@@ -86,12 +85,12 @@ def step_bits(
     Args:
         path: the discrete path.
         t: times (B,); between steps the posterior is interpolated, and the term an indication.
-        x0: data (B, C, H, W).
-        x_t: noisy data (B, C, H, W).
-        predicted_x0: the denoiser's x0 (B, C, H, W).
+        x0: data (B, ...).
+        x_t: noisy data (B, ...).
+        predicted_x0: the denoiser's x0 (B, ...).
         log_variance: that of the reverse step, from ``reverse_log_variance``.
     """
-    posterior = path.posterior(t)
+    posterior, log_variance = path.posterior(t), per_sample(log_variance, x0)
     of_x0, of_x_t = per_sample(posterior.of_x0, x0), per_sample(posterior.of_x_t, x0)
     kl = _normal_kl(per_sample(posterior.log_variance, x0), log_variance, of_x0 * (x0 - predicted_x0))
     decoder = _decoder_nats(x0, of_x0 * predicted_x0 + of_x_t * x_t, log_variance)
@@ -113,7 +112,7 @@ def variational_bound(
 
     Args:
         denoiser: on a discrete path.
-        x0: data (B, C, H, W).
+        x0: data (B, ...).
         y: labels (B,) int64.
         generator: source of the noise, on the device of x0.
         fixed: the variance of a denoiser that has learned none: "beta" or "posterior".
@@ -130,7 +129,7 @@ def variational_bound(
     for k in reversed(range(path.steps)):
         t = torch.full(x0.shape[:1], k / path.steps, dtype=x0.dtype, device=x0.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
-        x_t = per_sample(path.alpha(t), x0) * x0 + per_sample(path.sigma(t), x0) * eps
+        x_t = path.corrupt(x0, t, eps)
         prediction = denoiser(x_t, t, y)
         log_variance = reverse_log_variance(path, t, prediction.variance_fraction, fixed)
         terms.append(step_bits(path, t, x0, x_t, prediction.x0, log_variance))

@@ -4,7 +4,7 @@ Every model, of any path and target, is read at the same (image, log-SNR, noise)
 cancels between models. The error is that of the velocity in the frame of rectified flow, ``v = eps - x0``, with t of
 that path uniform: one fixed measure whatever the model was trained on.
 
-n: draws, C H W: latent shape.
+n: draws.
 """
 
 import torch
@@ -37,10 +37,9 @@ def validation_loss(
         part = slice(start, start + batch_size)
         x0, eps, log_snr, y = (a[part].to(device) for a in (draws.x0, draws.eps, draws.log_snr, labels))
         t = path.t_of_log_snr(log_snr)
-        alpha, sigma = (f(t)[:, None, None, None] for f in (path.alpha, path.sigma))
-        prediction = denoiser(alpha * x0 + sigma * eps, t, y)
+        prediction = denoiser(path.corrupt(x0, t, eps), t, y)
         velocity_error = (prediction.eps - prediction.x0) - (eps - x0)
-        error[part] = velocity_error.double().square().mean(dim=(1, 2, 3)).cpu()
+        error[part] = velocity_error.double().square().flatten(1).mean(1).cpu()
     if world.size > 1:
         torch.distributed.all_reduce(error)
     n_bins = len(draws.edges) - 1

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dit.diffusion.denoiser import Denoiser, Prediction
-from dit.diffusion.paths import Path
-from dit.diffusion.targets import Target, Velocity, per_sample
+from dit.diffusion.paths import Path, per_sample
+from dit.diffusion.targets import Target, Velocity
 
 
 class Gaussian(Denoiser):

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from dit.diffusion import grids, solvers
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree, NegativeClass, unguided
-from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
+from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear, per_sample
 from dit.diffusion.sampling import counted, sample
-from dit.diffusion.targets import Karras, Noise, Velocity, per_sample
+from dit.diffusion.targets import Karras, Noise, Velocity
 from dit.errors import InputError
 from tests.diffusion.values import PATHS, TARGETS, Stub, draw, inner_times
 

@@ -9,8 +9,8 @@ from dit.diffusion import grids
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.guidance import ClassifierFree
 from dit.diffusion.likelihood import likelihood
-from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
-from dit.diffusion.targets import Karras, Noise, Velocity, per_sample
+from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear, per_sample
+from dit.diffusion.targets import Karras, Noise, Velocity
 from dit.errors import InputError
 from tests.diffusion.gaussian import Gaussian, Plausible
 from tests.diffusion.values import PATHS, draw

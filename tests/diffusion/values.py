@@ -91,6 +91,6 @@ class Stub(nn.Module):
         self.channels_factor = channels_factor
 
     def forward(self, x: Tensor, t_shown: Tensor, y: Tensor) -> Tensor:
-        shift = torch.sin(t_shown / 100 + y).reshape(-1, 1, 1, 1)
+        shift = torch.sin(t_shown / 100 + y).reshape(-1, *[1] * (x.ndim - 1))
         parts = [torch.tanh(self.gain * x + shift / (1 + i)) for i in range(self.channels_factor)]
         return torch.cat(parts, dim=1)

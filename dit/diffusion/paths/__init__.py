@@ -8,8 +8,8 @@ Shapes: t and everything returned here is (B,), or any shape at all: all functio
 precision is raised to float32; float64 stays float64.
 """
 
-from dit.diffusion.paths.base import Path, at_least_float32
+from dit.diffusion.paths.base import Path, at_least_float32, per_sample
 from dit.diffusion.paths.continuous import VE, VP, Cosine, Linear
 from dit.diffusion.paths.discrete import Discrete, Posterior
 
-__all__ = ["VE", "VP", "Cosine", "Discrete", "Linear", "Path", "Posterior", "at_least_float32"]
+__all__ = ["VE", "VP", "Cosine", "Discrete", "Linear", "Path", "Posterior", "at_least_float32", "per_sample"]

@@ -11,6 +11,16 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def per_sample(coefficient: Tensor, like: Tensor) -> Tensor:
+    """A coefficient of each sample, (B,), with as many axes as ``like`` (B, ...): it multiplies along B alone.
+
+    One number for all, (), and a tensor that has all axes stay as they are.
+    """
+    if coefficient.ndim == 0:
+        return coefficient
+    return coefficient.reshape(*coefficient.shape, *[1] * (like.ndim - coefficient.ndim))
+
+
 class Path(ABC):
     """A line from data to noise: two coefficients of time and their derivatives."""
 
@@ -45,6 +55,10 @@ class Path(ABC):
     def noise_end(self) -> float:
         """The last time at which alpha and sigma are defined: ``t_max``, or pure noise where a path has it."""
         return self.t_max
+
+    def corrupt(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The noisy sample x_t = alpha x0 + sigma eps, of the shape of x0 (B, ...); t is (B,), or () for all."""
+        return per_sample(self.alpha(t), x0) * x0 + per_sample(self.sigma(t), x0) * eps
 
     def log_snr_dot(self, t: Tensor) -> Tensor:
         """Derivative of log_snr with respect to t (negative)."""
