@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the surfaces are those of the tests
 
-from dit.scaling.fit.points import Points
-from tests.scaling.coverage import coverage
-from tests.scaling.surfaces import Truth, curve_points, isoflop_points, ladder_points
+from dit.fits.points import Points
+from tests.fits.coverage import coverage
+from tests.fits.surfaces import Truth, curve_points, isoflop_points, ladder_points
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the surfaces are those of the tests
 
-from dit.scaling.fit.additive import fit_additive
-from dit.scaling.fit.bootstrap import bootstrap
-from dit.scaling.fit.points import Points, read_points
-from dit.scaling.fit.profile import profile
-from tests.scaling.surfaces import Truth
+from dit.fits.additive import fit_additive
+from dit.fits.bootstrap import bootstrap
+from dit.fits.points import Points, read_points
+from dit.fits.profile import profile
+from tests.fits.surfaces import Truth
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dit.scaling.report.page import write_report  # noqa: E402
-from tests.scaling.synthetic import Surface, write_study  # noqa: E402
+from dit.report.page import write_report  # noqa: E402
+from tests.fits.synthetic import Surface, write_study  # noqa: E402
 
 
 def main(runs: int = 1000) -> None:

@@ -25,13 +25,13 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from dit.config import job as job_config
+from dit.config.instantiation import config_dir
 from dit.launch import World
 from dit.network.dit import DiT
 from dit.rundir import RunDirectory
 from dit.training import engine
 from dit.training.job import Job
-from dit.verbs import building
-from dit.verbs.app import config_dir
 
 SIZES = {  # name: (image side, batch, network)
     "ladder 64, 16 tokens": (8, 128, ["network.width=64", "network.aspect=16", "network.head_dim=16"]),
@@ -114,7 +114,7 @@ def compare(name: str, folder: Path, steps: int, warm_up: int) -> dict[str, Any]
         subprocess.run(command, check=True, capture_output=True)
     path = folder / name.split(",")[0].replace("/", "-")
     path.mkdir()
-    job = building.training_job(cfg, "benchmark", path, World())
+    job = job_config.training_job(cfg, "benchmark", path, World())
     turns = Turns(BareLoop(job))
     make = engine.make_trainer
 

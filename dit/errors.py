@@ -31,6 +31,10 @@ class InputError(ValueError):
         return (InputError, (self.key, self.got, self.allowed, self.remedy))
 
 
+class Stopped(Exception):
+    """The work was stopped on request and can be resumed by the same command."""
+
+
 def input_error(error: BaseException | None) -> InputError | None:
     """The InputError behind an exception, through whatever was raised from it; None where there is none."""
     seen: list[BaseException] = []

@@ -1,6 +1,6 @@
 """The file in which a run writes what it found: ``records.jsonl``, one JSON object per line, append only.
 
-Written by the trainer, read by ``dit.scaling.records``. Standard library only, so that every layer may use
+Written by the trainer, read by ``dit.study.records``. Standard library only, so that every layer may use
 it. Rows hold no time of day and no absolute path: the file of a run that was killed and resumed equals, byte
 for byte, the file of the same run undisturbed.
 """

@@ -81,8 +81,8 @@ def test_a_run_resumes_and_ends_with_the_records_of_the_old_code(folder):
 
 
 def test_weights_of_a_run_are_exported_as_before(folder, monkeypatch):
+    from dit.config.run import load_run
     from dit.network.export import save_safetensors
-    from dit.verbs.loading import load_run
 
     monkeypatch.chdir(folder)
     save_safetensors(

@@ -1,7 +1,6 @@
 """What every verb shares: its Hydra app, its errors, and how it prints results."""
 
 import functools
-import importlib
 import json
 import logging
 import os
@@ -9,7 +8,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -19,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from dit.config.instantiation import config_dir
 from dit.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -26,6 +25,7 @@ from dit.errors import (
     EXIT_RESUMABLE,
     InputError,
     RunError,
+    Stopped,
     check_choice,
     input_error,
 )
@@ -38,19 +38,6 @@ TEXTS = (
     *("weights", "images", "reference", "statistics", "extractor", "report", "autoencoder_directory"),
     *("data.name", "data.directory", "data.path", "study.name", "study.directory", "study.pilot"),
 )
-# The packages that hold what a configuration puts together.
-PARTS = ("dit.data", "dit.diffusion", "dit.network", "dit.training")
-
-
-class Stopped(Exception):
-    """The work was stopped on request and can be resumed by the same command."""
-
-
-def config_dir() -> str:
-    """The folder of YAML files: inside the package in a wheel, at the top of a checkout otherwise."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return str(installed if installed.is_dir() else package.parent / "conf")
 
 
 def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -153,37 +140,6 @@ def input_message(error: BaseException) -> str | None:
         text = " ".join(str(error).split())
         return f"{text} (--cfg job shows the keys that exist, conf/ the choices of each group)"
     return None
-
-
-def instantiate(node: Any, **extra: Any) -> Any:
-    """``hydra.utils.instantiate``, for parts of this project only: ``_target_`` is code, maybe a stranger's."""
-    _refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
-    return hydra.utils.instantiate(node, **extra, _convert_="all")
-
-
-def _refuse_foreign_targets(node: Any, key: str = "") -> None:
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not _is_part(str(target)):
-            allowed = f"a class or function of {', '.join(PARTS)}"
-            raise InputError(f"{key}_target_", target, allowed, "Put your code in a module of theirs.")
-        for name, child in node.items():
-            _refuse_foreign_targets(child, f"{key}{name}.")
-    elif isinstance(node, list):
-        for child in node:
-            _refuse_foreign_targets(child, key)
-
-
-def _is_part(target: str) -> bool:
-    """Whether a name leads to something made in PARTS: ``dit.training.strategy.torch.load`` would unpickle a file."""
-    module, _, name = target.rpartition(".")
-    if not f"{module}.".startswith(tuple(f"{part}." for part in PARTS)):
-        return False
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        return False
-    return str(getattr(found, "__module__", "")).startswith("dit.")
 
 
 def check_texts(cfg: DictConfig) -> None:

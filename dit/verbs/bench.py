@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.config import job as job_config
+from dit.config.instantiation import instantiate
 from dit.errors import EXIT_DONE, InputError, RunError, check_choice, check_number
 from dit.launch import World, in_processes, part, same_everywhere
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts, count
-from dit.verbs import building
-from dit.verbs.app import check_format, console, explain, hydra_app, instantiate, show
+from dit.verbs.app import check_format, console, explain, hydra_app, show
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +104,7 @@ class Bench:
 
 
 def _bench(cfg: DictConfig, world: World) -> Bench:
-    network, objective = building.network_config(cfg), instantiate(cfg.objective)
+    network, objective = job_config.network_config(cfg), instantiate(cfg.objective)
     shape, num_classes = _shape(cfg)
     size = count(network, shape, num_classes, objective.out_channels(shape[0]))
     hardware = instantiate(cfg.hardware)
@@ -119,7 +120,7 @@ def _shape(cfg: DictConfig) -> tuple[tuple[int, int, int], int]:
     """Shape (C, H, W) and number of classes of the latents: as configured, or the data's."""
     given = {key: cfg[key] for key in ("latent_shape", "num_classes") if cfg[key] is not None}
     if not given:
-        shape, num_classes, _ = building.data_facts(cfg)
+        shape, num_classes, _ = job_config.data_facts(cfg)
         return shape, num_classes
     if len(given) == 1:
         key, value = next(iter(given.items()))
@@ -145,8 +146,8 @@ def _train(bench: Bench) -> dict[str, Any]:
     from dit.training.streams import Streams
 
     cfg, world = bench.cfg, bench.world
-    settings = Settings(**{key: cfg[key] for key in building.SETTINGS})
-    strategy = building.training_strategy(cfg)
+    settings = Settings(**{key: cfg[key] for key in job_config.SETTINGS})
+    strategy = job_config.training_strategy(cfg)
     name = strategy.resolve(world, settings.batch_size)
     optimizer = instantiate(cfg.optimizer)
     synthetic = SyntheticLatents(bench.shape, bench.num_classes).as_latents()
@@ -198,7 +199,7 @@ def _sample(bench: Bench) -> dict[str, Any]:
     if bench.world.size > 1:
         raise InputError("what", "sample", "train or data with several processes", "Samples need no company.")
     network = bench.build()
-    building.training_strategy(cfg).prepare(network, "single", bench.world, bench.hardware)
+    job_config.training_strategy(cfg).prepare(network, "single", bench.world, bench.hardware)
     guided = instantiate(cfg.guidance)(bench.objective.denoiser(network).to(device).eval())
     solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
     labels = torch.arange(cfg.batch_size, device=device) % max(1, bench.num_classes)

@@ -4,9 +4,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from dit.config.instantiation import instantiate
+from dit.config.job import check_list
 from dit.network.counting import count_dict
-from dit.verbs.app import console, hydra_app, instantiate, show
-from dit.verbs.building import check_list
+from dit.verbs.app import console, hydra_app, show
 
 
 def task(cfg: DictConfig) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from dit.config.instantiation import instantiate
 from dit.data.manifest import verify
 from dit.errors import InputError
 from dit.launch import World
-from dit.verbs.app import hydra_app, instantiate
+from dit.verbs.app import hydra_app
 
 log = logging.getLogger("dit")
 

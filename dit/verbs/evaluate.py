@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from dit.config import job as job_config
 from dit.errors import InputError
-from dit.verbs import building
 from dit.verbs.app import check_format, hydra_app, show
 
 SPREAD = "_sd_over_seeds"
@@ -23,7 +23,7 @@ def task(cfg: DictConfig) -> None:
         raise InputError("run, images, report", ", ".join(named) or None, allowed)
     for key in ("metrics", "protocols", "subsets", "models"):
         if cfg[key] is not None:
-            building.check_list(key, cfg[key])
+            job_config.check_list(key, cfg[key])
     if not isinstance(cfg.sweep, DictConfig):
         raise InputError("sweep", cfg.sweep, "its keys, such as sweep.n_steps=[10,25]")
     if cfg.models is not None and cfg.report is None:
@@ -45,9 +45,9 @@ app = hydra_app("evaluate")(task)
 def _measure(cfg: DictConfig) -> bool:
     """Measures, with the other processes if there are some; whether this process is the one that speaks."""
     from dit import launch
-    from dit.verbs.evaluating import of_images, of_run
+    from dit.config.evaluation import of_images, of_run
 
-    world, device = building.meet(cfg)
+    world, device = job_config.meet(cfg)
     rows = (of_run if cfg.run is not None else of_images)(cfg, device, world.size > 1)
     if world.rank == 0 and rows:
         show({"evaluations": rows, "over_seeds": _over_seeds(rows)}, cfg.format, _print)
@@ -71,9 +71,9 @@ def _over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _print(result: dict[str, Any]) -> None:
     """One table per protocol, but for what was swept, which has columns of its own; sampling seeds as mean and sd."""
+    from dit.columns import align
     from dit.evaluation.gathering import as_row
     from dit.evaluation.report import SWEPT, averaged, columns, grouped
-    from dit.verbs.tables import align
 
     for group in grouped(averaged(map(as_row, result["evaluations"])), varying=SWEPT):
         swept = [name for name in SWEPT if len({str(getattr(row.protocol, name)) for row in group}) > 1]

@@ -35,8 +35,8 @@ def task(cfg: DictConfig) -> None:
         )
     import torch  # after the cheap checks
 
+    from dit.config.run import load_run
     from dit.network import export
-    from dit.verbs.loading import load_run
 
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, torch.device("cpu"))
     network: Any = loaded.denoiser.network
@@ -69,8 +69,8 @@ def load_exported(path: str | Path) -> Any:
     """
     from safetensors import safe_open
 
+    from dit.config.instantiation import instantiate
     from dit.network.export import load_safetensors
-    from dit.verbs.app import instantiate
 
     network = load_safetensors(path)
     with safe_open(path, framework="pt") as file:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from dit.columns import align
 from dit.errors import InputError, check_choice
-from dit.scaling.fit.answer import fit_points
-from dit.scaling.fit.points import Points, drop_outliers, read_points
+from dit.fits.answer import fit_points
+from dit.fits.points import Points, drop_outliers, read_points
 from dit.verbs.app import hydra_app, show
-from dit.verbs.tables import align
 
 SIZES = {"macs_per_token": "n_flop", "n_params_total": "n_total"}
 
@@ -84,8 +84,8 @@ def _table(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
 
 def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
     """Validation losses of a study at its budgets; the other count of N goes into the sensitivity table."""
-    from dit.scaling.records import load_study
-    from dit.scaling.report.points import collect
+    from dit.study.readings import collect
+    from dit.study.records import load_study
 
     check_choice("size", cfg.size, SIZES)
     _refuse_selections(cfg)

@@ -4,14 +4,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from dit.verbs import planning
+from dit.columns import align
+from dit.config import study as study_config
 from dit.verbs.app import hydra_app, show
-from dit.verbs.tables import align
 
 
 def task(cfg: DictConfig) -> None:
     """Prints the plan of a study."""
-    show(planning.plan(cfg, planning.grid(cfg)).as_dict(), cfg.format, _print)
+    show(study_config.plan(cfg, study_config.grid(cfg)).as_dict(), cfg.format, _print)
 
 
 app = hydra_app("plan")(task)

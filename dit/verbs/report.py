@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 import dit
+from dit.config import study as study_config
 from dit.rundir import read_json, write_json
-from dit.verbs import planning
 from dit.verbs.app import hydra_app
 
 MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the headline
@@ -19,7 +19,7 @@ MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the
 
 def task(cfg: DictConfig) -> None:
     """Writes a study's report and prints its headline."""
-    directory = planning.study_directory(cfg)
+    directory = study_config.study_directory(cfg)
     others = [Path(cfg.compare)] if isinstance(cfg.compare, str) else [Path(other) for other in cfg.compare]
     out = Path(cfg.report_dir) if cfg.report_dir else directory / "report"
     write(directory, out, others)
@@ -31,7 +31,7 @@ app = hydra_app("report")(task)
 
 def write(study: Path, out: Path, compare: Sequence[Path] = ()) -> None:
     """Writes the report of a study directory and prints the headline and the page's path."""
-    from dit.scaling.report.page import format_headline, write_report
+    from dit.report.page import format_headline, write_report
 
     inputs = _inputs(study)
     headline = format_headline(write_report(study, out, compare=compare))
@@ -105,7 +105,8 @@ def _say(headline: str, out: Path) -> None:
 
 def _inputs(study: Path) -> str:
     """The hash of what a report is made from: the plan, the records, and the code that reads them."""
-    code = sorted((Path(dit.__file__).parent / "scaling").rglob("*.*"))
+    package = Path(dit.__file__).parent
+    code = sorted(file for room in ("fits", "study", "report") for file in (package / room).rglob("*.*"))
     data = [study / "plan.json", study / "records.jsonl", *sorted(study.glob("runs/*/records.jsonl"))]
     files = [*filter(Path.is_file, data), *code]
     digest = hashlib.sha256()

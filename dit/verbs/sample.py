@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from dit.config import job as job_config
 from dit.errors import InputError, check_choice, check_number
-from dit.verbs import building
 from dit.verbs.app import hydra_app
 
 log = logging.getLogger("dit")
@@ -26,9 +26,9 @@ def task(cfg: DictConfig) -> None:
     if cfg.save == "folder":
         _refuse_others(out / "images", cfg.n)
     from dit import launch
-    from dit.verbs.drawing import draw
+    from dit.config.sampling import draw
 
-    world, device = building.meet(cfg)
+    world, device = job_config.meet(cfg)
     loaded = draw(cfg, out, device, world.size > 1)
     if world.rank == 0:
         log.info("%d images of %s at %d images seen: %s", cfg.n, cfg.run, loaded.images_seen, out)

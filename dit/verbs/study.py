@@ -16,13 +16,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
-from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, check_number
+from dit.config import job as job_config
+from dit.config import study as study_config
+from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
 from dit.rundir import make_directory, read_json, write_json
-from dit.scaling.ledger import Ledger
-from dit.scaling.plan import Plan, PlannedRun
-from dit.verbs import building, planning, report, train
-from dit.verbs.app import Stopped, check_texts, hydra_app
-from dit.verbs.driving import Driver, Launcher
+from dit.study.driver import Driver, Launcher
+from dit.study.ledger import Ledger
+from dit.study.plan import Plan, PlannedRun
+from dit.verbs import report, train
+from dit.verbs.app import check_texts, hydra_app
 
 __all__ = ["Launcher", "app", "run"]
 
@@ -40,14 +42,14 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
         choices: the choice of each group of configuration files.
     """
     check_texts(cfg)
-    building.protocols(cfg)  # of every run, before any is launched
-    grid = planning.grid(cfg)
+    job_config.protocols(cfg)  # of every run, before any is launched
+    grid = study_config.grid(cfg)
     check_number("study.retries", cfg.study.retries, low=0, integer=True)
-    directory = make_directory("study.directory", planning.study_directory(cfg))
+    directory = make_directory("study.directory", study_config.study_directory(cfg))
     with _only_driver(directory):
         encode_if_missing(cfg, choices)
-        plan = planning.plan(cfg, grid)
-        _write_plan(directory, building.identity(cfg), plan)
+        plan = study_config.plan(cfg, grid)
+        _write_plan(directory, job_config.identity(cfg), plan)
         for warning in plan.warnings:
             log.info("plan: %s", warning)
         ledger = Ledger(directory)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
-from dit.errors import EXIT_DONE, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError
+from dit.config import job as job_config
+from dit.errors import EXIT_DONE, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped
 from dit.launch import World, in_processes, leave, part, same_everywhere
 from dit.records import readings
 from dit.rundir import RunDirectory, is_done, make_directory
 from dit.slurm import SlurmJob
-from dit.verbs import building
-from dit.verbs.app import Stopped, explain, hydra_app
+from dit.verbs.app import explain, hydra_app
 
 if TYPE_CHECKING:
     from dit.training.job import Job
@@ -23,13 +23,13 @@ log = logging.getLogger("dit")
 
 def task(cfg: DictConfig) -> None:
     """Runs or resumes one training run, as one rank of the world that a launcher made, or starting the ranks itself."""
-    config_hash = building.identity(cfg)
+    config_hash = job_config.identity(cfg)
     path = Path(cfg.run_dir) if cfg.run_dir else Path("runs") / (cfg.run_name or f"train-{config_hash}")
-    read_at = [point.step * cfg.batch_size for point in building.read_points(cfg)]
+    read_at = [point.step * cfg.batch_size for point in job_config.read_points(cfg)]
     if is_done(path, config_hash) and readings(path / "records.jsonl").issuperset(read_at):
         log.info("%s is done already", path)
         return
-    world, processes = World.of_launcher(), building.n_processes(cfg)
+    world, processes = World.of_launcher(), job_config.n_processes(cfg)
     if world.size == 1 and processes > 1:
         _started(in_processes(processes, _rank, cfg), path)
         return
@@ -73,7 +73,7 @@ def _run(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int], worl
     if world.rank:
         log.setLevel(logging.WARNING)  # what all of them do is said once
     make_directory("run_dir", path)
-    job = building.training_job(
+    job = job_config.training_job(
         cfg, config_hash, path, world
     )  # checks everything before the directory is taken
     run_directory = same_everywhere(

@@ -6,10 +6,10 @@ import hydra
 import pytest
 import torch
 
+from dit.config.instantiation import config_dir, instantiate
 from dit.diffusion.sampling import sample
 from dit.network.dit import DiT
 from dit.network.presets import ladder
-from dit.verbs.app import config_dir, instantiate
 
 SOLVERS = sorted(path.stem for path in Path(config_dir(), "solver").glob("*.yaml"))
 

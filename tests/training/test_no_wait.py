@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from dit.config.instantiation import config_dir, instantiate
+from dit.config.job import SETTINGS
 from dit.network.dit import DiT
 from dit.network.presets import ladder
 from dit.training.averaging import Power
@@ -17,8 +19,6 @@ from dit.training.optimizers import AdamW, Muon
 from dit.training.schedules import Constant, Rate
 from dit.training.settings import Settings
 from dit.training.streams import Streams
-from dit.verbs.app import config_dir, instantiate
-from dit.verbs.building import SETTINGS
 
 OBJECTIVES = sorted(path.stem for path in Path(config_dir(), "objective").glob("*.yaml"))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from dit.config.instantiation import config_dir
 from dit.verbs import train
-from dit.verbs.app import config_dir
 from tests.conftest import TINY
 
 ROWS = sorted(path.stem for path in (Path(config_dir()) / "objective").glob("[!_]*.yaml"))

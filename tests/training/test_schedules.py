@@ -5,9 +5,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from dit.config.instantiation import config_dir, instantiate
 from dit.errors import InputError
 from dit.training.schedules import Constant, Cosine, WarmupStableDecay, warm_up
-from dit.verbs.app import config_dir, instantiate
 
 BATCH, STEPS, WARMUP_STEPS = 64, 100, 10
 TOTAL, WARMUP = BATCH * STEPS, BATCH * WARMUP_STEPS

@@ -137,12 +137,12 @@ sink.close()
 def test_a_configuration_makes_the_sink_though_it_holds_targets_of_its_own(tmp_path, monkeypatch):
     from hydra import compose, initialize_config_dir
 
-    from dit.verbs import building
-    from dit.verbs.app import config_dir
+    from dit.config import job as job_config
+    from dit.config.instantiation import config_dir
 
     monkeypatch.setenv("WANDB_SILENT", "true")
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose("train", ["logger=wandb", "logger.mode=disabled"])
-    (sink,) = building._sinks(cfg, "abc", tmp_path)
+    (sink,) = job_config._sinks(cfg, "abc", tmp_path)
     sink.record({"kind": "train", "images_seen": 1, "train_flops": 2.0, "loss": 0.5})
     sink.close()

@@ -53,11 +53,11 @@ def test_a_local_autoencoder_serves_the_whole_way_offline(vae, monkeypatch):
 
     # Scaling and shift once: what the network sees has unit variance, and a sample is decoded by diffusers from
     # x std + mean with no factor besides, mean and std being those of diffusers' own posterior.
+    from dit.config.run import load_run
     from dit.data.images import Digits
     from dit.data.latents import LatentSet
     from dit.diffusion import grids, sampling, solvers
     from dit.evaluation.generate import sample_labels, sample_seeds
-    from dit.verbs.loading import load_run
 
     monkeypatch.chdir(folder)
     train, digits = LatentSet("latents", "train"), Digits()

@@ -8,11 +8,11 @@ import sys
 import hydra
 import pytest
 
+from dit.config.instantiation import config_dir
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.training.averaging import Averages
 from dit.verbs import bench
-from dit.verbs.app import config_dir
 from tests.conftest import TINY
 
 SMALL = [*TINY, "steps=2", "warm_up=1", "format=json"]

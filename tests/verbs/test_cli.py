@@ -195,7 +195,7 @@ def test_a_run_directory_of_another_configuration_is_refused(tmp_path, tiny_late
 def test_every_yaml_of_a_group_composes(tmp_path):
     from hydra import compose, initialize_config_dir
 
-    from dit.verbs.app import config_dir
+    from dit.config.instantiation import config_dir
 
     groups = (
         "data",

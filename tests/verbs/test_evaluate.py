@@ -14,11 +14,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from dit.config import evaluation
+from dit.config.instantiation import config_dir
+from dit.config.readings import Sampling
 from dit.errors import InputError
 from dit.evaluation.images import write_folder, write_npz
-from dit.verbs import evaluate, evaluating
-from dit.verbs.app import config_dir
-from dit.verbs.measuring import Sampling
+from dit.verbs import evaluate
 from tests.conftest import TINY, dit
 
 FEW = ["n=24", "evaluation.batch_size=10", "protocols=[unguided]", "evaluation.grid.n_steps=3", "format=json"]
@@ -58,13 +59,13 @@ def ask(capsys):
 def measured(monkeypatch) -> list[dict]:
     """What was really measured, each time."""
     calls: list[dict] = []
-    measure = evaluating.measure
+    measure = evaluation.measure
 
     def counted(yardstick, sampling, denoiser, weights):
         calls.append(sampling.facts())
         return measure(yardstick, sampling, denoiser, weights)
 
-    monkeypatch.setattr(evaluating, "measure", counted)
+    monkeypatch.setattr(evaluation, "measure", counted)
     return calls
 
 
@@ -78,17 +79,17 @@ def test_a_sweep_that_was_killed_continues_and_measures_nothing_twice(
     whole = ask(*command, f"out={tmp_path}/whole")
     assert len(measured) == len(whole["evaluations"]) == 8
     measured.clear()
-    add = evaluating.Journal.add
+    add = evaluation.Journal.add
 
     def killed(self, request, rows):
         if len(measured) == 4:
             raise KeyboardInterrupt
         return add(self, request, rows)
 
-    monkeypatch.setattr(evaluating.Journal, "add", killed)
+    monkeypatch.setattr(evaluation.Journal, "add", killed)
     with pytest.raises(KeyboardInterrupt):
         ask(*command, f"out={tmp_path}/parts")
-    monkeypatch.setattr(evaluating.Journal, "add", add)
+    monkeypatch.setattr(evaluation.Journal, "add", add)
     with (tmp_path / "parts/evaluations.jsonl").open("a") as file:
         file.write('{"a row cut sh')
     measured.clear()
@@ -107,9 +108,9 @@ def test_features_for_digits_are_doubted_where_the_run_drew_other_images(
     command = [f"run={run}", *FEW, "protocols=[unguided]", f"out={tmp_path}"]
     ask(*command)
     assert "no extractor= was named" not in caplog.text
-    read = evaluating.read_manifest
+    read = evaluation.read_manifest
     monkeypatch.setattr(
-        evaluating, "read_manifest", lambda path: {**read(path), "source": {"kind": "folder"}}
+        evaluation, "read_manifest", lambda path: {**read(path), "source": {"kind": "folder"}}
     )
     ask(*command)
     assert "no extractor= was named" in caplog.text

@@ -17,8 +17,8 @@ def run(tiny_latents, tmp_path_factory):
 
 
 def test_the_file_is_the_checkpoints_denoiser(run, tmp_path):
+    from dit.config.run import load_run
     from dit.verbs.export import load_exported
-    from dit.verbs.loading import load_run
 
     dit("export", f"run={run}", f"out={tmp_path / 'a.safetensors'}", cwd=tmp_path, check=0)
     found = load_exported(tmp_path / "a.safetensors")
@@ -32,7 +32,7 @@ def test_the_file_is_the_checkpoints_denoiser(run, tmp_path):
 
 def test_an_average_of_a_width_that_was_not_followed(run, tiny_latents, tmp_path):
     """Made from two stored widths, against a run of the same seed that follows it: within 1 % of how far they moved."""
-    from dit.verbs.loading import load_run
+    from dit.config.run import load_run
 
     ranks.run(ranks.command(tiny_latents, "direct", "averages.ema.sigma_rel=0.1"), tmp_path)
     made, direct, raw = (

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from tests.conftest import dit
-from tests.scaling.synthetic import write_study
+from tests.fits.synthetic import write_study
 
 pytest.importorskip("wandb")
 

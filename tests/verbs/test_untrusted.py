@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from dit.config.instantiation import instantiate
 from dit.data.codec import Autoencoder
 from dit.errors import InputError
 from dit.network.export import load_safetensors
 from dit.network.published import load_published
-from dit.verbs.app import instantiate
 from dit.verbs.export import load_exported
 from tests.conftest import TINY
 from tests.training import ranks

@@ -1,0 +1,280 @@
+"""From a composed configuration to the plain values that the layers below take; the only readers of DictConfig.
+
+Functions that a plan needs import no torch; those that do say so in their first line by importing it inside.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dit.config.instantiation import instantiate
+from dit.data.manifest import check_settings, manifest_hash, read_manifest
+from dit.errors import InputError, check_choice, check_number
+from dit.launch import World, same_everywhere
+from dit.network.config import DiTConfig
+from dit.network.counting import Counts, count
+
+if TYPE_CHECKING:
+    import torch
+
+    from dit.training.hardware import Hardware
+    from dit.training.job import Job
+    from dit.training.settings import ReadPoint
+    from dit.training.strategy import Strategy
+
+# What a run computes on, where it lies, how it is shown and how often it is saved: not what it is.
+# The data and its autoencoder are known by the hash of the latents instead.
+NOT_IDENTITY = (
+    "run_dir",
+    "run_name",
+    "hardware",
+    "logger",
+    "study",
+    "checkpoint_every_images",
+    "keep_every_images",
+    "max_time",
+    "strategy",
+    "accumulation",
+    "activation_checkpointing",
+    "compile",
+    "data",
+    "autoencoder",
+)
+# The numbers of the training loop.
+SETTINGS = (
+    "batch_size",
+    "seed",
+    "warmup_images",
+    "label_dropout",
+    "grad_clip",
+    "log_every_images",
+    "checkpoint_every_images",
+    "keep_every_images",
+    "on_nonfinite",
+)
+# What a protocol of an evaluation says, besides when it is measured.
+PROTOCOL = ("n", "seed", "labels", "guidance_scale", "preview")
+
+
+# -- without torch ---------------------------------------------------------------------------------------
+
+
+def protocols(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The protocols by which samples are measured in training, whole and each at a time that there is."""
+    found = cfg.evaluation.protocols or {}
+    if not isinstance(found, DictConfig | dict):
+        raise InputError("evaluation.protocols", found, "protocols by name", "See conf/evaluation.")
+    for name, node in found.items():
+        missing = [key for key in ("at", *PROTOCOL) if key not in node]
+        if missing:
+            raise InputError(
+                f"evaluation.protocols.{name}",
+                f"(no {', '.join(missing)})",
+                "a whole protocol, as in conf/evaluation",
+                f"Where an experiment's file changes one that evaluation= does not have: ~evaluation.protocols.{name}",
+            )
+        check_choice(f"evaluation.protocols.{name}.at", node.at, ("read_points", "end"))
+    return {str(name): node for name, node in found.items()}
+
+
+def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
+    """Latent shape (C, H, W), classes and training images: of the manifest, or before encoding of the settings.
+
+    Raises:
+        InputError: the latents that are there were made with other settings, which nothing here could heed any more.
+    """
+    directory = Path(cfg.data.directory)
+    if (directory / "manifest.json").is_file():
+        # not the source and the autoencoder's weights, which need not be where a run is
+        asked = {key: cfg.data[key] for key in ("image_size", "flip", "normalise")}
+        check_settings(directory, {**asked, "split": instantiate(cfg.data.split).config})
+        manifest = read_manifest(directory)
+        channels, height, width = manifest["shape"]
+        return (channels, height, width), manifest["num_classes"], manifest["splits"]["train"]["count"]
+    check_number("data.image_size", cfg.data.image_size, low=1, integer=True)
+    shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
+    source, split = instantiate(cfg.data.source), cfg.data.split
+    n_train = len(source) - split.count if "count" in split else None
+    return shape, len(source.class_names), n_train
+
+
+def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
+    """The network of a configuration, with some of its settings replaced."""
+    return instantiate(cfg.network, **overrides)
+
+
+def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
+    """Parameters and multiply-adds of a network on the configuration's data."""
+    shape, num_classes, _ = data_facts(cfg)
+    return count(network, shape, num_classes, out_channels(cfg, shape[0]))
+
+
+def out_channels(cfg: DictConfig, channels: int) -> int:
+    """Channels of the network's output for latents of ``channels``; more where it learns the variance."""
+    return 2 * channels if cfg.objective.get("learned_variance") else channels
+
+
+def check_list(key: str, value: Any) -> None:
+    """Refuses one value where a list belongs, which would be taken letter by letter."""
+    if not OmegaConf.is_list(value) and not isinstance(value, list):
+        raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
+
+
+def identity(cfg: DictConfig) -> str:
+    """The hash of what a run was asked to do: the settings that move its numbers, and its data by content.
+
+    How long it trains and where it is read belong to it only where the learning rate depends on the end: else a longer
+    run is the same run further on, and may grow from its checkpoints.
+    """
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(settings, dict)
+    far = 10**15
+    grows = instantiate(cfg.schedule).shared_until(far) == far
+    left_out = {*NOT_IDENTITY, *(("duration", "read_at_flops") if grows else ())}
+    asked = {str(key): value for key, value in settings.items() if key not in left_out}
+    asked["data"] = manifest_hash(cfg.data.directory)
+    text = json.dumps(asked, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_points(cfg: DictConfig) -> "list[ReadPoint]":
+    """Where a run is measured; the last is its end."""
+    from dit.training.settings import Duration, read_points
+
+    check_number("batch_size", cfg.batch_size, low=1, integer=True)
+    check_list("read_at_flops", cfg.read_at_flops)
+    per_image = counts(cfg, network_config(cfg)).train_flops_per_image
+    last_step = Duration(**cfg.duration).in_steps(cfg.batch_size, per_image)
+    return read_points(list(cfg.read_at_flops), last_step, cfg.batch_size, per_image)
+
+
+# -- with torch ------------------------------------------------------------------------------------------
+
+
+def n_processes(cfg: DictConfig) -> int:
+    """How many processes ``dit train`` is to start itself, checked before the hardware is looked at."""
+    check_number("hardware.processes", cfg.hardware.processes, low=1, integer=True)
+    return cfg.hardware.processes
+
+
+def meet(cfg: DictConfig) -> "tuple[World, torch.device]":
+    """This process among those that a launcher started, which have met, and its device."""
+    if (processes := n_processes(cfg)) > 1:
+        remedy = f"Start them by torchrun --nproc-per-node {processes} -m dit ..., or by srun."
+        raise InputError("hardware.processes", processes, "1 where nothing is trained", remedy)
+    import torch
+
+    hardware, world = instantiate(cfg.hardware), World.of_launcher()
+    torch.set_num_threads(hardware.threads)
+    device = hardware.torch_device(world)
+    if world.size > 1:
+        world.meet(device.type)
+    return world, device
+
+
+def training_job(cfg: DictConfig, config_hash: str, path: Path, world: World) -> "Job":
+    """Everything a training run is made of, checked; on every rank, which meet here.
+
+    Raises:
+        InputError: on every rank, whichever found it.
+    """
+    from dit.training.hardware import Hardware
+
+    hardware = instantiate(cfg.hardware)
+    assert isinstance(hardware, Hardware)
+    if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
+        world.meet(hardware.torch_device(world).type)
+    return same_everywhere(world, lambda: _job(cfg, config_hash, path, world, hardware))
+
+
+def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: "Hardware") -> "Job":
+    from dit.data.draws import validation_draws
+    from dit.data.latents import LatentSet
+    from dit.rundir import git_commit
+    from dit.training.job import Job
+    from dit.training.settings import Settings, seconds
+
+    settings = Settings(**{key: cfg[key] for key in SETTINGS})
+    limit = seconds(cfg.max_time)
+    objective, network = instantiate(cfg.objective), network_config(cfg)
+    optimizer, profiles = instantiate(cfg.optimizer), instantiate(cfg.averages)
+    points = read_points(cfg)
+    schedule = instantiate(cfg.schedule)
+    schedule.check(points[-1].step * settings.batch_size, settings.warmup_images)
+    strategy = training_strategy(cfg)
+    strategy.resolve(world, settings.batch_size)
+    latents = LatentSet(cfg.data.directory, "train", verify=world.rank == 0)
+    held_out = LatentSet(cfg.data.directory, "validation", verify=False)  # the line above read every file
+    draws = validation_draws(held_out, cfg.validation.n_draws, cfg.validation.n_bins, cfg.validation.seed)
+    name = cfg.run_name or path.name
+    facts = {
+        "study": cfg.study.name or name,
+        "objective": describe_objective(cfg),
+        "git_commit": git_commit(),
+        "data": {"name": cfg.data.name, "manifest_hash": latents.manifest_hash, "n_train": len(latents)},
+    }
+    return Job(
+        name=name,
+        objective=objective,
+        network=network,
+        counts=counts(cfg, network),
+        optimizer=optimizer,
+        profiles=profiles,
+        settings=settings,
+        latents=latents,
+        validation=draws,
+        validation_labels=held_out.labels[draws.index],
+        points=points,
+        config_hash=config_hash,
+        facts=facts,
+        hardware=hardware,
+        strategy=strategy,
+        schedule=schedule,
+        world=world,
+        deadline=time.monotonic() + limit if limit is not None else None,
+        branch_from=Path(cfg.branch_from) if cfg.branch_from is not None else None,
+        measures=sample_measures(cfg, path, hardware.torch_device(world)),
+        sample_weights=cfg.sample_weights,
+        sinks=_sinks(cfg, config_hash, path) if world.rank == 0 else (),
+    )
+
+
+def training_strategy(cfg: DictConfig) -> "Strategy":
+    """How a step is carried out, checked."""
+    from dit.training.strategy import Strategy
+
+    keys = ("accumulation", "activation_checkpointing", "compile")
+    return Strategy(cfg.strategy, **{key: cfg[key] for key in keys})
+
+
+def describe_objective(cfg: DictConfig) -> str:
+    """The objective's row, or its values where they were changed by hand."""
+    node = cfg.objective
+    parts = [node[key]["_target_"].rsplit(".", 1)[-1] for key in ("path", "target", "times", "weight")]
+    return "+".join(parts) + ("+learned_variance" if node.get("learned_variance") else "")
+
+
+def sample_measures(
+    cfg: DictConfig, run_dir: Path, device: Any
+) -> "list[tuple[str, Callable[..., dict[str, Any]]]]":
+    """The measures of generated images that a configuration asks for: (when, (denoiser, name, weights) -> fields)."""
+    found = protocols(cfg)
+    if not found:
+        return []
+    from dit.config.readings import SampleMeasure, Yardstick
+
+    yardstick = Yardstick(cfg, device)
+    return [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in found.items()]
+
+
+def _sinks(cfg: DictConfig, config_hash: str, run_dir: Path) -> list[Any]:
+    if cfg.logger._target_ is None:
+        return []
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    facts = {"run_id": config_hash, "group": cfg.study.name, "directory": str(run_dir), "settings": settings}
+    return [instantiate(cfg.logger, **facts, _recursive_=False)]  # the settings hold targets of their own

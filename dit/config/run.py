@@ -1,0 +1,123 @@
+"""A trained denoiser back from its run directory."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from dit.config import job as job_config
+from dit.config.instantiation import instantiate
+from dit.data.latents import LatentSet
+from dit.diffusion.denoiser import Denoiser
+from dit.errors import InputError
+from dit.network.dit import DiT
+from dit.training.checkpoint import Checkpoint, clock, open_checkpoint
+from dit.training.saving import CheckpointManager
+from dit.training.synthesis import synthesize
+
+log = logging.getLogger("dit")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A denoiser and what it came from.
+
+    Attributes:
+        denoiser: in evaluation mode, on the device asked for.
+        cfg: the run's own configuration.
+        images_seen: the clock of its checkpoint.
+        weights: ``raw`` or the average's name.
+        image_size: pixels per side of what it samples.
+    """
+
+    denoiser: Denoiser
+    cfg: DictConfig
+    images_seen: int
+    weights: str
+    image_size: int
+
+
+def load_run(run: str | Path, weights: str | None, images_seen: int | None, device: torch.device) -> Loaded:
+    """The denoiser of a run.
+
+    Args:
+        run: a run directory.
+        weights: ``raw``, the name of an average, or ``power:<sigma_rel>``, a power-function average of that width
+            made from the stored ones (``dit.training.synthesis``).
+        images_seen: which checkpoint; None is the newest good one.
+        device: where to put it.
+
+    Raises:
+        InputError: there is no such run, checkpoint or average.
+        CheckpointError: the checkpoint is damaged.
+    """
+    directory = Path(run)
+    if weights is None:
+        raise InputError("weights", None, "raw, an average's name or power:<sigma_rel>")
+    if not (directory / "config.yaml").is_file():
+        raise InputError(
+            "run", str(run), "the directory of a run (config.yaml in it)", "Train one with dit train."
+        )
+    try:
+        cfg = OmegaConf.load(directory / "config.yaml")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # tags that would run code among them
+        cfg = " ".join(str(error).split())
+    if not isinstance(cfg, DictConfig):
+        allowed = "the configuration of a run, as dit train wrote it"
+        raise InputError(str(directory / "config.yaml"), f"({cfg})", allowed)
+    checkpoint = _checkpoint(directory / "checkpoints", images_seen)
+    latents = LatentSet(cfg.data.directory, "train", verify=False)
+    objective = instantiate(cfg.objective)
+    network = DiT(
+        job_config.network_config(cfg),
+        latents.shape,
+        latents.num_classes,
+        objective.out_channels(latents.shape[0]),
+    )
+    names = [name for name, _ in network.named_parameters()]
+    network.load_state_dict(_tensors(checkpoint, weights, names, cfg), strict=False)
+    denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)
+    return Loaded(denoiser, cfg, checkpoint.images_seen, weights, latents.manifest["image_shape"][1])
+
+
+def _tensors(
+    checkpoint: Checkpoint, weights: str, names: list[str], cfg: DictConfig
+) -> dict[str, torch.Tensor]:
+    """The network's parameters by name."""
+    kind, _, width = weights.partition(":")
+    if kind == "power" and width:
+        try:
+            sigma_rel = float(width)
+        except ValueError as error:
+            raise InputError("weights", weights, "power:<sigma_rel>, such as power:0.05") from error
+        manager = CheckpointManager(checkpoint.directory.parent)
+        earlier = (open_checkpoint(path) for path in manager.directories())
+        profiles = instantiate(cfg.averages)
+        found = synthesize(earlier, profiles, names, sigma_rel, checkpoint.images_seen)
+        log.info(
+            "weights of sigma_rel %g made from stored averages: profile error %.1e", sigma_rel, found.error
+        )
+        return found.tensors
+    prefix = "network/" if weights == "raw" else f"average/{weights}/"
+    try:
+        tensors = checkpoint.read(f"{prefix}{name}" for name in names)
+    except KeyError as error:
+        choices = ["raw", *cfg.averages, "power:<sigma_rel>"]
+        raise InputError("weights", weights, f"one of {', '.join(choices)}") from error
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _checkpoint(directory: Path, images_seen: int | None) -> Checkpoint:
+    manager = CheckpointManager(directory)
+    if images_seen is None:
+        found = manager.latest()
+        if found is None:
+            raise InputError("run", str(directory.parent), "a run with a checkpoint", "Train it further.")
+        return found
+    known = {clock(path): path for path in manager.directories()}
+    if images_seen not in known:
+        raise InputError("images_seen", images_seen, f"one of {', '.join(map(str, known)) or '(none)'}")
+    return open_checkpoint(known[images_seen])

@@ -1,0 +1,121 @@
+"""What ``dit sample`` draws: batches of images of each of its tasks."""
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from dit.config.instantiation import instantiate
+from dit.config.run import Loaded, load_run
+from dit.data.codec import Codec
+from dit.data.latents import LatentSet
+from dit.diffusion import editing
+from dit.diffusion.guidance import Autoguidance, Classifier
+from dit.errors import InputError, check_choice
+from dit.evaluation.distributed import place
+from dit.evaluation.generate import PRECISIONS, generate_shared, sample_labels, sample_seeds
+from dit.evaluation.grids.pictures import picture_grid, write_png
+from dit.evaluation.images import write_folder, write_npz
+from dit.rundir import make_directory
+
+GRID_IMAGES = 100  # of the picture: the first ones
+
+
+def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) -> Loaded:
+    """Draws images and writes them as they come, on the first rank; nothing but the grid is kept in memory."""
+    if distributed and cfg.task != "generate":
+        raise InputError("task", cfg.task, "generate, where several processes share the work")
+    check_choice("precision", cfg.precision, PRECISIONS)
+    loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
+    codec = Codec.open(loaded.cfg.data.directory, device)
+    held_out = LatentSet(loaded.cfg.data.directory, "validation", verify=False)
+    denoiser, labels = _guided(cfg, loaded.denoiser, device), _labels(cfg, held_out)
+    make_directory("out", out)
+    if cfg.task == "generate":
+        drawn = generate_shared(
+            denoiser,
+            codec,
+            labels,
+            sample_seeds(cfg.seed, cfg.n),
+            batch_size=cfg.batch_size,
+            distributed=distributed,
+            solver=instantiate(cfg.solver),
+            grid=instantiate(cfg.grid),
+            shape=held_out.shape,
+            device=device,
+            precision=cfg.precision,
+        )
+    else:
+        drawn = _edited(cfg, denoiser, codec, held_out, labels.to(device))
+    shown: list[torch.Tensor] = []
+    batches = _kept(drawn, shown)
+    if place(distributed)[0] > 0 or cfg.save == "grid":
+        deque(batches, maxlen=0)
+    elif cfg.save == "folder":
+        write_folder(out / "images", batches)
+    else:
+        write_npz(out / "samples.npz", batches, cfg.n, labels)
+    if place(distributed)[0] == 0:
+        write_png(out / "grid.png", picture_grid(torch.cat(shown)[:GRID_IMAGES], columns=cfg.columns))
+    return loaded
+
+
+def _labels(cfg: DictConfig, held_out: LatentSet) -> torch.Tensor:
+    """The (n,) labels asked for; one and the same between two seeds, those of the held-out images that are changed."""
+    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes)
+    if cfg.task in ("image_to_image", "inpaint"):
+        return held_out.labels[torch.arange(cfg.n) % len(held_out)]
+    return labels if cfg.task == "generate" else labels[:1].expand(cfg.n)
+
+
+def _kept(batches: Iterator[torch.Tensor], shown: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The batches, the first of them kept for the grid."""
+    for batch in batches:
+        if sum(map(len, shown)) < GRID_IMAGES:
+            shown.append(batch.cpu())
+        yield batch
+
+
+def _guided(cfg: DictConfig, denoiser: Any, device: torch.device) -> Any:
+    """The denoiser under the configuration's guidance."""
+    guidance = instantiate(cfg.guidance)
+    if guidance.func is Classifier:
+        allowed = "guidance without a classifier of noisy latents"
+        raise InputError("guidance", "classifier", allowed, "Use dit.diffusion.guidance.")
+    if guidance.keywords.get("scale") == 1:
+        return denoiser
+    if guidance.func is not Autoguidance:
+        return guidance(denoiser)
+    if cfg.weak_run is None:
+        raise InputError(
+            "weak_run", None, "the directory of a weaker run", "Name one for guidance=autoguidance."
+        )
+    return guidance(denoiser, weak=load_run(cfg.weak_run, cfg.weights, None, device).denoiser)
+
+
+def _edited(
+    cfg: DictConfig, denoiser: Any, codec: Codec, held_out: LatentSet, labels: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Images between two seeds, or held-out images changed, made on the device of the labels."""
+    solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
+    if cfg.task == "interpolate":
+        ends = sample_seeds(cfg.seed, 1)[0], sample_seeds(cfg.seed + 1, 1)[0]
+        drawn = editing.interpolate(
+            denoiser, solver, grid, held_out.shape, ends, cfg.n, labels, labels.device
+        )
+        yield from map(codec.decode, drawn.x0.split(cfg.batch_size))
+        return
+    seeds = sample_seeds(cfg.seed, cfg.n)
+    for index in torch.arange(cfg.n).split(cfg.batch_size):
+        x0, y = held_out.draw(index % len(held_out)).to(labels.device), labels[index]
+        part = seeds[int(index[0]) : int(index[-1]) + 1]
+        if cfg.task == "image_to_image":
+            drawn = editing.image_to_image(denoiser, solver, grid, x0, cfg.strength, part, y)
+        else:
+            known = torch.zeros_like(x0[:, :1], dtype=torch.bool)
+            known[..., : x0.shape[-1] // 2] = True  # the left half is given
+            drawn = editing.inpaint(denoiser, solver, grid, x0, known.expand_as(x0), part, y)
+        yield codec.decode(drawn.x0)

@@ -1,0 +1,92 @@
+"""A study's keys of a configuration as the plain values that a plan is made of; without torch."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dit.config.instantiation import instantiate
+from dit.config.job import check_list, data_facts, network_config, out_channels
+from dit.errors import InputError, check_number
+from dit.network.counting import Counts, count
+from dit.study.forecast import Outlook, Surface
+from dit.study.plan import Grid, Plan, make_plan
+from dit.study.price import Price, budgets_in_flops, make_price
+
+
+def study_directory(cfg: DictConfig) -> Path:
+    """Where a study lies: ``study.directory``, or a folder of its name under ``runs/``."""
+    study = _study(cfg)
+    if study.directory is not None:
+        return Path(study.directory)
+    if study.name is None:
+        raise InputError(
+            "study.directory", None, "a study's directory", "Or choose one with experiment=digits."
+        )
+    return Path("runs") / study.name
+
+
+def grid(cfg: DictConfig) -> Grid:
+    """The grid of a study."""
+    study = _study(cfg)
+    if study.name is None:
+        raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
+    numbers: Any = OmegaConf.to_container(study, resolve=True)
+    for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds"):
+        check_list(f"study.{key}", numbers[key])
+    budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], _price(cfg))
+    keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span", "cooldown_share")
+    return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
+
+
+def plan(cfg: DictConfig, grid: Grid) -> Plan:
+    """The runs of a study."""
+    shape, num_classes, n_train = _data_facts(cfg)
+    channels = out_channels(cfg, shape[0])
+
+    def count_width(width: int) -> Counts:
+        return count(network_config(cfg, width=width), shape, num_classes, channels)
+
+    check_number("batch_size", cfg.batch_size, low=1, integer=True)
+    check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
+    far = 10**15
+    if instantiate(cfg.schedule).shared_until(far) != far:
+        raise InputError(
+            "schedule", cfg.schedule._target_, "schedule=constant: one run is read at every budget on its way",
+            "For what a cool-down would give set study.cooldown_share.",
+        )  # fmt: skip
+    noise: Any = {key: cfg.study[key] for key in ("loss_noise", "run_noise", "pilot")}
+    outlook = Outlook(Surface(**cfg.study.surface), **noise)
+    ladder = {key: cfg.network[key] for key in ("aspect", "head_dim") if key in cfg.network}
+    for key, value in ladder.items():
+        check_number(f"network.{key}", value, low=1, integer=True)
+    step = math.lcm(*ladder.values()) if ladder else None
+    return make_plan(
+        grid, count_width, cfg.batch_size, cfg.warmup_images, n_train, _price(cfg), outlook, step
+    )
+
+
+def _price(cfg: DictConfig) -> Price | None:
+    """The rate at which a study computes; None where nothing says it."""
+    return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
+
+
+def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
+    """``data_facts``, or what the study says of data that are not there yet."""
+    said = cfg.study.data
+    if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
+        return data_facts(cfg)
+    check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
+    if said.n_train is not None:
+        check_number("study.data.n_train", said.n_train, low=1, integer=True)
+    shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
+    return shape, said.num_classes, said.n_train
+
+
+def _study(cfg: DictConfig) -> DictConfig:
+    """The keys of a study, which ``study=<directory>`` would replace as a whole."""
+    if not isinstance(cfg.study, DictConfig):
+        allowed = "its keys, such as study.directory"
+        raise InputError("study", cfg.study, allowed, "For a directory, write study.directory=...")
+    return cfg.study

@@ -1,0 +1,39 @@
+"""A law by its name, on points."""
+
+from functools import lru_cache
+from typing import Any
+
+from dit.errors import check_choice
+from dit.fits.additive import fit_additive
+from dit.fits.data_limited import fit_data_limited
+from dit.fits.envelope import fit_envelope
+from dit.fits.isoflop import fit_isoflop
+from dit.fits.points import Points
+from dit.fits.power import fit_power
+
+LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited")
+
+
+def fit_law(points: Points, law: str = "additive", loss: str = "huber", delta: float = 1e-3) -> Any:
+    """The fit of the law of that name; isoflop and envelope have no use for ``loss`` and ``delta``.
+
+    Fits are kept: hold-out, comparison and sensitivity ask for the same ones.
+
+    Raises:
+        InputError: an unknown law, or points that cannot carry it.
+    """
+    check_choice("law", law, LAWS)
+    return _fit(points, law, loss, delta)
+
+
+@lru_cache(maxsize=64)
+def _fit(points: Points, law: str, loss: str, delta: float) -> Any:
+    if law == "isoflop":
+        return fit_isoflop(points)
+    if law == "envelope":
+        return fit_envelope(points)
+    if law == "data_limited":
+        return fit_data_limited(points, loss, delta)
+    if law == "additive":
+        return fit_additive(points, loss, delta)
+    return fit_power(points, law == "power_floor", loss, delta)

@@ -1,0 +1,51 @@
+"""Optima of many fits side by side, under any of the losses."""
+
+import numpy as np
+
+from dit.fits.lad import lad
+from dit.fits.losses import smooth_loss
+from dit.fits.newton import Law, Minimum, newton
+
+Array = np.ndarray
+BLOCK = 256 * 240  # doubles per block of rows, which stay in the cache
+
+
+def minimise(
+    law: Law,
+    loss: str,
+    delta: float,
+    y: Array,
+    weights: Array,
+    theta: Array,
+    basis: Array | None = None,
+    max_iterations: int = 300,
+) -> Minimum:
+    """Each row's local optimum from its own start.
+
+    Args:
+        law: the law on the n points.
+        loss: huber, lad, mse_log or mse.
+        delta: Huber's delta in log loss (unused by the others).
+        y: (n,) or (R, n) measured ln L.
+        weights: (R, n) or (1, n) non-negative weights.
+        theta: (R, p) starts.
+        basis: (R, p, q) directions each row may move in; all of them where it is absent.
+        max_iterations: Newton steps per row and stage.
+    """
+    rows, n = theta.shape[0], weights.shape[1]
+    y, weights = np.broadcast_to(y, (rows, n)), np.broadcast_to(weights, (rows, n))
+    parts = []
+    chunk = max(64, BLOCK // n)
+    for b in (slice(i, min(i + chunk, rows)) for i in range(0, rows, chunk)):
+        part = None if basis is None else basis[b]
+        if loss == "lad":
+            parts.append(lad(law, y[b], weights[b], theta[b], max_iterations, part))
+        else:
+            smooth = smooth_loss(loss, delta)
+            parts.append(newton(law, smooth, y[b], weights[b], theta[b], max_iterations, part))
+    return Minimum(
+        np.concatenate([part.theta for part in parts]),
+        np.concatenate([part.objective for part in parts]),
+        np.concatenate([part.converged for part in parts]),
+        max(part.iterations for part in parts),
+    )

@@ -1,0 +1,102 @@
+"""How far an exponent moves when a choice that nobody can prove right is made otherwise."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dit.errors import InputError
+from dit.fits.choose import fit_law
+from dit.fits.losses import NAMES
+from dit.fits.points import Points, drop_outliers
+
+KEY = {"additive": "a", "isoflop": "a", "envelope": "a", "power": "exponent", "power_floor": "exponent"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One refit.
+
+    Args:
+        choice: what kind of choice (loss, delta, outliers, budgets, size).
+        value: what was chosen.
+        n: points used.
+        exponent: a of N*(C), or the power law's exponent; NaN where the fit is impossible.
+        shift: exponent minus that of the reported fit.
+        reason: why the fit is impossible; empty where it is not.
+    """
+
+    choice: str
+    value: str
+    n: int
+    exponent: float
+    shift: float
+    reason: str = ""
+
+
+def sensitivity(
+    points: Points,
+    fit: Any,
+    law: str,
+    loss: str = "huber",
+    delta: float = 1e-3,
+    others: Mapping[str, Mapping[str, Points]] | None = None,
+) -> list[Variant]:
+    """Refits of ``law`` over losses, deltas, outliers, budget range and counting conventions.
+
+    Args:
+        points: the points of the reported fit.
+        fit: the reported fit.
+        law: its law.
+        loss: its loss.
+        delta: its delta.
+        others: other selections of points by choice and name, such as {"size": {"n_params_total": points}}.
+    """
+    variants = []
+    reported = exponent(fit, law)
+    for choice, value, chosen, settings in _variants(points.completed(), fit, law, loss, delta, others or {}):
+        try:
+            moved: float = exponent(fit_law(chosen, law, **settings), law)
+            variants.append(Variant(choice, value, len(chosen), moved, moved - reported))
+        except InputError as error:
+            variants.append(Variant(choice, value, len(chosen), float("nan"), float("nan"), str(error)))
+    return variants
+
+
+def exponent(fit: Any, law: str) -> Any:
+    """The exponent that a study is made for: a of N*(C), or the power law's own."""
+    return getattr(fit, KEY.get(law, "beta"))
+
+
+def _variants(
+    points: Points, fit: Any, law: str, loss: str, delta: float, others: Mapping[str, Mapping[str, Points]]
+) -> Iterator[tuple[str, str, Points, dict[str, Any]]]:
+    same = {"loss": loss, "delta": delta}
+    if law not in ("isoflop", "envelope"):
+        for other in NAMES:
+            if other != loss:
+                yield "loss", other, points, {"loss": other, "delta": delta}
+        if loss == "huber":
+            for factor in (0.1, 10.0):
+                yield "delta", f"{delta * factor:g}", points, {"loss": loss, "delta": delta * factor}
+    for count in sorted({int(np.ceil(share * len(points))) for share in (0.01, 0.02, 0.05)}):
+        yield "outliers", f"{count} highest losses dropped", drop_outliers(points, count), same
+    if hasattr(fit, "predict_points"):
+        residual = np.abs(np.log(points.loss / fit.predict_points(points)))
+        count = int(np.ceil(0.02 * len(points)))
+        keep = np.sort(np.argsort(residual, kind="stable")[: len(points) - count])
+        yield "outliers", f"{count} largest residuals dropped", points[keep], same
+    if points.c is not None and len(points.budget_flops) > 2:
+        for edge in range(1, min(3, len(points.budget_flops) - 1)):
+            low, high = points.budget_flops[edge], points.budget_flops[-1 - edge]
+            yield "budgets", f"C >= {low:.3g}", points[points.budgets >= edge], same
+            yield (
+                "budgets",
+                f"C <= {high:.3g}",
+                points[points.budgets < len(points.budget_flops) - edge],
+                same,
+            )
+    for choice, selections in others.items():
+        for name, selected in selections.items():
+            yield choice, name, selected, same

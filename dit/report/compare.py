@@ -1,0 +1,151 @@
+"""Two studies against each other: how much compute one needs for what the other reaches.
+
+Losses are compared where both were read on the same stored draws of the same data (they are velocity errors, whatever
+the objective), Fréchet distances where both have one protocol.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dit.errors import InputError
+from dit.report.material import Material
+from dit.study.readings import FIXED_IN_VALIDATION, lookup
+
+Array = np.ndarray
+LEVELS = 5  # losses or distances at which the compute is compared
+DRAWS = 1000  # of the lines through Fréchet distances
+
+
+def compare(first: Material, others: Sequence[Material]) -> list[dict[str, Any]]:
+    """Each other study against the first, as JSON values.
+
+    Returns:
+        One entry per other study: ``study``, ``by_loss`` and ``by_distance`` (rows of level, the two computes in FLOPs,
+        ratio other / first with intervals; an end that is None is unbounded), with ``..._why_not`` where a list is
+        empty.
+
+    Raises:
+        InputError: studies whose losses were not measured on the same draws of the same data.
+    """
+    return [_pair(first, other) for other in others]
+
+
+def _pair(first: Material, other: Material) -> dict[str, Any]:
+    _refuse_other_protocol(first, other)
+    found: dict[str, Any] = {"study": other.study.name}
+    for name, of in (("by_loss", _by_loss), ("by_distance", _by_distance)):
+        try:
+            found[name] = of(first, other)
+        except InputError as why:
+            found[name], found[f"{name}_why_not"] = [], str(why)
+    return found
+
+
+def _refuse_other_protocol(first: Material, other: Material) -> None:
+    pairs = [(first.study.runs[0], other.study.runs[0], "data.manifest_hash")]
+    rows = [
+        next(row for row in m.study.validation if row["weights"] == m.points.weights) for m in (first, other)
+    ]
+    pairs += [(*rows, name) for name in (*FIXED_IN_VALIDATION, "weights")]
+    for one, two, name in pairs:
+        if lookup(one, name) != lookup(two, name):
+            raise InputError(
+                f"compare ({other.study.name})", f"(another {name} than {first.study.name})",
+                "studies read on the same draws of the same data", "Their losses share no axis.",
+            )  # fmt: skip
+
+
+def _by_loss(first: Material, other: Material) -> list[dict[str, Any]]:
+    """Compute at equal loss along the frontiers of the two additive laws."""
+    for m in (first, other):
+        if m.fit is None:
+            raise InputError(f"compare ({m.study.name})", "(no additive law)", "studies that carry one")
+    levels = _shared_range(_least_losses(first), _least_losses(other), "least losses")
+    rows = []
+    for level in levels:
+        ratio = None
+        if first.boot is not None and other.boot is not None:
+            mine, theirs = (compute_for(m.boot.law, level) for m in (first, other) if m.boot is not None)
+            ratio = _unpaired(theirs, mine)
+        mine, theirs = (float(compute_for(m.fit, level)) for m in (first, other))
+        rows.append(_row(float(level), mine, theirs, ratio))
+    return rows
+
+
+def _unpaired(above: Array, below: Array) -> Array:
+    """Ratios of draws of two studies, no draw met by its namesake.
+
+    Both bootstraps have one seed, so that draws of one number share their random numbers: their noise would cancel.
+    """
+    count = min(len(above), len(below))
+    return np.roll(above[:count], count // 2) / below[:count]
+
+
+def compute_for(law: Any, loss: float) -> Array:
+    """Compute (FLOPs) with which the best size of an additive law reaches a loss; infinite at its floor and below.
+
+    Along C = k N D the least loss is E + K C^-p with p = alpha beta / (alpha + beta).
+    """
+    p = law.alpha * law.beta / (law.alpha + law.beta)
+    with np.errstate(all="ignore"):
+        excess = np.asarray(law.loss_opt(law.k) - law.E)  # K k^-p
+        return np.where(loss > law.E, law.k * (excess / np.maximum(loss - law.E, 1e-300)) ** (1 / p), np.inf)
+
+
+def _least_losses(m: Material) -> Array:
+    return np.array([m.points.loss[m.points.budget == budget].min() for budget in m.points.budgets])
+
+
+def _shared_range(first: Array, other: Array, what: str) -> Array:
+    """Levels that both studies have reached within their budgets, falling."""
+    high, low = min(first.max(), other.max()), max(first.min(), other.min())
+    if low >= high:
+        raise InputError("compare", f"({what} {first.min():.4g} to {first.max():.4g} and "
+                         f"{other.min():.4g} to {other.max():.4g})", "studies whose ranges overlap")  # fmt: skip
+    return np.geomspace(high, low, LEVELS)
+
+
+def _by_distance(first: Material, other: Material) -> list[dict[str, Any]]:
+    """Compute at equal Fréchet distance, along lines in logarithms through each budget's best unguided run."""
+    protocols = [next((g.protocol for g in m.samples if not g.guided), None) for m in (first, other)]
+    if None in protocols or protocols[0] != protocols[1]:
+        raise InputError("compare", "(Fréchet distances of different protocols, or none)", "one protocol")
+    best = [m.analysis["frechet"]["best"] for m in (first, other)]
+    if min(map(len, best)) < 2:
+        raise InputError("compare", "(a Fréchet distance at one budget)", "distances at two or more budgets")
+    tables = [np.array([(row["train_flops"], row["frechet_distance"]) for row in rows]) for rows in best]
+    lines = [_lines(table, seed) for seed, table in enumerate(tables)]
+    rows = []
+    for level in _shared_range(tables[0][:, 1], tables[1][:, 1], "Fréchet distances"):
+        log_c = [(np.log(level) - height) / slope for height, slope in lines]  # the line, then its draws
+        ratio = np.exp(log_c[1][1:] - log_c[0][1:]) if min(map(len, tables)) > 2 else None
+        mine, theirs = (float(np.exp(one[0])) for one in log_c)
+        rows.append(_row(float(level), mine, theirs, ratio))
+    return rows
+
+
+def _lines(table: Array, seed: int) -> tuple[Array, Array]:
+    """Height and slope of ln y on ln x (1 + DRAWS,): the line, then lines through noise drawn anew."""
+    x, y = np.log(table).T
+    design = np.stack([np.ones_like(x), x], axis=1)
+    inverse = np.linalg.pinv(design)
+    line = inverse @ y
+    freedom = len(x) - 2
+    rng = np.random.RandomState(seed)
+    sd = np.linalg.norm(y - design @ line) / np.sqrt(max(freedom, 1))
+    scale = sd * np.sqrt(max(freedom, 1) / rng.chisquare(max(freedom, 1), (DRAWS, 1)))
+    drawn = line + (scale * rng.standard_normal((DRAWS, len(x)))) @ inverse.T
+    both = np.concatenate([line[None], drawn])
+    return both[:, 0], both[:, 1]
+
+
+def _row(level: float, first: float, other: float, ratio: Array | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"level": level, "flops_first": first, "flops_other": other, "ratio": other / first}
+    for name, tail in (("interval_80", 10.0), ("interval_95", 2.5)):
+        row[name] = None
+        if ratio is not None:
+            ends = np.percentile(ratio[~np.isnan(ratio)], [tail, 100 - tail], method="inverted_cdf")
+            row[name] = [float(end) if np.isfinite(end) else None for end in ends]
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}

@@ -1,0 +1,162 @@
+"""What the report reads off points and fits besides the laws: log-log lines, allocations, their cost."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dit.fits.additive import AdditiveLaw
+from dit.fits.bootstrap import Bootstrap
+from dit.fits.power import line
+from dit.fits.variance import student
+from dit.study.readings import Points, Samples, branches
+from dit.study.records import Study
+
+TARGETS = (1.0, 10.0, 100.0)  # times the largest budget
+
+
+def log_line(x: np.ndarray, y: np.ndarray) -> dict[str, Any] | None:
+    """Least squares of ln y on ln x, y = coefficient x^exponent, with the usual 95 % interval of a slope.
+
+    Args:
+        x: (n,) positive.
+        y: (n,) positive.
+
+    Returns:
+        exponent, coefficient, interval_95 (None with two points), n; None below two points.
+    """
+    if len(x) < 2:
+        return None
+    height, slope, stderr = line(np.log(x), np.log(y))
+    interval = None
+    if len(x) > 2:
+        error = stderr * _student(len(x) - 2)
+        interval = [slope - error, slope + error]
+    return {"exponent": slope, "coefficient": float(np.exp(height)), "interval_95": interval, "n": len(x)}
+
+
+def _student(freedom: int) -> float:
+    """97.5 % quantile of Student's t; closed forms for 1 and 2 degrees of freedom."""
+    exact = {1: math.tan(0.475 * math.pi), 2: 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))}
+    return exact.get(freedom) or student(0.975, freedom)
+
+
+def noise_bins(points: Points) -> dict[str, Any] | None:
+    """Loss per bin of log-SNR of each budget's best run, and each bin's slope in compute."""
+    if points.bins.size == 0 or not np.isfinite(points.bins).any():
+        return None
+    places = [int(np.flatnonzero(points.budget == c)[np.argmin(points.loss[points.budget == c])])
+              for c in points.budgets]  # fmt: skip
+    table, compute = points.bins[places], points.flops[places]
+    fitted = []
+    for column in table.T:
+        kept = np.isfinite(column) & (column > 0)
+        fitted.append(log_line(compute[kept], column[kept]))
+    return {
+        "edges": points.edges.tolist(),
+        "best": [
+            {"budget_flops": float(points.budget[i]), "run": points.run[i],
+             "bins": [float(x) if np.isfinite(x) else None for x in points.bins[i]]}
+            for i in places
+        ],
+        "exponents": [one and one["exponent"] for one in fitted],
+        "intervals_95": [one and one["interval_95"] for one in fitted],
+    }  # fmt: skip
+
+
+def frechet(samples: list[Samples]) -> dict[str, Any]:
+    """Best unguided Fréchet distance of each budget, a line through them, rank correlation with the loss."""
+    rows = [
+        row
+        for group in samples
+        if not group.guided
+        for row in group.rows
+        if row["frechet_distance"] is not None
+    ]
+    best: dict[float, dict[str, Any]] = {}
+    for row in rows:
+        if (
+            row["frechet_distance"]
+            < best.get(row["budget_flops"], {"frechet_distance": np.inf})["frechet_distance"]
+        ):
+            best[row["budget_flops"]] = row
+    shown = [
+        {k: best[c][k] for k in ("budget_flops", "train_flops", "frechet_distance", "run")}
+        for c in sorted(best)
+    ]
+    positive = [row for row in shown if row["frechet_distance"] > 0]
+    fit = log_line(
+        np.array([row["train_flops"] for row in positive]),
+        np.array([row["frechet_distance"] for row in positive]),
+    )
+    pairs = np.array([(row["loss"], row["frechet_distance"]) for row in rows if row["loss"] is not None])
+    rank = None
+    if len(pairs) > 2 and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
+        rank = float(np.corrcoef(_ranks(pairs[:, 0]), _ranks(pairs[:, 1]))[0, 1])
+    return {"best": shown, "fit": fit, "rank_correlation": rank}
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks with ties averaged."""
+    _, where, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[where]
+
+
+def targets(
+    fit: AdditiveLaw, boot: Bootstrap | None, largest: float, n_train: int | None
+) -> list[dict[str, Any]]:
+    """Allocation of the additive law at TARGETS times the largest budget, and the cost of missing N*.
+
+    Along C = k N D the law's frontier is E + K C^-p with p = alpha beta / (alpha + beta), so the compute with
+    which the best size reaches a loss is in closed form.
+
+    Args:
+        fit: the additive law.
+        boot: its bootstrap.
+        largest: the largest budget, FLOPs.
+        n_train: images in the training set.
+    """
+    p = fit.alpha * fit.beta / (fit.alpha + fit.beta)
+    rows = []
+    for factor in TARGETS:
+        c = factor * largest
+        n, loss = float(fit.n_opt(c)), float(fit.loss_opt(c))
+        row: dict[str, Any] = {"budget_flops": c, "n": n, "d": float(fit.d_opt(c)), "loss": loss}
+        row["epochs"] = row["d"] / n_train if n_train else None
+        for name, off in (("half", 0.5), ("double", 2.0)):
+            missed = float(fit.predict(off * n, c / (fit.k * off * n)))
+            row[f"loss_{name}"] = missed
+            row[f"waste_{name}"] = 1 - ((missed - fit.E) / (loss - fit.E)) ** (-1 / p)
+        if boot is not None:
+            row["n_interval_95"] = list(boot.interval(lambda law, c=c: law.n_opt(c)))
+            row["loss_interval_95"] = list(boot.interval(lambda law, c=c: law.loss_opt(c)))
+        rows.append(row)
+    return rows
+
+
+def cooldowns(study: Study, points: Points, fit: AdditiveLaw | None) -> list[dict[str, Any]]:
+    """What cooling down is worth: the constant rate's loss at a branch's end over the branch's own.
+
+    The constant rate's loss there is the trunk's last reading before the branch, carried on by the additive law.
+    Published diffusion work finds a constant factor, 1.0245 +- .0014.
+    """
+    rows = []
+    for name, trunk in branches(study).items() if fit is not None else ():
+        ends = [
+            r for r in study.validation if r["run"] == name and r["weights"] == points.weights and r["loss"]
+        ]
+        before = [i for i, run in enumerate(points.run) if run == trunk]
+        end = max(ends, key=lambda row: row["images_seen"], default=None)
+        before = [i for i in before if end is not None and points.images[i] < end["images_seen"]]
+        if fit is None or end is None or not before:
+            continue
+        last = max(before, key=lambda i: points.images[i])
+        n = float(points.n[last])
+        carried = float(fit.predict(n, end["images_seen"]) / fit.predict(n, points.images[last]))
+        constant = float(points.loss[last]) * carried
+        rows.append({
+            "run": name, "trunk": trunk, "n": n, "branch_images": int(points.images[last]),
+            "images_seen": end["images_seen"], "constant": constant, "cooled": end["loss"],
+            "ratio": constant / end["loss"],
+        })  # fmt: skip
+    return rows

@@ -1,0 +1,56 @@
+"""Figures of two or more studies: their frontiers, and the compute one needs for what the other reaches."""
+
+import numpy as np
+
+from dit.report.material import COMPUTE, Drawn, Material
+from dit.report.style import INK, LINES, MARKERS, QUIET, log_axis, new_figure, shades
+
+
+def comparison(first: Material) -> Drawn:
+    """Least loss against compute of every study, and the ratio of compute at equal loss."""
+    others = first.others
+    figure, (left, right) = new_figure(columns=2, width=7.2, height=4.2)
+    colours = shades(1 + len(others))
+    for index, (m, colour) in enumerate(zip((first, *others), colours)):
+        law, marker = m.analysis["additive"]["loss"], MARKERS[index % len(MARKERS)]
+        budgets = m.points.budgets
+        least = [m.points.loss[m.points.budget == budget].min() for budget in budgets]
+        left.plot(budgets, least, marker, color=colour, ms=5, label=m.study.name)
+        if law is not None:
+            shown = np.array(law["c"]) <= 1.6 * budgets[-1]
+            left.plot(
+                np.array(law["c"])[shown],
+                np.array(law["value"])[shown],
+                LINES[index % len(LINES)],
+                color=colour,
+            )
+            if law["band"] is not None:
+                ends = (np.array(law["band"][side])[shown] for side in ("low", "high"))
+                left.fill_between(np.array(law["c"])[shown], *ends, color=colour, alpha=0.15, lw=0)
+    for index, (entry, colour) in enumerate(zip(first.analysis["comparison"], colours[1:]), start=1):
+        rows = [row for row in entry["by_loss"] if row["ratio"] is not None]
+        nudge = 1 + 0.002 * (index - 1)  # bars of several studies stand side by side
+        for row in rows:
+            low, high = row["interval_95"] or (row["ratio"], row["ratio"])
+            ends = [low or row["ratio"], high or 10 * row["ratio"]]
+            right.plot([nudge * row["level"]] * 2, ends, color=INK, lw=1.0, marker="_", ms=5)
+        x = [nudge * row["level"] for row in rows]
+        style = MARKERS[index % len(MARKERS)] + LINES[index % len(LINES)]
+        right.plot(
+            x, [row["ratio"] for row in rows], style, color=colour, mec=INK, ms=5.5, label=entry["study"]
+        )
+    right.axhline(1, color=QUIET, lw=0.9)
+    for axes in (left, right):
+        log_axis(axes, "x")
+        log_axis(axes, "y")
+        axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.2))
+    left.set(xlabel=COMPUTE, ylabel=f"least {first.loss_label}")
+    right.set(xlabel=first.loss_label, ylabel=f"compute for equal loss, over that of {first.study.name}")
+    right.invert_xaxis()
+    caption = (
+        f"Left: least loss of each budget (points) and the frontier of each study's additive law with its 95 % band. "
+        f"Right: compute with which a study reaches a loss, over that of {first.study.name}, at losses that both have "
+        "reached; below 1 the study needs less. Bars: 95 % intervals over independent bootstrap draws of both laws "
+        "(a bar cut at ten times the ratio is unbounded)."
+    )
+    return Drawn("comparison", "Studies compared", figure, caption)

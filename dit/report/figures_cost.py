@@ -1,0 +1,71 @@
+"""The figure of where a network's compute goes, by size."""
+
+from typing import Any
+
+import numpy as np
+
+from dit.errors import InputError
+from dit.network.config import DiTConfig
+from dit.network.counting import count
+from dit.report.material import Drawn, Material, Missing
+from dit.report.style import INK, engineering, new_figure, shades
+from dit.study.records import Row
+
+PARTS = {
+    "MLP": ("mlp",),
+    "attention: projections": ("attention_projections", "cross_attention"),
+    "attention: scores": ("attention_scores",),
+    "modulation": ("modulation",),
+}
+REST = "embeddings, output, skips"
+HATCHES = ("", "//", "..", "xx", "--")
+SAME = 1e-6
+
+
+def flop_breakdown(m: Material) -> Drawn:
+    """The share of each part of the blocks in the multiply-adds of an image."""
+    sizes: dict[float, dict[str, float]] = {}
+    for run in sorted(m.study.runs, key=lambda run: run["macs_per_token"]):
+        if run["macs_per_token"] not in sizes:
+            sizes[run["macs_per_token"]] = shares(run)
+    figure, axes = new_figure(width=7.2, height=1.3 + 0.3 * len(sizes))
+    left = np.zeros(len(sizes))
+    names = (*PARTS, REST)
+    for name, colour, hatch in zip(names, shades(len(names), low=0.25, high=0.95), HATCHES):
+        share = np.array([100 * one[name] for one in sizes.values()])
+        axes.barh(
+            range(len(sizes)), share, left=left, color=colour, hatch=hatch, edgecolor=INK, lw=0.5, label=name
+        )
+        left += share
+    axes.set_yticks(range(len(sizes)), [f"N = {engineering(size, 3)}" for size in sizes])
+    axes.set(xlabel="share of an image's multiply-adds (%)", xlim=(0, 100))
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    caption = (
+        "Multiply-adds of one image by part, for each size (N in multiply-adds per token). Modulation runs once per "
+        "image, whatever the number of tokens. Rates and MFU are no part of the records, which are the same on every "
+        "machine: see log.txt of a run, or W&B."
+    )
+    return Drawn("flop_breakdown", "Where the compute goes", figure, caption)
+
+
+def shares(run: Row) -> dict[str, float]:
+    """Each part's share of a run's multiply-adds per image; what is in no block is the rest.
+
+    Raises:
+        Missing: the recorded network is not described well enough to count it.
+    """
+    known: dict[str, Any] = {k: v for k, v in run["network"].items() if k in DiTConfig.__dataclass_fields__}
+    side = round(run["tokens_per_image"] ** 0.5)
+    try:
+        network = DiTConfig(**known)
+        parts = count(network, (1, side * network.patch_size, side * network.patch_size), 0).macs_by_part
+    except (InputError, TypeError) as error:
+        raise Missing(
+            f"the network of run {run['run']} cannot be counted from its record ({error})"
+        ) from None
+    found = {name: sum(parts.get(part, 0) for part in members) for name, members in PARTS.items()}
+    rest = run["macs_per_image"] - sum(found.values())
+    if side**2 != run["tokens_per_image"] or rest < -SAME * run["macs_per_image"]:
+        raise Missing(f"the record of run {run['run']} does not say all of its network")
+    return {name: value / run["macs_per_image"] for name, value in {**found, REST: max(rest, 0)}.items()}

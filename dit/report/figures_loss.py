@@ -1,0 +1,120 @@
+"""Figures of the validation loss as measured: against compute, and along isoFLOP rows with their minima."""
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from dit.report.material import COMPUTE, SIZE, Drawn, Material
+from dit.report.style import (
+    ACCENT,
+    INK,
+    LINES,
+    MARKERS,
+    colourbar,
+    label_budget,
+    log_axis,
+    new_figure,
+    run_lines,
+    shades,
+)
+from dit.study.readings import branches
+
+
+def loss_against_compute(m: Material) -> Drawn:
+    """Every run's validation loss against its compute, with the lower envelope."""
+    curves = _curves(m)
+    figure, axes = new_figure()
+    sizes = np.array([m.study.run(run)["macs_per_token"] for run in curves])
+    colour = colourbar(figure, axes, sizes, "N (multiply-adds per token)")
+    run_lines(axes, list(curves.values()), colour(sizes))
+    grid, low = envelope(list(curves.values()))
+    axes.plot(grid, low, color=INK, lw=2.2, ls="--", label="lower envelope")
+    log_axis(axes, "x")
+    log_axis(axes, "y")
+    axes.set(xlabel=COMPUTE, ylabel=m.loss_label)
+    axes.legend(loc="upper right")
+    caption = (
+        f"The {m.loss_label} of all {len(curves)} runs at every reading, against exact training compute (2 "
+        "FLOPs per multiply-add, backward pass twice the forward). Colour: size N. Dashed: the lowest loss "
+        "that any run had reached at that compute, interpolated within runs in log-log, never beyond their "
+        "ends."
+    )
+    return Drawn("loss_against_compute", "Loss against compute", figure, caption)
+
+
+def _curves(m: Material) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Run -> (train FLOPs, loss) of its finite validation rows, rising in FLOPs."""
+    found: dict[str, dict[float, float]] = {}
+    cooled = branches(m.study)
+    for row in m.study.validation:
+        if row["run"] in cooled:  # another learning rate: no point of these curves or their envelope
+            continue
+        if row["weights"] == m.points.weights and row["loss"] is not None and row["train_flops"] > 0:
+            found.setdefault(row["run"], {})[row["train_flops"]] = row["loss"]
+    curves = {}
+    for run in sorted(found):
+        flops = sorted(found[run])
+        curves[run] = np.array(flops), np.array([found[run][c] for c in flops])
+    return curves
+
+
+def envelope(curves: list[tuple[np.ndarray, np.ndarray]], count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """The least loss over runs at ``count`` computes; (compute, loss)."""
+    low = min(flops[0] for flops, _ in curves)
+    high = max(flops[-1] for flops, _ in curves)
+    grid = np.unique(np.concatenate([np.geomspace(low, high, count), *(flops for flops, _ in curves)]))
+    best = np.full(grid.shape, np.inf)
+    for flops, loss in curves:  # readings of one budget differ by up to 1 % in compute
+        inside = (grid >= 0.98 * flops[0]) & (grid <= 1.02 * flops[-1])
+        values = np.exp(np.interp(np.log(grid[inside]), np.log(flops), np.log(loss)))
+        best[inside] = np.minimum(best[inside], values)
+    kept = np.isfinite(best)
+    return grid[kept], best[kept]
+
+
+def isoflop(m: Material) -> Drawn:
+    """Loss against N at each budget, the parabola through each row and its minimum."""
+    rows = m.analysis["isoflop"]["n_flop"]["budgets"]
+    figure, axes = new_figure(height=4.1)
+    for index, (row, colour) in enumerate(zip(rows, shades(len(rows)))):
+        here = m.points.budget == row["budget_flops"]
+        marker = MARKERS[index % len(MARKERS)]
+        label = label_budget(row["budget_flops"])
+        label += "" if row["edge"] is None else " (rejected)"
+        axes.plot(m.points.n[here], m.points.loss[here], marker, color=colour, label=label, ms=5)
+        if row["parabola"] is not None:
+            x = np.linspace(np.log(m.points.n[here].min()), np.log(m.points.n[here].max()), 100)
+            style = LINES[index % len(LINES)] if row["edge"] is None else ":"
+            curve = np.polyval(row["parabola"]["coefficients"][::-1], x - row["parabola"]["centre"])
+            axes.plot(np.exp(x), curve, style, color=colour, lw=1.1)
+        if row["n_opt"] is not None:
+            _minimum(axes, row, colour)
+        elif row["edge"] is not None:
+            best = np.flatnonzero(here)[np.argmin(m.points.loss[here])]
+            axes.plot(m.points.n[best], m.points.loss[best], "x", color=ACCENT, ms=9, mew=1.8)
+    axes.plot([], [], "*", color="white", mec=INK, ms=9, label="minimum, 95 % interval")
+    if any(row["edge"] for row in rows):
+        axes.plot([], [], "x", color=ACCENT, ms=8, mew=1.8, ls="", label="best size at the edge")
+    log_axis(axes, "x")
+    log_axis(axes, "y")
+    axes.set(xlabel=SIZE, ylabel=m.loss_label)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    rejected = [row for row in rows if row["edge"] is not None]
+    caption = (
+        "One row of points per budget; lines: least-squares parabolas of the loss in ln N; stars: their "
+        "minima, with "
+        "the 95 % interval over bootstrap draws that resample whole runs. "
+    )
+    if rejected:
+        caption += (
+            "Rejected: " + "; ".join(f"{r['budget_flops']:.3g} FLOPs, {r['edge']}" for r in rejected) + "."
+        )
+    else:
+        caption += "Every budget has its best size inside its row."
+    return Drawn("isoflop", "IsoFLOP curves", figure, caption)
+
+
+def _minimum(axes: Axes, row: dict, colour: object) -> None:
+    interval = row["interval_95"]
+    if interval is not None:
+        axes.plot(interval, [row["loss"]] * 2, color=INK, lw=1.2, marker="|", ms=6, zorder=4)
+    axes.plot(row["n_opt"], row["loss"], "*", color=colour, mec=INK, mew=0.8, ms=10, zorder=5)

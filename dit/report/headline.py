@@ -1,0 +1,129 @@
+"""What a study says in a few lines: best size per budget, exponents, hold-out error, sample quality."""
+
+from typing import Any
+
+from dit.report.material import Material
+from dit.study.readings import branches
+
+
+def headline(m: Material) -> dict[str, Any]:
+    """The headline as JSON values.
+
+    Returns:
+        study, runs, weights, train_flops (sum over runs of their last readings; branches count for neither),
+        budgets (one entry per budget), exponents (``isoflop`` and ``additive``, each {n, d} with value and 95 %
+        interval, or None), holdout (or None).
+    """
+    unguided = _best_by_budget(m)
+    budgets = []
+    for row in m.analysis["isoflop"]["n_flop"]["budgets"]:
+        c = row["budget_flops"]
+        guided = _guided(m, c, row["best_run"])
+        budgets.append({
+            "budget_flops": c, "n_opt": row["n_opt"], "n_opt_95": row["interval_95"], "d_opt": row["d_opt"],
+            "accepted": row["edge"] is None, "verdict": row["edge"] or "accepted",
+            "best_run": row["best_run"], "best_size": row["best_size"], "best_loss": row["best_loss"],
+            "frechet_distance": unguided.get(c, {}).get("frechet_distance"),
+            "frechet_run": unguided.get(c, {}).get("run"),
+            "guided_accuracy": guided.get("accuracy"), "guidance": guided.get("guidance"),
+        })  # fmt: skip
+    reached: dict[str, float] = {}
+    cooled = branches(m.study)
+    for row in m.study.validation:
+        if row["run"] in cooled:
+            continue
+        reached[row["run"]] = max(reached.get(row["run"], 0.0), row["train_flops"])
+    held = m.analysis["holdout"]
+    return {
+        "study": m.study.name,
+        "runs": len(m.study.runs) - len(cooled),
+        "weights": m.points.weights,
+        "train_flops": sum(reached[name] for name in sorted(reached)),
+        "budgets": budgets,
+        "exponents": {
+            "isoflop": _exponents(m.analysis["isoflop"]["n_flop"]["law"]),
+            "additive": _exponents((m.analysis["additive"].get("primary") or {}).get("allocation")),
+        },
+        "holdout": None
+        if held is None
+        else {k: held[k] for k in ("budget_flops", "bias", "rms", "inside_95", "n")},
+    }
+
+
+def _exponents(law: dict[str, Any] | None) -> dict[str, Any] | None:
+    if law is None:
+        return None
+    return {x: {"value": law[x]["exponent"], "interval_95": law[x]["interval_95"]} for x in ("n", "d")}
+
+
+def _best_by_budget(m: Material) -> dict[float, dict[str, Any]]:
+    """Budget -> its row of least Fréchet distance without guidance."""
+    best: dict[float, dict[str, Any]] = {}
+    for group in [group for group in m.samples if not group.guided][:1]:
+        for row in group.rows:
+            known, distance = best.get(row["budget_flops"]), row["frechet_distance"]
+            if distance is not None and (known is None or distance < known["frechet_distance"]):
+                best[row["budget_flops"]] = row
+    return best
+
+
+def _guided(m: Material, budget: float, run: str) -> dict[str, Any]:
+    """The guided row of the run of least loss at a budget (no choice by accuracy); empty where none was measured."""
+    for group in [group for group in m.samples if group.guided][:1]:
+        for row in group.rows:
+            if row["budget_flops"] == budget and row["run"] == run:
+                return {**row, "guidance": group.protocol.get("guidance")}
+    return {}
+
+
+def format_headline(found: dict[str, Any]) -> str:
+    """The headline as lines of text for a terminal."""
+    lines = [
+        f"{found['study']}: {found['runs']} runs, {found['train_flops']:.3g} training FLOPs, losses of "
+        f"{found['weights']} weights",
+        "",
+        f"{'budget':>10}  {'best N':>10}  {'95 % interval':>22}  {'D (images)':>10}  {'best loss':>9}  "
+        f"{'Fréchet':>8}  "
+        f"{'guided':>7}  verdict",
+    ]
+    for row in found["budgets"]:
+        interval = row["n_opt_95"] if row["accepted"] else None
+        size = row["n_opt"] if row["n_opt"] is not None else row["best_size"]
+        lines.append(
+            f"{row['budget_flops']:>10.3g}  {size:>10.4g}  {_pair(interval, '.4g'):>22}  "
+            f"{_number(row['d_opt'] if row['accepted'] else None, '.4g'):>10}  {row['best_loss']:>9.5g}  "
+            f"{_number(row['frechet_distance'], '.4g'):>8}  {_number(row['guided_accuracy'], '.1%'):>7}  "
+            f"{row['verdict']}"
+        )
+    lines += ["(N: multiply-adds per token; guided: share of the best run's guided samples judged right)", ""]
+    for name, label in (("isoflop", "isoFLOP minima"), ("additive", "additive law")):
+        exponents = found["exponents"][name]
+        if exponents is None:
+            lines.append(f"{label:<15} no exponents: see the report")
+            continue
+        parts = [
+            f"{x.upper()}* ~ C^{exponents[x]['value']:.3f} (95 % {_pair(exponents[x]['interval_95'], '.3f')})"
+            for x in ("n", "d")
+        ]
+        lines.append(f"{label:<15} " + "   ".join(parts))
+    lines.append(holdout_text(found["holdout"]))
+    return "\n".join(lines)
+
+
+def holdout_text(held: dict[str, Any] | None) -> str:
+    """The hold-out in a line."""
+    if held is None:
+        return "hold-out        none: the records do not allow one"
+    return (
+        f"hold-out        {held['budget_flops']:.3g} FLOPs predicted with mean error {held['bias']:+.2%} "
+        f"(rms "
+        f"{held['rms']:.2%}), {held['inside_95']} of {held['n']} points inside their 95 % interval"
+    )
+
+
+def _pair(interval: list[float] | None, form: str) -> str:
+    return "–" if interval is None else f"{interval[0]:{form}} – {interval[1]:{form}}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"

@@ -1,0 +1,134 @@
+"""What judges a fit: profiles, the largest budget held out, and the same exponent under other choices."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dit.errors import InputError
+from dit.fits.additive import AdditiveFit, fit_additive
+from dit.fits.answer import HELD
+from dit.fits.bootstrap import Bootstrap
+from dit.fits.envelope import fit_envelope
+from dit.fits.holdout import holdout
+from dit.fits.profile import profiles
+from dit.fits.sensitivity import Variant, sensitivity
+from dit.study.readings import Points, collect
+from dit.study.records import Study
+
+PROFILED = ("E", "alpha", "beta", "a")
+BOOTSTRAPPED = {  # (law, size, loss) of fits that were bootstrapped -> how the sensitivity figure calls them
+    ("additive", "n_flop", "mse"): "least squares of L",
+    ("additive", "n_total", "huber"): "N counts all parameters",
+    ("isoFLOP minima", "n_flop", "least squares"): "isoFLOP minima",
+    ("isoFLOP minima", "n_total", "least squares"): "isoFLOP minima, N counts all parameters",
+}
+LOSSES = {"mse_log": "least squares of ln L", "lad": "least absolute deviations of ln L"}
+
+
+def profile_all(points: Points, fit: AdditiveFit) -> dict[str, Any]:
+    """The profile of each parameter of the additive law, for the figure."""
+    found = {}
+    for name, one in profiles(points.for_fit(), fit, PROFILED).items():
+        found[name] = {
+            "estimate": one.estimate,
+            "value": one.values.tolist(),
+            "deviance": [float(x) if np.isfinite(x) else None for x in one.deviance],
+            "threshold": one.bars[0.95],
+            "interval_95": list(one.intervals[0.95]),
+            "identified": one.identified,
+        }
+    return found
+
+
+def hold_out(points: Points, draws: int) -> dict[str, Any]:
+    """The largest budget predicted by the additive law of the smaller ones: ``holdout``, or None and why not."""
+    try:
+        held = holdout(points.for_fit(), "additive", draws=min(draws, HELD))
+    except InputError as why:
+        return {"holdout": None, "holdout_why_not": str(why)}
+    where = np.flatnonzero(points.budget == points.budgets[-1])
+    intervals = [None] * held.n
+    if held.low is not None and held.high is not None:
+        intervals = [[float(low), float(high)] for low, high in zip(held.low, held.high)]
+    rows = [
+        {"run": points.run[i], "n": float(points.n[i]), "d": float(points.images[i]), "measured": float(y),
+         "predicted": float(f), "interval_95": interval}
+        for i, y, f, interval in zip(where, held.measured, held.predicted, intervals)
+    ]  # fmt: skip
+    best = rows[int(np.argmin(held.measured))]
+    found = {
+        "budget_flops": held.budget,
+        "n": held.n,
+        "bias": held.bias,
+        "rms": held.rms,
+        "inside_95": held.covered,
+        "rows": rows,
+        "best": best,
+    }
+    return {"holdout": found, "holdout_why_not": None}
+
+
+def vary(
+    study: Study, points: Points, fit: AdditiveFit | None, boot: Bootstrap | None, fits: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The exponent of N*(C) with one choice changed at a time; the first row is the primary fit.
+
+    Args:
+        study: the records, for the other weights.
+        points: the points of the primary fit.
+        fit: the primary fit.
+        boot: its bootstrap.
+        fits: the laws fitted already (see ``analysis``), whose intervals are taken over.
+    """
+    if fit is None:
+        return []
+    rows: list[dict[str, Any]] = [
+        {"what": f"additive law, Huber, N per token, {points.weights_name} weights", "a": fit.a,
+         "interval_95": list(boot.interval(lambda law: law.a)) if boot else None,
+         "sd": boot.sd(lambda law: law.a) if boot else None}
+    ]  # fmt: skip
+    for entry in fits:
+        what = BOOTSTRAPPED.get((entry["law"], entry["size"], entry["loss"]))
+        if what is not None:
+            key = "a" if entry["law"] == "additive" else "exponent of N*"
+            rows.append(
+                {"what": what, "a": entry["parameters"][key], "interval_95": entry["intervals"][key]["95"]}
+            )
+    for variant in sensitivity(points.for_fit(), fit, "additive"):
+        what = _name(variant)
+        if what is not None and all(row["what"] != what for row in rows):
+            value = variant.exponent if np.isfinite(variant.exponent) else None
+            rows.append({"what": what, "a": value, "interval_95": None})
+    for what, refit in _refits(study, points).items():
+        try:
+            rows.append({"what": what, "a": float(refit().a), "interval_95": None})
+        except InputError:
+            rows.append({"what": what, "a": None, "interval_95": None})
+    return rows
+
+
+def _name(variant: Variant) -> str | None:
+    """How the figure calls a variant; None for the one that was bootstrapped and stands there already."""
+    if variant.choice == "loss":
+        return LOSSES.get(variant.value)
+    if variant.choice == "delta":
+        return f"Huber, delta {variant.value}"
+    if variant.choice == "budgets":
+        return f"only {variant.value}"
+    return variant.value
+
+
+def _refits(study: Study, points: Points) -> dict[str, Callable[[], Any]]:
+    """Refits that need more than the points of the primary fit."""
+    refits: dict[str, Callable[[], Any]] = {
+        "without the smallest size": lambda: fit_additive(points.for_fit(keep=points.n > points.n.min())),
+        "without the largest size": lambda: fit_additive(points.for_fit(keep=points.n < points.n.max())),
+        "lower envelope of the budgets": lambda: fit_envelope(replace(points.for_fit(), c=points.budget)),
+    }
+    other = "raw" if points.weights == "ema" else "ema"
+    if any(row["weights"] == other for row in study.validation):
+        name = "raw weights" if other == "raw" else "EMA weights"
+        refits[name] = lambda: fit_additive(collect(study, other).for_fit())
+    return refits

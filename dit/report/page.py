@@ -1,0 +1,229 @@
+"""The report of a study: one page that needs nothing from outside, and every figure and table as a file.
+
+Equal records give equal bytes: no time, no path and no version of anything is written.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from dit.errors import InputError
+from dit.report import (
+    figures_compare,
+    figures_cost,
+    figures_fit,
+    figures_law,
+    figures_loss,
+    figures_mup,
+    figures_quality,
+    figures_samples,
+)
+from dit.report.analysis import analyse
+from dit.report.compare import compare as compare_studies
+from dit.report.definitions import definitions
+from dit.report.headline import format_headline, headline, holdout_text
+from dit.report.material import Drawn, Material, Missing
+from dit.report.style import styled, write
+from dit.report.table import SHOWN_ROWS, Table, cell_text
+from dit.report.tables import all_tables
+from dit.study.records import load_study
+
+__all__ = ["format_headline", "write_report"]
+
+Draw = Callable[[Material], Drawn]
+SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
+    ("Loss and allocation", (figures_loss.loss_against_compute, figures_loss.isoflop, figures_law.allocation,
+                             figures_law.frontier, figures_law.contours)),
+    ("Quality of the fit", (figures_fit.holdout, figures_fit.residuals, figures_fit.bootstrap_pairs,
+                            figures_fit.profiles, figures_fit.sensitivity)),
+    ("Samples and noise levels", (figures_samples.frechet_against_compute,
+    figures_samples.frechet_against_loss,
+                                  figures_quality.distance_at_infinity, figures_quality.quality_against_sampling,
+                                  figures_samples.guided_accuracy, figures_samples.sample_grids,
+                                  figures_samples.noise_bins)),
+    ("Networks", (figures_cost.flop_breakdown, figures_mup.coordinates)),
+)  # fmt: skip
+INLINE_SVG_BYTES = 400_000  # above it (thousands of points) the page carries the PNG
+TEXT = {"run", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
+"reason",
+        "verdict", "state", "size counted in", "best run", "at equal", "branch of"}  # fmt: skip
+
+
+def write_report(
+    study_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    bootstrap: int = 1000,
+    command: str | None = None,
+    compare: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Writes report.html, the figures as PNG and SVG, the tables as CSV, fits.json and headline.json.
+
+    Args:
+        study_dir: a study with records (see ``dit.study.records``).
+        out_dir: where the files go; made where missing. Files of an older report that this one replaces are
+            overwritten.
+        bootstrap: draws of the bootstrap.
+        command: the command that makes this report, shown under each figure; without paths of this machine.
+        compare: directories of further studies that this one is compared with.
+
+    Returns:
+        The headline (see ``dit.report.headline.headline``).
+
+    Raises:
+        InputError: no usable records, records that cannot share an axis, or nowhere to write to.
+    """
+    study = load_study(study_dir)
+    material = analyse(study, draws=bootstrap)
+    others = tuple(analyse(load_study(other), draws=bootstrap) for other in compare)
+    material.analysis["comparison"] = compare_studies(material, others)
+    material = replace(material, others=others)
+    out = Path(out_dir)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("report_dir", str(out), "a directory that can be made", str(error)) from None
+    sections = _draw_all(material, out)
+    tables = [*all_tables(material), definitions(material)]
+    found = headline(material)
+    head = _headline_table(found)
+    for table in [head, *tables]:
+        (out / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+    (out / "fits.json").write_text(
+        json.dumps(material.analysis, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    (out / "headline.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    page = _template().render(
+        headline=found,
+        lead=_lead(material, found),
+        headline_table=_for_page(head),
+        statements=_statements(found),
+        warnings=_warnings(material, found),
+        sections=sections,
+        tables=[_for_page(table) for table in tables if table.name != "points"],
+        command=command or _command(material),
+    )
+    (out / "report.html").write_text(page, encoding="utf-8")
+    return found
+
+
+def _template() -> jinja2.Template:
+    text = resources.files("dit.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
+
+
+def _command(material: Material) -> str:
+    names = ",".join(f"<{other.study.name}>" for other in material.others)
+    compared = f" compare=[{names}]" if names else ""
+    return f"dit report study.name={material.study.name}{compared}"
+
+
+def _draw_all(material: Material, out: Path) -> list[dict[str, Any]]:
+    """Draws what the records allow, writes the files and returns what the page shows, section by section."""
+    number = 0
+    sections = []
+    compared = [("Comparison", (figures_compare.comparison,))] if material.others else []
+    with styled():
+        for title, draws in (*compared, *SECTIONS):
+            figures, missing = [], []
+            for draw in draws:
+                try:
+                    drawn = draw(material)
+                except Missing as why:
+                    missing.append({"title": _sentence(draw), "why": str(why)})
+                    continue
+                number += 1
+                figures.append({"number": number, "caption": drawn.caption, **_files(drawn, out)})
+            sections.append({"title": title, "anchor": re.sub(r"\W+", "-", title.lower()), "figures": figures,
+                             "missing": missing})  # fmt: skip
+    return sections
+
+
+def _files(drawn: Drawn, out: Path) -> dict[str, Any]:
+    png, svg = write(drawn.figure)
+    (out / f"{drawn.name}.png").write_bytes(png)
+    (out / f"{drawn.name}.svg").write_bytes(svg)
+    kind, content = ("svg+xml", svg) if len(svg) <= INLINE_SVG_BYTES else ("png", png)
+    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    width = round(drawn.figure.get_size_inches()[0] * 118)  # 7.2 inches fill the column
+    return {"name": drawn.name, "title": drawn.title, "uri": uri, "width": width}
+
+
+def _sentence(draw: Draw) -> str:
+    return draw.__name__.replace("_", " ").capitalize()
+
+
+def _for_page(table: Table) -> dict[str, Any]:
+    text = [i for i, column in enumerate(table.columns) if column in TEXT]
+    hidden = max(0, len(table.rows) - SHOWN_ROWS)
+    return {"name": table.name, "title": table.title, "columns": table.columns, "shown": table.shown(),
+    "note": table.note,
+            "text_columns": text, "hidden": hidden}  # fmt: skip
+
+
+def _headline_table(found: dict[str, Any]) -> Table:
+    columns = ["budget (FLOPs)", "N* (MACs/token)", "95 % low", "95 % high", "D* (images)", "least loss "
+    "measured",
+               "best run", "Fréchet distance", "guided accuracy", "verdict"]  # fmt: skip
+    rows = []
+    for row in found["budgets"]:
+        low, high = (row["n_opt_95"] if row["accepted"] else None) or (None, None)
+        rows.append([row["budget_flops"], row["n_opt"] if row["accepted"] else None, low, high,
+                     row["d_opt"] if row["accepted"] else None, row["best_loss"], row["best_run"],
+                     row["frechet_distance"], row["guided_accuracy"], row["verdict"]])  # fmt: skip
+    note = (
+        "Fréchet distance: best unguided run of the budget, which need not be the run of least loss. Guided accuracy: "
+        "of the run of least loss."
+    )
+    return Table("headline", "Compute-optimal size at each budget", columns, rows, note)
+
+
+def _statements(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, label in (("isoflop", "IsoFLOP minima"), ("additive", "Additive law")):
+        exponents = found["exponents"][name]
+        if exponents is None:
+            lines.append(f"{label}: no exponents.")
+            continue
+        parts = []
+        for x in ("n", "d"):
+            interval = exponents[x]["interval_95"]
+            shown = f" (95 % {interval[0]:.3f} to {interval[1]:.3f})" if interval else " (no interval)"
+            parts.append(f"{x.upper()}* grows as C^{exponents[x]['value']:.3f}{shown}")
+        lines.append(f"{label}: " + ", ".join(parts) + ".")
+    held = " ".join(holdout_text(found["holdout"]).split())
+    lines.append(held.replace("hold-out ", "Hold-out: ", 1) + ".")
+    return lines
+
+
+def _warnings(m: Material, found: dict[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    lines = []
+    rejected = [row for row in found["budgets"] if not row["accepted"]]
+    if rejected:
+        names = "; ".join(f"{row['budget_flops']:.3g} FLOPs ({row['verdict']})" for row in rejected)
+        lines.append(f"{len(rejected)} of {len(found['budgets'])} budgets are rejected: {names}.")
+    if m.points.excluded:
+        lines.append(
+            f"{len(m.points.excluded)} readings are left out; the table of excluded points says why."
+        )
+    lines += [m.analysis["additive"]["why_not"]] if m.analysis["additive"].get("why_not") else []
+    return lines
+
+
+def _lead(m: Material, found: dict[str, Any]) -> str:
+    sizes = sorted({run["macs_per_token"] for run in m.study.runs})
+    span = f"{cell_text(sizes[0])} to {cell_text(sizes[-1])}"
+    return (
+        f"{found['runs']} runs of {len(sizes)} sizes ({span} multiply-adds per token) on "
+        f"{m.study.runs[0]['data'].get('name')}, read at {len(found['budgets'])} budgets; "
+        f"{cell_text(found['train_flops'])} training FLOPs in all. Losses are those of the "
+        f"{m.points.weights_name} weights unless a table says otherwise."
+    )

@@ -1,0 +1,189 @@
+"""Where the runs of a study stand, decided from files and SLURM's queue, never from a living driver.
+
+Each run writes its own ``status.json`` (SLURM calls a job that raised COMPLETED), and each driver notes what it hands
+to a launcher before it does so. Every file has one writer and is replaced whole. Imports no torch.
+
+    planned   nothing has begun
+    queued    it waits in SLURM's queue, for the first time or again, or for a worker of a living driver
+    running   it said so within STALE_SECONDS
+    stale     it said so longer ago, or its process is gone: killed, or hangs
+    stopped   on request, with a checkpoint; or at an end that the plan has moved since
+    failed    it raised; its message says what
+    done      at its planned end
+"""
+
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dit.errors import InputError
+from dit.rundir import read_json
+from dit.study.launches import Launch, Launches, SlurmQueue, is_alive, slurm_queue
+
+STALE_SECONDS = 300  # without a heartbeat: the process is gone or hangs
+STATES = ("planned", "queued", "running", "stale", "stopped", "failed", "done")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One planned run and how far it is.
+
+    Attributes:
+        name: of the run.
+        state: one of STATES.
+        held: whether a launcher or a process still has it, so that launching it again would run it twice.
+        plan: its entry in plan.json.
+        status: its status.json, empty before it began.
+    """
+
+    name: str
+    state: str
+    held: bool
+    plan: dict[str, Any]
+    status: dict[str, Any]
+
+    @property
+    def images_seen(self) -> int:
+        return int(self.status.get("images_seen", 0))
+
+    @property
+    def total_images(self) -> int:
+        return int(self.plan["readings"][-1]["images"])
+
+    @property
+    def flops(self) -> float:
+        return float(self.plan["flops"])
+
+    @property
+    def reason(self) -> str:
+        """Why it is not done, in words."""
+        if self.state == "failed":
+            return str(self.status.get("message", "it raised"))
+        if self.state == "planned" and self.plan.get("branch_of"):
+            return f"{self.plan['branch_of']}, which it begins from, is not done"
+        reasons = {
+            "planned": "it ended before it wrote anything; see the launcher's log",
+            "stale": "its process was killed, or hangs",
+            "stopped": "it was stopped on request",
+        }
+        return reasons.get(self.state, self.state)
+
+
+class Ledger:
+    """The runs of one study directory.
+
+    Args:
+        directory: of the study.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.launches = Launches(directory)
+
+    def run_directory(self, name: str) -> Path:
+        """Where a run of this study lies."""
+        return self.directory / "runs" / name
+
+    def entries(self) -> list[Entry]:
+        """Every planned run with its state; without a plan, the runs that lie in the directory itself.
+
+        Raises:
+            InputError: there is neither.
+        """
+        plan = read_json(self.directory / "plan.json") or self._found()
+        launches = self.launches.all()
+        statuses = {run["name"]: run.get("status") or self._status(run["name"]) for run in plan["runs"]}
+        queue = self._queue(launches, statuses.values())
+        waiting = _Waiting(launches, queue)
+        return [_entry(run, statuses[run["name"]], waiting) for run in plan["runs"]]
+
+    def _found(self) -> dict[str, Any]:
+        """As a plan: the runs of an ordinary sweep, as far as they have begun."""
+        runs = []
+        for file in sorted(self.directory.glob("*/status.json")):
+            status = read_json(file)
+            readings = [{"images": status.get("total_images", 1), "budget_flops": None}]
+            runs.append({"name": file.parent.name, "flops": 0, "readings": readings, "status": status})
+        if not runs:
+            raise InputError(
+                "study.directory",
+                str(self.directory),
+                "a study's directory (plan.json in it), or a folder of runs",
+                "Run dit study first.",
+            )
+        return {"runs": runs}
+
+    def forget_dead_launches(self) -> None:
+        """Drops the launches of drivers that are gone, but those whose jobs SLURM still has; for the only driver."""
+        launches = self.launches.all()
+        queue = self._queue(launches, [])
+        for launch in launches:
+            if not (launch.slurm and launch.waiting(queue)):
+                self.launches.end(launch)
+
+    def _queue(self, launches: list[Launch], statuses: Iterable[dict[str, Any]]) -> SlurmQueue | None:
+        """SLURM's queue, where somebody is or may be in it."""
+        begun = any(
+            status.get("state") in ("running", "stopped") and status.get("job") for status in statuses
+        )
+        if begun or any(launch.slurm for launch in launches):
+            return slurm_queue(self.directory.stat().st_uid)
+        return None
+
+    def _status(self, name: str) -> dict[str, Any]:
+        return read_json(self.run_directory(name) / "status.json") or {}
+
+
+class _Waiting:
+    """Which runs the launches still have."""
+
+    def __init__(self, launches: list[Launch], queue: SlurmQueue | None) -> None:
+        self.queue = queue
+        self.in_slurm: set[str] = set()
+        self.with_driver: dict[str, float] = {}  # run -> when it was handed over
+        for launch in launches:
+            if launch.slurm:
+                self.in_slurm |= launch.waiting(queue)
+            else:
+                self.with_driver |= dict.fromkeys(launch.waiting(queue), launch.begun)
+
+    def has(self, name: str, status: dict[str, Any]) -> bool:
+        """Whether a launch will begin this run, or has and is not through with it; or its job will begin again."""
+        begun = self.with_driver.get(name)
+        ended = status.get("state") != "running" and status.get("heartbeat", 0) > (begun or 0)
+        return name in self.in_slurm or self._comes_back(status) or (begun is not None and not ended)
+
+    def _comes_back(self, status: dict[str, Any]) -> bool:
+        """Whether SLURM has put a run's job back into the queue, whoever submitted it."""
+        over = status.get("state") in ("done", "failed")
+        return self.queue is not None and status.get("job") in self.queue.pending and not over
+
+    def lives(self, status: dict[str, Any]) -> bool:
+        """Whether the process that wrote a status may be alive."""
+        if status.get("job") and self.queue is not None:
+            return status["job"] in self.queue.begun
+        return is_alive(status["host"], status["pid"])
+
+
+def _entry(run: dict[str, Any], status: dict[str, Any], waiting: _Waiting) -> Entry:
+    name, state = run["name"], status.get("state", "planned")
+    held = waiting.has(name, status)
+    if state == "running":
+        fresh = time.time() - status["heartbeat"] < STALE_SECONDS
+        lives = waiting.lives(status)
+        if fresh and lives:
+            return Entry(name, "running", True, run, status)
+        state = "stale" if not held or lives else "queued"
+        held = held or (
+            lives and status["host"] == socket.gethostname()
+        )  # hangs, or is busy: but there it is
+    elif state == "done":
+        if status["images_seen"] >= run["readings"][-1]["images"]:
+            return Entry(name, "done", False, run, status)
+        state = "queued" if held else "stopped"
+    elif held:
+        state = "queued"
+    return Entry(name, state, held, run, status)

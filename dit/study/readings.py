@@ -1,0 +1,256 @@
+"""The points of a law: measurements read at a budget, comparable with each other, and those left out and
+why.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dit.errors import InputError, check_choice
+from dit.fits.points import Points as FitPoints
+from dit.study.records import Row, Study
+
+# What one law holds fixed: runs that differ here are not points of one surface.
+FIXED_IN_RUNS = (
+    "objective",
+    "data.manifest_hash",
+    "tokens_per_image",
+    "network.patch_size",
+    "network.conditioning",
+    "network.mlp_ratio",
+    "ema",
+    "lr_rule",
+)
+FIXED_IN_VALIDATION = ("draws_hash", "n_draws", "log_snr_edges")
+MAX_BUDGET_MISS = 0.01
+MIN_WARMUPS = 20
+
+
+@dataclass(frozen=True)
+class Points:
+    """Measurements of one kind of weights at the budgets, in the order (budget, N, run); P points.
+
+    Args:
+        weights: ``ema`` or ``raw``.
+        run: P names.
+        budget: (P,) planned FLOPs.
+        flops: (P,) exact training FLOPs.
+        n: (P,) forward multiply-adds per token.
+        n_total: (P,) parameters.
+        images: (P,) images seen.
+        loss: (P,) validation loss.
+        bins: (P, bins) validation loss per bin of log-SNR.
+        edges: (bins + 1,) limits of the bins.
+        tokens: tokens per image, so that C = 6 tokens N D.
+        excluded: what was left out: run, budget, what, reason.
+    """
+
+    weights: str
+    run: list[str]
+    budget: np.ndarray
+    flops: np.ndarray
+    n: np.ndarray
+    n_total: np.ndarray
+    images: np.ndarray
+    loss: np.ndarray
+    bins: np.ndarray
+    edges: np.ndarray
+    tokens: int
+    excluded: list[dict[str, Any]]
+
+    @property
+    def budgets(self) -> np.ndarray:
+        """The distinct budgets, rising."""
+        return np.unique(self.budget)
+
+    @property
+    def weights_name(self) -> str:
+        """The weights as a reader knows them."""
+        return "EMA" if self.weights == "ema" else self.weights
+
+    def for_fit(self, size: str = "n_flop", keep: np.ndarray | None = None) -> FitPoints:
+        """The same points as the fits take them; ``size`` n_flop or n_total, ``keep`` (P,) which of them."""
+        n = self.n if size == "n_flop" else self.n_total
+        points = FitPoints(
+            self.loss, n=n, d=self.images, c=self.flops, run=np.array(self.run), budget=self.budget
+        )
+        return points if keep is None else points[keep]
+
+
+def collect(study: Study, weights: str | None = None) -> Points:
+    """The points of a study's law.
+
+    Args:
+        study: the records.
+        weights: ``ema`` or ``raw``; by default ``ema`` where it was measured.
+
+    Raises:
+        InputError: runs or measurements that cannot share an axis (the field in conflict is named), or no
+            point left.
+    """
+    require_equal((run for run in study.runs), FIXED_IN_RUNS, "run")
+    require_equal(study.validation, FIXED_IN_VALIDATION, "validation")
+    known = sorted({row["weights"] for row in study.validation})
+    if weights is not None and known:
+        check_choice("weights", weights, known)
+    chosen = weights or ("ema" if "ema" in known else (known[0] if known else "ema"))
+    rows, excluded = [], []
+    for row in study.validation:
+        if row["weights"] != chosen or row["budget_flops"] is None:
+            continue
+        reason = why_excluded(row, study.run(row["run"]))
+        if reason:
+            excluded.append(
+                {
+                    "run": row["run"],
+                    "budget_flops": row["budget_flops"],
+                    "what": "validation",
+                    "reason": reason,
+                }
+            )
+        else:
+            rows.append(row)
+    if not rows:
+        raise InputError(
+            "study",
+            f"({len(study.validation)} validation rows, {len(excluded)} left out)",
+            f"at least one validation row with budget_flops and weights {chosen!r}",
+            f"First reason: {excluded[0]['reason']}."
+            if excluded
+            else "Wait until a run has reached a budget.",
+        )
+    rows.sort(key=lambda row: (row["budget_flops"], study.run(row["run"])["macs_per_token"], row["run"]))
+    of_run = [study.run(row["run"]) for row in rows]
+    return Points(
+        weights=chosen,
+        run=[row["run"] for row in rows],
+        budget=_column(rows, "budget_flops"),
+        flops=_column(rows, "train_flops"),
+        n=_column(of_run, "macs_per_token"),
+        n_total=_column(of_run, "n_params_total"),
+        images=_column(rows, "images_seen"),
+        loss=_column(rows, "loss"),
+        bins=np.array([[np.nan if x is None else x for x in row["loss_bins"]] for row in rows], dtype=float),
+        edges=np.array(rows[0]["log_snr_edges"], dtype=float),
+        tokens=of_run[0]["tokens_per_image"],
+        excluded=excluded,
+    )
+
+
+def why_excluded(row: Row, run: Row) -> str | None:
+    """Why a measurement at a budget is no point of the law; None where it is one."""
+    budget, loss = row["budget_flops"], row.get("loss", row.get("frechet_distance"))
+    if loss is None:
+        return f"not finite ({', '.join(row.get('non_finite', {}).values()) or 'null'}): diverged"
+    if loss <= 0:
+        return f"loss {loss:g} is not positive"
+    miss = row["train_flops"] / budget - 1
+    if abs(miss) > MAX_BUDGET_MISS:
+        return f"compute misses the budget by {miss:+.1%} (allowed: 1 %)"
+    if row["images_seen"] < MIN_WARMUPS * run["warmup_images"]:
+        return f"read at {row['images_seen'] / run['warmup_images']:.1f} warm-ups (at least {MIN_WARMUPS})"
+    return None
+
+
+def require_equal(rows: Iterable[Row], fields: Iterable[str], kind: str) -> None:
+    """Raises InputError naming the first field in which rows differ that must share an axis."""
+    first: Row | None = None
+    fields = tuple(fields)
+    for row in rows:
+        if first is None:
+            first = row
+            continue
+        for name in fields:
+            one, two = lookup(first, name), lookup(row, name)
+            if one != two:
+                raise InputError(
+                    f"{kind}.{name}",
+                    f"({two!r} in run {row['run']})",
+                    f"{one!r}, as run {first['run']} has",
+                    "Numbers of different protocols are not put on one axis: report them as two studies.",
+                )
+
+
+def branches(study: Study) -> dict[str, str]:
+    """Cool-down branches and the runs that they begin from; their names are the plan's (dit/study/plan.py)."""
+    names = {run["run"] for run in study.runs}
+    found = {name: re.fullmatch(r"(.+)-cool-\d+", name) for name in sorted(names)}
+    return {name: match[1] for name, match in found.items() if match and match[1] in names}
+
+
+def lookup(row: Mapping[str, Any], dotted: str) -> Any:
+    """The value of a dotted key; None where a part of it is missing."""
+    value: Any = row
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sample metrics under one protocol (the sampling seed apart), one entry per run and budget.
+
+    Args:
+        protocol: the fields all of them share.
+        guided: whether guidance was on.
+        rows: run, budget_flops, images_seen, train_flops, n (MACs per token), loss (validation loss of the
+            same weights at the same budget, or None), frechet_distance and accuracy (means over seeds, or
+            None), their standard deviations over seeds (None with one seed), seeds, grid.
+    """
+
+    protocol: dict[str, Any]
+    guided: bool
+    rows: list[dict[str, Any]]
+
+
+def collect_samples(study: Study) -> list[Samples]:
+    """The sample metrics at budgets: unguided first, then each guidance; averaged weights where measured.
+
+    Raises:
+        InputError: rows of the same guidance and weights whose protocols differ in more than the seed.
+    """
+    groups: dict[str, list[Row]] = {}
+    known = {row["weights"] for row in study.samples}
+    weights = "ema" if "ema" in known else min(known, default="ema")
+    for row in study.samples:
+        if row["budget_flops"] is not None and row["weights"] == weights:
+            groups.setdefault(str(row["protocol"].get("guidance", "none")), []).append(row)
+    loss = {
+        (row["run"], row["budget_flops"]): row["loss"]
+        for row in study.validation
+        if row["weights"] == weights
+    }
+    found = []
+    for guidance, rows in sorted(groups.items(), key=lambda item: (item[0] != "none", item[0])):
+        fields = {name for row in rows for name in row["protocol"]} - {"seed"}
+        require_equal(rows, [f"protocol.{name}" for name in sorted(fields)], "samples")
+        shared = {name: rows[0]["protocol"].get(name) for name in sorted(fields)}
+        found.append(Samples(shared, guidance != "none", _over_seeds(study, rows, loss)))
+    return found
+
+
+def _over_seeds(study: Study, rows: list[Row], loss: Mapping[tuple[str, float], Any]) -> list[dict[str, Any]]:
+    """One entry per (run, budget): the mean over sampling seeds and the spread, never the minimum."""
+    by_place: dict[tuple[float, float, str], list[Row]] = {}
+    for row in rows:
+        if why_excluded({**row, "loss": row["frechet_distance"]}, study.run(row["run"])) is None:
+            size = study.run(row["run"])["macs_per_token"]
+            by_place.setdefault((row["budget_flops"], size, row["run"]), []).append(row)
+    entries = []
+    for (budget, size, run), place in sorted(by_place.items()):
+        entry: dict[str, Any] = {"run": run, "budget_flops": budget, "n": size, "seeds": len(place)}
+        entry |= {name: place[0][name] for name in ("images_seen", "train_flops")}
+        entry |= {"loss": loss.get((run, budget)), "grid": place[0].get("grid")}
+        for name in ("frechet_distance", "accuracy"):
+            values = [row[name] for row in place if row.get(name) is not None]
+            entry[name] = float(np.mean(values)) if values else None
+            entry[f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        entries.append(entry)
+    return entries
+
+
+def _column(rows: list[Row], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows], dtype=float)

@@ -1,0 +1,209 @@
+"""Studies compared, and figures from evaluations that were made after training: against surfaces that are known."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from dit.errors import InputError
+from dit.network.counting import count
+from dit.network.presets import ladder
+from dit.report import figures_cost, figures_quality
+from dit.report.analysis import analyse
+from dit.report.compare import compare, compute_for
+from dit.report.headline import headline
+from dit.report.material import Missing
+from dit.report.page import write_report
+from dit.study.records import load_study
+from tests.conftest import dit
+from tests.fits.synthetic import Surface, write_study
+
+CHEAPER = 0.75  # of the size term's coefficient: A (s N)^-alpha with s = .75^(-1/alpha) is the same surface at N / s
+
+
+def renamed(study, name):
+    for file in study.glob("runs/*/records.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text(
+            "".join(json.dumps({**r, **({"study": name} if r["kind"] == "run" else {})}) + "\n" for r in rows)
+        )
+    return study
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    first = write_study(folder / "first", samples=True)
+    other = write_study(folder / "other", samples=True, a=CHEAPER * Surface().a, noise=0.002)
+    return first, renamed(other, "cheaper")
+
+
+def test_the_shift_in_compute_is_the_true_one(studies):
+    """Both terms of the cheaper surface are the first one's at N s: it needs C / s for every loss."""
+    first, other = (analyse(load_study(study), draws=200) for study in studies)
+    truth = CHEAPER ** (1 / Surface().alpha)
+    (found,) = compare(first, [other])
+    assert found["study"] == "cheaper" and len(found["by_loss"]) == 5
+    for row in found["by_loss"]:
+        assert row["interval_95"][0] < truth < row["interval_95"][1]
+        assert row["ratio"] == pytest.approx(truth, rel=0.05)
+        assert row["interval_95"][0] <= row["interval_80"][0] <= row["ratio"] <= row["interval_80"][1]
+    for row in found["by_distance"]:  # distances follow the loss in these studies
+        assert row["interval_95"][0] < truth < row["interval_95"][1]
+
+
+def test_a_study_against_itself_is_level(studies):
+    one = analyse(load_study(studies[0]), draws=50)
+    (found,) = compare(one, [one])
+    assert [row["ratio"] for row in found["by_loss"]] == pytest.approx([1.0] * 5)
+
+
+def test_two_studies_of_one_seed_do_not_share_their_noise(studies):
+    """The variance of ln of a ratio is the sum of two: a study against its copy is less sure than alone."""
+    one = analyse(load_study(studies[0]), draws=1000)
+    assert one.boot is not None
+    (found,) = compare(one, [one])
+    for row in found["by_loss"]:
+        alone = np.std(np.log(compute_for(one.boot.law, row["level"])))
+        low, high = row["interval_95"]
+        assert np.log(high / low) / 3.92 == pytest.approx(2**0.5 * alone, rel=0.15)
+
+
+def test_compute_for_a_loss_undoes_the_frontier(studies):
+    law = analyse(load_study(studies[0]), draws=50).fit
+    for flops in (1e12, 1e13, 1e15):
+        assert compute_for(law, law.loss_opt(flops)) == pytest.approx(flops, rel=1e-6)
+    assert compute_for(law, law.E * 0.99) == np.inf
+
+
+def test_losses_on_other_draws_are_not_compared(studies, tmp_path):
+    other = write_study(tmp_path / "other", samples=False)
+    for file in other.glob("runs/*/records.jsonl"):
+        file.write_text(file.read_text().replace("d" * 16, "e" * 16))
+    first, other = (analyse(load_study(study), draws=50) for study in (studies[0], other))
+    with pytest.raises(InputError, match="draws_hash"):
+        compare(first, [other])
+
+
+def test_the_page_compares(studies, tmp_path):
+    first, other = studies
+    write_report(first, tmp_path, bootstrap=100, compare=[other])
+    page = (tmp_path / "report.html").read_text()
+    assert "Studies compared" in page and (tmp_path / "comparison.svg").is_file()
+    with open(tmp_path / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["at equal"] for row in rows} == {"loss", "Fréchet distance"}
+    assert {row["study"] for row in rows} == {"cheaper"}
+    assert (tmp_path / "noise.csv").is_file() and (tmp_path / "fit_quality.csv").is_file()
+
+
+def evaluations(study):
+    """For one run: subsets of the samples with a bias of 500/N, three step counts, three guidance scales."""
+    file = sorted(study.glob("runs/*/records.jsonl"))[2]
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    base = [r for r in rows if r["kind"] == "samples" and r["protocol"]["guidance"] == "none"][-1]
+    made = []
+
+    def add(distance, more=(), **changes):
+        protocol = {**base["protocol"], **changes}
+        made.append(
+            {**base, "n": protocol["n"], "protocol": protocol, "frechet_distance": distance, **dict(more)}
+        )
+
+    for n in (1000, 2000, 5000):
+        add(3.0 + 500 / n, {"frechet_distance_infinity": 3.0, "frechet_distance_infinity_se": 0.1} if n == 5000 else (),
+            n=n, solver="heun")  # fmt: skip
+    for nfe in (10, 20, 40):
+        add(3.0 + 1 / nfe, n=4000, nfe=nfe)
+    for scale in (1.5, 2.0):
+        add(4.0, n=4000, nfe=40, guidance=f"ClassifierFree(scale={scale})")
+    file.with_name("evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+
+
+def test_later_evaluations_are_drawn(tmp_path):
+    study = write_study(tmp_path / "study")
+    with pytest.raises(Missing, match="subsets"):
+        figures_quality.distance_at_infinity(analyse(load_study(study), draws=20))
+    evaluations(study)
+    m = analyse(load_study(study), draws=20)
+    left, right = figures_quality.distance_at_infinity(m).figure.axes
+    assert [float(y) for y in left.containers[0].lines[0].get_ydata()] == [3.0]
+    x, y = right.lines[0].get_data()
+    assert np.polyfit(x, y, 1) == pytest.approx([0.5, 3.0])  # 500/N against 1000/N
+    by_nfe, by_scale = figures_quality.quality_against_sampling(m).figure.axes
+    assert list(by_nfe.lines[0].get_xdata()) == [10, 20, 40]
+    assert list(by_scale.lines[0].get_xdata()) == [1.0, 1.5, 2.0]
+
+
+def test_an_evaluation_without_its_protocol_is_named(tmp_path):
+    study = write_study(tmp_path / "study", samples=False)
+    run = next(study.glob("runs/*/records.jsonl"))
+    name = json.loads(run.read_text().splitlines()[0])["run"]
+    run.with_name("evaluations.jsonl").write_text(json.dumps({"kind": "samples", "run": name, "n": 9}) + "\n")
+    with pytest.raises(InputError, match=r"evaluations.jsonl:1"):
+        load_study(study)
+
+
+def test_shares_of_the_compute_are_those_of_the_network():
+    """DiT-S/2 by the papers' formula: 12 d^2 T per block, a third of it attention's projections."""
+    network = ladder(384)
+    counts = count(network, (4, 32, 32), 1000)
+    run = {"run": "x", "network": network.as_dict(), "tokens_per_image": counts.tokens,
+           "macs_per_image": counts.macs_per_image}  # fmt: skip
+    found = figures_cost.shares(run)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["MLP"] == pytest.approx(network.depth * 8 * 384**2 * 256 / counts.macs_per_image)
+    assert found["attention: projections"] == pytest.approx(0.5 * found["MLP"])
+    with pytest.raises(Missing, match="does not say all"):
+        figures_cost.shares({**run, "macs_per_image": 1000})
+
+
+def test_cool_down_branches_are_no_points_and_their_worth_is_found(tmp_path):
+    """A branch that ends 2.45 % below the surface, as published (2410.08184: 1.0245)."""
+    surface = Surface(noise=0.0003)
+    study = write_study(tmp_path / "study", surface, samples=False)
+    before = analyse(load_study(study), draws=50)
+    trunk = sorted(study.glob("runs/*/records.jsonl"))[3]
+    rows = [json.loads(line) for line in trunk.read_text().splitlines()]
+    name, end = f"{rows[0]['run']}-cool-7", rows[-1]
+    images = round(end["images_seen"] / 0.8)
+    flops = images * rows[0]["train_flops_per_image"]
+    loss = float(surface.loss(rows[0]["macs_per_token"], images)) / 1.0245
+    last = {
+        **end,
+        "run": name,
+        "images_seen": images,
+        "train_flops": flops,
+        "budget_flops": None,
+        "loss": loss,
+    }
+    folder = study / "runs" / name
+    folder.mkdir()
+    made = [{**rows[0], "run": name, "config_hash": "cool"}, last]
+    (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    m = analyse(load_study(study), draws=50)
+    (found,) = m.analysis["cooldowns"]
+    assert found["trunk"] == rows[0]["run"] and found["images_seen"] == images
+    assert found["ratio"] == pytest.approx(1.0245, abs=0.002)
+    assert (m.points.loss == before.points.loss).all() and headline(m)["runs"] == headline(before)["runs"]
+    assert headline(m)["train_flops"] == headline(before)["train_flops"]
+
+
+def test_one_study_to_compare_with_needs_no_brackets(studies, tmp_path):
+    """A word is a list of its letters to Python."""
+    dit(
+        "report",
+        f"study.directory={studies[0]}",
+        f"compare={studies[1]}",
+        "report_dir=out",
+        cwd=tmp_path,
+        check=0,
+    )
+    assert "cheaper" in (tmp_path / "out/comparison.csv").read_text()
+
+
+def test_nowhere_to_write_is_one_message(studies, tmp_path):
+    (tmp_path / "file").touch()
+    found = dit("report", f"study.directory={studies[0]}", "report_dir=file/out", cwd=tmp_path, check=2)
+    assert "report_dir" in found.stderr and "Traceback" not in found.stderr
