@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError
+from dit.files import sync
 
 SCHEMA = 1
 DAMAGED = "It was changed by hand, or the disk damaged it: restore it, or begin again in another run_dir."
@@ -155,12 +156,3 @@ def _end_of_last_line(fd: int, size: int) -> int:
             return start + found + 1
         end = start
     return 0
-
-
-def sync(path: Path) -> None:
-    """Makes a file durable, or a directory's entry of a new file (a file's own fsync does not)."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

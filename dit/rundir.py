@@ -25,20 +25,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dit.errors import InputError
+from dit.files import remove_unfinished, write_json, write_text
 from dit.slurm import SlurmJob
 
 STATES = ("running", "done", "failed", "stopped")
 TAKEOVER_SECONDS = 30  # that a newer copy of a job waits for the older one to let go
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file whole: a reader, or a kill, meets the old text or the new one, never half of it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with partial.open("w") as handle:
-        json.dump(value, handle, indent=1, sort_keys=True)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
 
 
 def read_json(path: Path) -> Any:
@@ -112,8 +103,9 @@ class RunDirectory:
         }
         self._lock = (self.path / ".lock").open("a+")
         self._take()
+        remove_unfinished(self.path)
         if known is None:
-            (self.path / "config.yaml").write_text(config_yaml)
+            write_text(self.path / "config.yaml", config_yaml)
             write_json(self.path / "environment.json", {"config_hash": config_hash, **environment()})
 
     def _take(self) -> None:

@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dit.data.files import whole
 from dit.data.manifest import file_sha256
 from dit.errors import InputError, check_choice, check_number
+from dit.files import whole
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from dit.data.autoencoder import AutoencoderSpec, Progress, files_sha256, silent
 from dit.data.codec import Autoencoder, to_uint8
-from dit.data.files import whole
 from dit.data.images import Source, UnreadableImage
 from dit.data.latents import DTYPES, Shard
 from dit.data.manifest import FORMAT, canonical, file_sha256, write_manifest
 from dit.data.shards import ShardWriter, statistics, write_safetensors
 from dit.data.split import Chooser
 from dit.errors import InputError
+from dit.files import whole
 
 SPLITS = ("train", "validation")
 PSNR_IMAGES = 512  # reconstruction is measured on at most this many held-out images

@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dit.data.files import whole
 from dit.data.latents import LatentSet
 from dit.data.loader import permutation
 from dit.errors import check_number
+from dit.files import write_bytes
 
 T_LOW, T_HIGH = 0.02, 0.98
 
@@ -114,8 +114,7 @@ def _hash(tensors: dict[str, Tensor]) -> str:
 
 
 def _store(path: Path, tensors: dict[str, Tensor], manifest_hash: str) -> None:
-    with whole(path, path.parent) as partial:
-        partial.write_bytes(save(tensors, {"sha256": _hash(tensors), "manifest_hash": manifest_hash}))
+    write_bytes(path, save(tensors, {"sha256": _hash(tensors), "manifest_hash": manifest_hash}))
 
 
 def _read(path: Path, manifest_hash: str) -> dict[str, Tensor] | None:

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dit.data.files import whole
 from dit.errors import InputError
+from dit.files import whole
 
 FORMAT = 1
 REENCODE = "Remove the directory and run `dit encode` again."

@@ -17,6 +17,7 @@ from dit.data.sources.folder import Folder, Zip
 from dit.data.sources.parquet import Parquet
 from dit.errors import InputError, check_number
 from dit.evaluation.grids.pictures import png_bytes
+from dit.files import whole
 
 FEW = 8  # so many images are not all black
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time stamp of zip members: equal images, equal bytes
@@ -171,10 +172,8 @@ def write_npz(
         n: images in all, known beforehand since the array's header comes first.
         labels: (N,) int64.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, written = path.with_name(path.name + ".part"), 0
-    with zipfile.ZipFile(part, "w") as archive:
+    path, written = Path(path), 0
+    with whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         with archive.open(zipfile.ZipInfo("arr_0.npy", EPOCH), "w", force_zip64=True) as member:
             for batch in batches:
                 pixels = batch.cpu().permute(0, 2, 3, 1).contiguous().numpy()
@@ -183,11 +182,10 @@ def write_npz(
                     np.lib.format.write_array_header_1_0(member, header)  # type: ignore[arg-type]
                 member.write(pixels.tobytes())
                 written += len(pixels)
+        assert written == n, f"{written} images were made where {n} were announced"
         if labels is not None:
             with archive.open(zipfile.ZipInfo("arr_1.npy", EPOCH), "w") as member:
                 np.lib.format.write_array(member, labels.cpu().numpy(), allow_pickle=False)
-    assert written == n, f"{written} images were made where {n} were announced"
-    part.replace(path)
     return path
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dit.errors import InputError, check_choice
 from dit.evaluation.protocol import Protocol, over_seeds, require_equal
+from dit.files import write_text
 
 PUBLISHED = Path(__file__).parent / "assets" / "published.csv"
 SWEPT = ("guidance", "nfe", "solver", "grid", "seed")  # what one command varies
@@ -66,15 +67,14 @@ def write_report(rows: Sequence[Row], out: str | Path, title: str = "Sample qual
         raise InputError("report", "no evaluations", "at least one evaluation")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluations.csv").write_text(_csv(rows), encoding="utf-8")
+    write_text(out / "evaluations.csv", _csv(rows))
     means = averaged(rows)
     parts = [f"<h1>{escape(title)}</h1>"]
     parts += [_table_section(group) for group in grouped(means)]
     parts += [_figure_section(axis, group) for axis in AXES for group in curves(means, axis)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    path = out / "report.html"
-    path.write_text(f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n', encoding="utf-8")
-    return path
+    page = f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n'
+    return write_text(out / "report.html", page)
 
 
 def grouped(rows: Iterable[Row], varying: Sequence[str] = ()) -> list[list[Row]]:

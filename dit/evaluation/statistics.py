@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dit.errors import InputError
+from dit.files import whole
 
 FORMAT = 1
 BLOCK = 1024  # rows between updates: one pass over the scatter matrix per block, whatever the batches
@@ -190,12 +191,9 @@ class Statistics:
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> Path:
     """Writes arrays and metadata (as JSON text) to an .npz, whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     record = json.dumps({"format": FORMAT, **metadata}, sort_keys=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, metadata=np.str_(record), **arrays)
-    part.replace(path)
     return path
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dit.errors import InputError
+from dit.files import whole
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 from dit.network.layouts import Weights, check_expressible, to_diffusers, to_dit
@@ -38,7 +38,8 @@ def save_dit(model: DiT, path: str | Path) -> None:
         InputError: the layout has no such network (its conditioning is not adaLN-Zero, or it has long skips).
     """
     check_expressible(model.config, "dit")
-    torch.save(to_dit(_weights(model), model.config, model.input_shape[0], model.grid), path)
+    with whole(Path(path)) as partial:
+        torch.save(to_dit(_weights(model), model.config, model.input_shape[0], model.grid), partial)
 
 
 def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
@@ -57,7 +58,9 @@ def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
         "num_classes": str(model.num_classes),
         "out_channels": str(model.out_channels),
     }
-    save_file(_weights(model), path, metadata=built)
+    with whole(Path(path)) as partial:
+        save_file(_weights(model), partial, metadata=built)
+        partial.chmod(0o644)  # safetensors keeps its files to the user
 
 
 def load_safetensors(path: str | Path) -> DiT:
@@ -124,9 +127,7 @@ def save_diffusers(
             "its samples will differ slightly from the network's own.",
             stacklevel=2,
         )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as unfinished:
-        made = Path(unfinished) / "pipeline"
+    with whole(directory) as made:
         shutil.copytree(autoencoder, made / "vae")
         if folded is not None:
             _replace_autoencoder(made / "vae", folded)
@@ -141,7 +142,6 @@ def save_diffusers(
         (made / "scheduler").mkdir()
         _write_json(made / "scheduler" / "scheduler_config.json", dict(scheduler))
         _write_json(made / "model_index.json", _pipeline_index(scheduler["_class_name"], class_names))
-        made.rename(directory)
 
 
 def _check_exportable(

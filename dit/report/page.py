@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 
 from dit.errors import InputError
+from dit.files import write_bytes, write_text
 from dit.report import (
     figures_compare,
     figures_cost,
@@ -95,11 +96,9 @@ def write_report(
     found = headline(material)
     head = _headline_table(found)
     for table in [head, *tables]:
-        (out / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
-    (out / "fits.json").write_text(
-        json.dumps(material.analysis, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    (out / "headline.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(out / f"{table.name}.csv", table.csv())
+    write_text(out / "fits.json", json.dumps(material.analysis, indent=1, allow_nan=False) + "\n")
+    write_text(out / "headline.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     page = _template().render(
         headline=found,
         lead=_lead(material, found),
@@ -110,7 +109,7 @@ def write_report(
         tables=[_for_page(table) for table in tables if table.name != "points"],
         command=command or _command(material),
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    write_text(out / "report.html", page)
     return found
 
 
@@ -148,8 +147,8 @@ def _draw_all(material: Material, out: Path) -> list[dict[str, Any]]:
 
 def _files(drawn: Drawn, out: Path) -> dict[str, Any]:
     png, svg = write(drawn.figure)
-    (out / f"{drawn.name}.png").write_bytes(png)
-    (out / f"{drawn.name}.svg").write_bytes(svg)
+    write_bytes(out / f"{drawn.name}.png", png)
+    write_bytes(out / f"{drawn.name}.svg", svg)
     kind, content = ("svg+xml", svg) if len(svg) <= INLINE_SVG_BYTES else ("png", png)
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     width = round(drawn.figure.get_size_inches()[0] * 118)  # 7.2 inches fill the column

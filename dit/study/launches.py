@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dit.rundir import read_json, write_json
+from dit.files import write_json
+from dit.rundir import read_json
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from dit.errors import InputError, RunError
-from dit.records import sync
+from dit.files import sync
 
 FORMAT = 1
 _SEPARATOR = "|"

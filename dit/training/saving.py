@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from dit.errors import InputError, RunError
+from dit.files import sync
 from dit.launch import PATIENCE, World
-from dit.records import sync
 from dit.training.checkpoint import (
     FORMAT,
     Checkpoint,

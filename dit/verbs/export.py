@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +43,12 @@ def task(cfg: DictConfig) -> None:
         statistics = _latent_statistics(loaded.cfg)
         export.save_diffusers(network, out, cfg.autoencoder_directory, **statistics)
     else:
-        partial = out.with_name(f"{out.name}.{os.getpid()}.tmp")
         if cfg.format == "dit":
-            export.save_dit(network, partial)
+            export.save_dit(network, out)
         else:
             objective = json.dumps(OmegaConf.to_container(loaded.cfg.objective, resolve=True))
             clock = str(loaded.images_seen)
-            export.save_safetensors(
-                network, partial, objective=objective, weights=cfg.weights, images_seen=clock
-            )
-        partial.chmod(0o644)  # safetensors keeps its files to the user
-        os.replace(partial, out)
+            export.save_safetensors(network, out, objective=objective, weights=cfg.weights, images_seen=clock)
     log.info("%s: %s weights at %d images", out, cfg.weights, loaded.images_seen)
 
 

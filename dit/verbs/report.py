@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 import dit
 from dit.config import study as study_config
-from dit.rundir import read_json, write_json
+from dit.files import write_json
+from dit.rundir import read_json
 from dit.verbs.app import hydra_app
 
 MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the headline

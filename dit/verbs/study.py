@@ -19,7 +19,8 @@ from dit import signals
 from dit.config import job as job_config
 from dit.config import study as study_config
 from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
-from dit.rundir import make_directory, read_json, write_json
+from dit.files import write_json
+from dit.rundir import make_directory, read_json
 from dit.study.driver import Driver, Launcher
 from dit.study.ledger import Ledger
 from dit.study.plan import Plan, PlannedRun

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from dit import signals
 from dit.errors import InputError, RunError, Stopped
-from dit.rundir import write_json
+from dit.files import write_json
 from dit.study import ledger as ledgers
 from dit.study.driver import Driver, Launcher
 from dit.study.launches import SlurmQueue

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dit.errors import InputError
-from dit.rundir import RunDirectory, write_json
+from dit.files import write_json
+from dit.rundir import RunDirectory
 from dit.study import ledger as ledgers
 from dit.study.launches import SlurmQueue
 from dit.study.ledger import STALE_SECONDS, Ledger

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dit.errors import InputError
+from dit.files import write_bytes
 
 
 def picture_grid(images: torch.Tensor, columns: int, *, gap: int = 2, magnify: int = 1) -> np.ndarray:
@@ -37,12 +38,7 @@ def picture_grid(images: torch.Tensor, columns: int, *, gap: int = 2, magnify: i
 
 def write_png(path: str | Path, picture: np.ndarray) -> Path:
     """Writes a (H, W, 3) uint8 picture as PNG without a time stamp: equal pixels, equal bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(png_bytes(picture))
-    part.replace(path)
-    return path
+    return write_bytes(Path(path), png_bytes(picture))
 
 
 def png_bytes(picture: np.ndarray) -> bytes:
