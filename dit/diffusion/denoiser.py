@@ -8,7 +8,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from dit.diffusion.paths import Path, at_least_float32, per_sample
-from dit.diffusion.targets import Target
+from dit.diffusion.targets import Target, Velocity
+from dit.errors import InputError
 
 
 class Prediction(NamedTuple):
@@ -37,12 +38,22 @@ class Denoiser(nn.Module):
         path: the path on which x_t lies.
         target: what the network's output means.
         learned_variance: whether the second half of the output's channels is the variance of a reverse step.
+
+    Raises:
+        InputError: weights whose velocity runs the other way, with a target that is no velocity.
     """
 
     def __init__(
         self, network: nn.Module, path: Path, target: Target, learned_variance: bool = False
     ) -> None:
         super().__init__()
+        if getattr(network, "turns_velocity", False) and not isinstance(target, Velocity):
+            raise InputError(
+                "network.time_convention",
+                "sit",
+                "'reversed' where the target is no velocity",
+                "Published weights: layout sit_noise or sit_score.",
+            )
         self.network = network
         self.path = path
         self.target = target

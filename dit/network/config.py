@@ -13,7 +13,7 @@ NORMS = ("layer", "rms")
 MLPS = ("gelu", "swiglu")
 POSITIONS = ("sincos", "learned")
 PARAMETRIZATIONS = ("standard", "mup")
-TIME_CONVENTIONS = ("dit", "diffusers", "sit")
+TIME_CONVENTIONS = ("dit", "diffusers", "sit", "reversed", "repa")
 
 N_TIME_FEATURES = 256  # sines and cosines of t before the time MLP, in every published DiT
 N_CONDITION_TOKENS = 2  # in-context and cross-attention show time and label as one token each
@@ -40,8 +40,10 @@ class DiTConfig:
         long_skips: join block i to block depth-1-i as U-ViT does.
         parametrization: ``standard`` | ``mup`` (base width 288): initial scales and learning rates per width.
         time_convention: what time means to the weights; new ones use ``dit``. ``diffusers`` has slightly
-            other frequencies. ``sit`` has time in [0, 1] from noise to data (SiT, LightningDiT), so that its
-            velocity has the other sign. The caller shows t in [0, 1000], rising with noise, to all of them.
+            other frequencies. ``repa`` has time in [0, 1]; ``reversed`` has it from noise to data (noise or
+            score of SiT), and ``sit`` as well (velocity of SiT and LightningDiT): a velocity, being a
+            derivative by time, then has the other sign. The caller shows t in [0, 1000], rising with noise,
+            to all of them.
 
     Raises:
         InputError: an impossible value; the key is the one a user writes, ``network.<field>``.

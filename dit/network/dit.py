@@ -111,6 +111,11 @@ class DiT(nn.Module):
             self.to_empty(device=device)
             self.init_weights(torch.Generator().manual_seed(seed))
 
+    @property
+    def turns_velocity(self) -> bool:
+        """Whether the weights predict a velocity by a time that runs the other way, which ``forward`` turns round."""
+        return self.config.time_convention == "sit"
+
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Sets every parameter and table from the generator (on CPU) and the configuration alone.
@@ -176,7 +181,7 @@ class DiT(nn.Module):
         tokens = self._through_blocks(tokens, condition, self._rotations(grid))
         patches = self.final_layer(tokens[:, self.config.n_extra_tokens :], condition)  # (B, N, P P C_out)
         out = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=grid[0], p=p, q=p)
-        if self.config.time_convention == "sit":  # its velocity is d x / d (1 - t)
+        if self.turns_velocity:  # it is d x / d (1 - t)
             out = -out
         return out.to(x.dtype)
 

@@ -75,9 +75,10 @@ def time_features(t: Tensor, convention: str = "dit") -> Tensor:
 
     Frequency i is 10000^(-i/128). With ``convention="diffusers"`` it is 10000^(-i/127), which is what its
     ``DiTTransformer2DModel`` computes, though the weights published in its format were trained with 128. With
-    ``convention="sit"`` the features are those of 1 - t/1000: time in [0, 1] from noise to data.
+    ``convention="repa"`` the features are those of t/1000, time in [0, 1]; with ``sit`` and ``reversed`` those
+    of 1 - t/1000, which runs from noise to data.
 
-    Source: DiT 2212.09748 (frequencies of 1706.03762); SiT 2401.08740.
+    Source: DiT 2212.09748 (frequencies of 1706.03762); SiT 2401.08740; REPA 2410.06940.
     """
     half = N_TIME_FEATURES // 2
     last = half - 1 if convention == "diffusers" else half  # where the frequency would be 1/10,000
@@ -85,7 +86,9 @@ def time_features(t: Tensor, convention: str = "dit") -> Tensor:
     # In this order, as DiT rounds: t reaches 1000.
     frequencies = torch.exp(-math.log(10_000.0) * steps / last)
     t = t.float()
-    if convention == "sit":
+    if convention in ("sit", "reversed"):
         t = 1 - t / 1000
+    elif convention == "repa":
+        t = t / 1000
     angles = t[:, None] * frequencies  # (B, 128)
     return torch.cat([angles.cos(), angles.sin()], dim=1)

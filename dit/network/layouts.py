@@ -1,7 +1,8 @@
 """Names and shapes of a network's weights in other projects' files, and what such a file says of it.
 
-``dit`` is the layout of facebookresearch/DiT, shared by SiT (which differs in what time means) and extended
-by LightningDiT (RMSNorm gains, SwiGLU, rotations); ``diffusers`` is that of its ``DiTTransformer2DModel``.
+Two ways of naming: that of facebookresearch/DiT, shared by SiT and REPA and extended by LightningDiT (RMSNorm
+gains, SwiGLU, rotations), and that of diffusers' ``DiTTransformer2DModel``. A ``Layout`` adds what a file does not
+say: what time means to its weights, and which of its tensors nobody reads when sampling.
 Legend: D width, C channels, P patch, K classes, N tokens.
 """
 
@@ -18,6 +19,38 @@ from dit.network.embeddings import rope_table, sincos_table
 from dit.network.presets import PRESETS
 
 Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a repository stores a network.
+
+    Args:
+        time_convention: of ``DiTConfig``; it differs by what was predicted, because the sign of a velocity turns
+            with time, and those of noise and score do not.
+        names: ``dit`` | ``diffusers``.
+        reads_variance: whether the second half of an output of 2 C channels is a variance that samplers read;
+            else it was never trained.
+        beside: beginnings of the names of tensors that served training alone.
+    """
+
+    time_convention: str
+    names: str = "dit"
+    reads_variance: bool = False
+    beside: tuple[str, ...] = ()
+
+
+LAYOUTS = {
+    "dit": Layout("dit", reads_variance=True),
+    "sit": Layout("sit"),
+    "sit_noise": Layout("reversed"),
+    "sit_score": Layout("reversed"),
+    "repa": Layout("repa", beside=("projectors.",)),
+    "lightningdit": Layout("sit"),
+    "lightningdit_noise": Layout("reversed"),
+    "lightningdit_score": Layout("reversed"),
+    "diffusers": Layout("diffusers", names="diffusers", reads_variance=True),
+}
 
 # (ours, theirs) in the layout of DiT; the last two only where the MLP is SwiGLU.
 _DIT_NAMES = (

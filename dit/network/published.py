@@ -1,4 +1,4 @@
-"""Reading weights that others published into a ``DiT``: DiT, SiT, LightningDiT and diffusers.
+"""Reading weights that others published into a ``DiT``: DiT, SiT, REPA, LightningDiT and diffusers.
 
 A file is never allowed to run code: pickles are read with ``weights_only``.
 """
@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,9 @@ from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 from dit.network.embeddings import sincos_table
 from dit.network.layouts import (
+    LAYOUTS,
     Description,
+    Layout,
     Weights,
     check_expressible,
     describe,
@@ -33,7 +36,6 @@ from dit.network.layouts import (
 )
 from dit.network.presets import PRESETS
 
-LAYOUTS = ("dit", "sit", "lightningdit", "diffusers")
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DataParallel and torch.compile leave on names
 _N_SHOWN = 6
 
@@ -53,8 +55,10 @@ def load_published(
     Args:
         path: a ``.pt`` or ``.safetensors`` file, or for ``diffusers`` the model's (or its pipeline's)
             directory.
-        layout: ``dit`` | ``sit`` | ``lightningdit`` | ``diffusers``. SiT's files cannot be told from DiT's by
-            their names, yet mean another time and keep unused variance channels, which are dropped.
+        layout: ``dit`` | ``sit`` | ``repa`` | ``lightningdit`` | ``diffusers``, and for SiT's and LightningDiT's
+            other predictions ``sit_noise``, ``sit_score``, ``lightningdit_noise`` and ``lightningdit_score``.
+            No file says which of them it is; time and signs differ. What nobody reads when sampling (variance
+            channels but DiT's, REPA's projectors) is dropped, and a warning names it.
         config: the network to load into; None reads it off the file.
         weights: ``ema`` | ``model``: which of the two a training checkpoint's weights are taken from. A plain
             file of weights has no such choice.
@@ -67,10 +71,11 @@ def load_published(
         InputError: the file is none of this, would run code, or does not fit ``config``; the message names
             the missing and the unexpected weights and the preset the file looks like.
     """
-    check_choice("layout", layout, LAYOUTS)
+    check_choice("layout", layout, tuple(LAYOUTS))
     check_choice("weights", weights, ("ema", "model"))
-    path = Path(path)
+    path, kind = Path(path), LAYOUTS[layout]
     stored, settings = _read_diffusers(path) if layout == "diffusers" else (_read(path, weights), {})
+    stored = _without_training_only(path, stored, kind)
     description = describe(stored)
     if not description.width or not description.depth or description.num_classes < 0:
         raise _misfit(path, "weights of a diffusion transformer", description, _common_names(), set(stored))
@@ -78,8 +83,7 @@ def load_published(
         raise InputError(
             str(path), different[0], "one time and label embedder", "Its blocks were trained with one each."
         )
-    if layout == "sit" and description.out_channels == 2 * description.channels:
-        stored, description = _without_variance(stored, description)
+    stored, description = _without_variance(path, stored, description, kind)
     shape = input_shape or _input_shape(path, description, settings)
     grid = tuple(side // max(description.patch_size, 1) for side in shape[1:])
     learned = layout != "diffusers" and not _is_sincos(stored.get("pos_embed"), (grid[0], grid[1]))
@@ -87,11 +91,10 @@ def load_published(
         config = _config(path, description, heads or settings.get("num_attention_heads"), learned)
     elif learned and config.positions == "sincos":
         raise InputError("network.positions", "sincos", f"learned, as in {path.name}")
-    own_convention = layout if layout in ("dit", "diffusers") else "sit"
-    config = dataclasses.replace(config, time_convention=time_convention or own_convention)
-    check_expressible(config, layout)
+    config = dataclasses.replace(config, time_convention=time_convention or kind.time_convention)
+    check_expressible(config, kind.names)
     model = DiT(config, shape, description.num_classes, description.out_channels)
-    _check_fit(path, model, stored, layout, description)
+    _check_fit(path, model, stored, kind, description)
     keep_positions = config.positions == "learned"
     named = (
         from_diffusers(stored) if layout == "diffusers" else from_dit(stored, keep_positions=keep_positions)
@@ -107,7 +110,7 @@ def _read(path: Path, weights: str) -> Weights:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                return {_unwrapped(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except SafetensorError as error:
             raise InputError("path", str(path), "a readable .safetensors file", str(error)) from error
     try:
@@ -160,9 +163,32 @@ def _read_diffusers(path: Path) -> tuple[Weights, dict[str, Any]]:
     raise InputError("path", str(path), "a directory with diffusion_pytorch_model.safetensors or .bin")
 
 
-def _without_variance(stored: Weights, description: Description) -> tuple[Weights, Description]:
-    """SiT keeps DiT's variance channels in its weights and discards their output: not kept here."""
-    c, p = description.channels, description.patch_size
+def _without_training_only(path: Path, stored: Weights, layout: Layout) -> Weights:
+    """The weights that sampling reads; says which others the file holds."""
+    dropped = {name for name in stored if name.startswith(layout.beside)}
+    if dropped:
+        warnings.warn(
+            f"{path.name}: left out, since only training reads them: {_listed(dropped)}.", stacklevel=3
+        )
+    return {name: tensor for name, tensor in stored.items() if name not in dropped}
+
+
+def _without_variance(
+    path: Path, stored: Weights, description: Description, layout: Layout
+) -> tuple[Weights, Description]:
+    """The weights without channels of the output that the repository's own code throws away (``learn_sigma``).
+
+    Raises:
+        InputError: the output has neither C nor 2 C channels.
+    """
+    c, p, out = description.channels, description.patch_size, description.out_channels
+    if out not in (0, c, 2 * c):  # 0 where the file has none: _check_fit names it
+        got = f"{path.name}, with {out} channels of output for {c} of input"
+        raise InputError("path", got, f"{c}, or {2 * c} with a variance")
+    if out != 2 * c or layout.reads_variance:
+        return stored, description
+    warnings.warn(f"{path.name}: channels {c} to {out - 1} of its output, which nobody reads, are left out.",
+                  stacklevel=3)  # fmt: skip
     stored = dict(stored)
     for kind in ("weight", "bias"):
         both = stored[f"final_layer.linear.{kind}"]
@@ -217,11 +243,11 @@ def _config(path: Path, description: Description, heads: int | None, learned: bo
     )
 
 
-def _check_fit(path: Path, model: DiT, stored: Weights, layout: str, description: Description) -> None:
+def _check_fit(path: Path, model: DiT, stored: Weights, layout: Layout, description: Description) -> None:
     """Raises InputError unless the file holds exactly the model's weights, as its layout names them."""
     ours = model.state_dict()
     channels = model.input_shape[0]
-    if layout == "diffusers":
+    if layout.names == "diffusers":
         expected = to_diffusers(ours, model.config, channels)
     else:
         expected = to_dit(ours, model.config, channels, model.grid)
@@ -241,16 +267,24 @@ def _check_fit(path: Path, model: DiT, stored: Weights, layout: str, description
 def _misfit(
     path: Path, allowed: str, description: Description, missing: set[str], unexpected: set[str]
 ) -> InputError:
-    def listed(names: set[str]) -> str:
-        shown = ", ".join(sorted(names)[:_N_SHOWN])
-        return f"{shown} and {len(names) - _N_SHOWN} more" if len(names) > _N_SHOWN else shown or "none"
-
     return InputError(
         "path",
         f"{path.name}, which looks like {description}",
         allowed,
-        f"Missing: {listed(missing)}. Unexpected: {listed(unexpected)}.",
+        f"Missing: {_listed(missing)}. Unexpected: {_listed(unexpected)}.{_other_layout(unexpected)}",
     )
+
+
+def _other_layout(unexpected: set[str]) -> str:
+    for name, layout in LAYOUTS.items():
+        if any(one.startswith(layout.beside) for one in unexpected):
+            return f" The layout of files with {layout.beside[0]}* is {name}."
+    return ""
+
+
+def _listed(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:_N_SHOWN])
+    return f"{shown} and {len(names) - _N_SHOWN} more" if len(names) > _N_SHOWN else shown or "none"
 
 
 def _common_names() -> set[str]:

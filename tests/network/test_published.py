@@ -14,6 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.paths import Linear
+from dit.diffusion.targets import Noise, Score, Target, Velocity
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -104,6 +107,8 @@ def test_names_of_lightningdit(tmp_path: Path) -> None:
         ("dit", {"positions": "learned"}),
         ("dit", {"mlp_ratio": 2.0, "qk_norm": True}),
         ("sit", {"time_convention": "sit"}),
+        ("sit_noise", {"time_convention": "reversed"}),
+        ("repa", {"time_convention": "repa"}),
         ("lightningdit", {"time_convention": "sit", **LIGHTNING}),
         ("lightningdit", {"time_convention": "sit", "mlp_ratio": 3.3, "qk_norm": True, **LIGHTNING}),
     ],
@@ -129,15 +134,75 @@ def test_round_trips_are_bit_exact(layout: str, options: dict, wrapped: str, tmp
     assert_same(model, back)
 
 
-def test_unused_variance_channels_of_sit_are_dropped(tmp_path: Path) -> None:
-    model = network(out_channels=8)
+# Seen towards data, a velocity has the other sign; noise and score are what they are.
+SIGNS = {"sit": -1, "sit_noise": 1, "sit_score": 1}
+SIGNS |= {"lightningdit": -1, "lightningdit_noise": 1, "lightningdit_score": 1}
+
+
+@pytest.mark.parametrize("layout", SIGNS)
+def test_time_and_sign_of_every_prediction_and_unread_channels(layout: str, tmp_path: Path) -> None:
+    model = network(out_channels=8, **(LIGHTNING if "lightning" in layout else {}))
     save_dit(model, tmp_path / "sit.pt")
-    sit = load_published(tmp_path / "sit.pt", "sit", heads=4)
+    with pytest.warns(UserWarning, match=r"sit\.pt: channels 4 to 7 of its output, which nobody reads"):
+        sit = load_published(tmp_path / "sit.pt", layout, heads=4)
     x, s, y = batch()[0], torch.rand(3), batch()[2]
     assert sit.out_channels == 4
-    # SiT's forward: features of s in [0, 1] (1 is data), first half of the channels, velocity towards data.
+    # Their forward: features of s in [0, 1] (1 is data), first half of the channels.
     theirs = model(x, s, y)[:, :4]
-    torch.testing.assert_close(sit(x, 1000 * (1 - s), y), -theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sit(x, 1000 * (1 - s), y), SIGNS[layout] * theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("layout", "target"), [("sit", Velocity()), ("sit_noise", Noise()), ("sit_score", Score())]
+)
+def test_a_denoiser_of_sits_weights_says_what_sit_says(layout: str, target: Target, tmp_path: Path) -> None:
+    """By the formulas of SiT (2401.08740, table 1): x_t = s x0 + (1 - s) eps on its linear path."""
+    model = network(out_channels=4)
+    save_dit(model, tmp_path / "sit.pt")
+    denoiser = Denoiser(load_published(tmp_path / "sit.pt", layout, heads=4), Linear(), target)
+    x, s, y = batch()[0], torch.tensor([0.2, 0.5, 0.9]), batch()[2]
+    theirs, s4 = model(x, s, y), s[:, None, None, None]
+    eps = {"sit": x - s4 * theirs, "sit_noise": theirs, "sit_score": -(1 - s4) * theirs}[layout]
+    torch.testing.assert_close(denoiser(x, 1 - s, y).eps, eps, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_a_velocity_serve_no_other_target(tmp_path: Path) -> None:
+    save_dit(network(out_channels=4), tmp_path / "sit.pt")
+    with pytest.raises(InputError, match=r"network\.time_convention.*sit_noise"):
+        Denoiser(load_published(tmp_path / "sit.pt", "sit", heads=4), Linear(), Noise())
+
+
+def test_repa_shows_time_from_data_to_noise_and_keeps_projectors_beside(tmp_path: Path) -> None:
+    model, path = network(out_channels=4), tmp_path / "repa.pt"
+    save_dit(model, path)
+    beside = {f"projectors.0.{i}.{kind}": torch.ones(2) for i in (0, 2, 4) for kind in ("weight", "bias")}
+    torch.save({"ema": torch.load(path) | beside, "steps": 400_000}, path)
+    with pytest.warns(UserWarning, match=r"left out.*projectors\.0\.0\.weight"):
+        repa = load_published(path, "repa", heads=4)
+    x, t, y = batch()[0], torch.rand(3), batch()[2]
+    # REPA's forward: features of t in [0, 1] (1 is noise), velocity towards noise.
+    torch.testing.assert_close(repa(x, 1000 * t, y), model(x, t, y), atol=1e-4, rtol=1e-4)
+    for layout in ("dit", "sit", "lightningdit"):
+        with pytest.raises(InputError, match=r"projectors\.\* is repa"):
+            load_published(path, layout, heads=4)
+    torch.save(torch.load(path)["ema"] | {"decoder.weight": torch.ones(2)}, path)
+    with pytest.raises(InputError, match=r"Unexpected: decoder\.weight"), pytest.warns(UserWarning):
+        load_published(path, "repa", heads=4)
+
+
+def test_outputs_of_other_channels_are_refused(tmp_path: Path) -> None:
+    save_dit(network(out_channels=12), tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"12 channels of output for 4.*4, or 8"):
+        load_published(tmp_path / "w.pt", "dit", heads=4)
+
+
+def test_wrapped_names_in_safetensors(tmp_path: Path) -> None:
+    model = network()
+    save_dit(model, tmp_path / "w.pt")
+    stored = torch.load(tmp_path / "w.pt", weights_only=True)
+    wrapped = {f"module._orig_mod.{name}": tensor.contiguous() for name, tensor in stored.items()}
+    save_file(wrapped, tmp_path / "w.safetensors")
+    assert_same(model, load_published(tmp_path / "w.safetensors", "dit", heads=4))
 
 
 def test_safetensors_rebuild_the_network(tmp_path: Path) -> None:
