@@ -46,8 +46,8 @@ def whole(path: Path, scratch: Path | None = None) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Replaces a file whole: a reader meets the old bytes or the new ones, never some of them."""
-    with whole(path) as partial:
-        partial.write_bytes(content)
+    with whole(path) as partial, partial.open("wb") as file:
+        file.write(content)
     return path
 
 
