@@ -1,16 +1,28 @@
-"""What a configuration's ``_target_`` may build, and where the YAML files lie."""
+"""What a configuration's ``_target_`` may build: what the files of ``conf/`` name, and no more; and where those lie.
 
-import importlib
+``_target_`` names code, and the file that says it (a run's config.yaml, the metadata of exported weights) may be a
+stranger's. So it is looked up in a list, by the place where it stands: a path belongs under ``path``, a source of
+images under ``data``. What is not in the list is not even imported.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dit.errors import InputError
 
-# The packages that hold what a configuration puts together.
-PARTS = ("dit.data", "dit.diffusion", "dit.network", "dit.training")
+# Choices of ``data.source._target_`` that no file of conf/ makes (docs/data.md).
+SOURCES = (
+    "dit.data.sources.folder.Zip",
+    "dit.data.sources.vision.Torchvision",
+    "dit.data.sources.webdataset.Tar",
+)
+_TARGET = re.compile(r"\b_target_: *(dit\.[\w.]+)")
 
 
 def config_dir() -> str:
@@ -21,31 +33,41 @@ def config_dir() -> str:
 
 
 def instantiate(node: Any, **extra: Any) -> Any:
-    """``hydra.utils.instantiate``, for parts of this project only: ``_target_`` is code, maybe a stranger's."""
-    _refuse_foreign_targets(OmegaConf.to_container(node, resolve=True))
+    """``hydra.utils.instantiate``, for parts of this project alone, each in its place."""
+    key = node._get_full_key(None) if isinstance(node, DictConfig) else ""
+    check_parts(OmegaConf.to_container(node, resolve=True), re.split(r"[.\[\]]+", key) if key else [])
     return hydra.utils.instantiate(node, **extra, _convert_="all")
 
 
-def _refuse_foreign_targets(node: Any, key: str = "") -> None:
+@functools.cache
+def parts() -> dict[str, set[str]]:
+    """Place (a folder of ``conf/``) -> the names that may stand there under ``_target_``."""
+    found: dict[str, set[str]] = {"data": set(SOURCES)}
+    for file in Path(config_dir()).glob("*/*.yaml"):
+        found.setdefault(file.parent.name, set()).update(_TARGET.findall(file.read_text(encoding="utf-8")))
+    return {place: names for place, names in found.items() if names}
+
+
+def check_parts(node: Any, keys: Sequence[str] = ()) -> None:
+    """Raises InputError where a plain node names what may not be built where it stands.
+
+    Args:
+        node: dicts, lists and values.
+        keys: those that lead to it; the last of them that is a folder of ``conf/`` is its place. Without one, whatever
+            any of them names may be built.
+    """
     if isinstance(node, dict):
+        place = next((key for key in reversed(keys) if key in parts()), None)
+        allowed = parts()[place] if place is not None else set().union(*parts().values())
         target = node.get("_target_")
-        if target is not None and not _is_part(str(target)):
-            allowed = f"a class or function of {', '.join(PARTS)}"
-            raise InputError(f"{key}_target_", target, allowed, "Put your code in a module of theirs.")
+        if target is not None and not (isinstance(target, str) and target in allowed):
+            shown = (
+                f"one of {', '.join(sorted(allowed))}" if place is not None else "what a file of conf/ names"
+            )
+            remedy = "Name a class of your own in a file of conf/ first."
+            raise InputError(".".join([*keys, "_target_"]), target, shown, remedy)
         for name, child in node.items():
-            _refuse_foreign_targets(child, f"{key}{name}.")
+            check_parts(child, [*keys, str(name)])
     elif isinstance(node, list):
         for child in node:
-            _refuse_foreign_targets(child, key)
-
-
-def _is_part(target: str) -> bool:
-    """Whether a name leads to something made in PARTS: ``dit.training.strategy.torch.load`` would unpickle a file."""
-    module, _, name = target.rpartition(".")
-    if not f"{module}.".startswith(tuple(f"{part}." for part in PARTS)):
-        return False
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        return False
-    return str(getattr(found, "__module__", "")).startswith("dit.")
+            check_parts(child, keys)

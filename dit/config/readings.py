@@ -160,7 +160,8 @@ class Sampling:
         if solver is not None:
             folder = Path(config_dir()) / "solver"
             check_choice("sweep.solver", solver, sorted(path.stem for path in folder.glob("*.yaml")))
-            changed["solver"] = instantiate(OmegaConf.load(folder / f"{solver}.yaml"))
+            node = OmegaConf.create({"solver": OmegaConf.load(folder / f"{solver}.yaml")})
+            changed["solver"] = instantiate(node.solver)
         return dataclasses.replace(
             self, **{key: value for key, value in changed.items() if value is not None}
         )

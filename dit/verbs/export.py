@@ -71,7 +71,8 @@ def load_exported(path: str | Path) -> Any:
         objective = (file.metadata() or {}).get("objective")
     if objective is None:
         raise InputError("path", str(path), "a file of dit export, which names the objective")
-    return instantiate(OmegaConf.create(json.loads(objective))).denoiser(network).eval()
+    said = OmegaConf.create({"objective": json.loads(objective)})
+    return instantiate(said.objective).denoiser(network).eval()
 
 
 def _latent_statistics(cfg: DictConfig) -> dict[str, Any]:
