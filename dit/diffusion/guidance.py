@@ -226,7 +226,8 @@ class Autoguidance(Guided):
 
     Args:
         denoiser: the strong one.
-        weak: the weak one; called with the same x_t, t and y.
+        weak: the weak one; called with the same x_t and t, and with the same y where its network has as many
+            classes: one of another number, or of none, does not know these classes and is shown its null class.
         scale: guidance scale, 1 is off.
         interval: [low, high] in log-SNR where guidance is on; None is everywhere.
 
@@ -252,7 +253,12 @@ class Autoguidance(Guided):
         if self.scale == 1 or self.is_off(on):
             return strong
         gain = per_sample((self.scale - 1) * on.to(strong.x0.dtype), strong.x0)
-        return self.extrapolated(strong, self.weak(x_t, t, y), t, gain)
+        return self.extrapolated(strong, self.weak(x_t, t, self._known(y)), t, gain)
+
+    def _known(self, y: Tensor | None) -> Tensor | None:
+        """The classes (B,) as the weak network knows them."""
+        strong, weak = (getattr(one.network, "num_classes", None) for one in (self.denoiser, self.weak))
+        return y if y is None or weak is None or weak == strong else torch.full_like(y, weak)
 
 
 class Classifier(Guided):

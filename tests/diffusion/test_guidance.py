@@ -12,6 +12,8 @@ from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear, per_sample
 from dit.diffusion.sampling import counted, sample
 from dit.diffusion.targets import Karras, Noise, Velocity
 from dit.errors import InputError
+from dit.network.config import DiTConfig
+from dit.network.dit import DiT
 from tests.diffusion.values import PATHS, TARGETS, Stub, draw, inner_times
 
 SHAPE = (4, 4, 3, 3)
@@ -183,6 +185,21 @@ def test_autoguidance_takes_two_targets_on_one_path():
     torch.testing.assert_close(Karras().decode(VE(), T, X, got.output)[0], got.x0)
     with pytest.raises(InputError, match=r"guidance.weak.*VE"):
         Autoguidance(strong, denoiser_of(Linear()), 2.0)
+
+
+@pytest.mark.parametrize("classes", [0, 4, 12])
+def test_autoguidance_shows_a_network_of_other_classes_its_null_class(classes):
+    """EDM2 (2312.02696) guides class-conditional networks by smaller unconditional ones."""
+    config = DiTConfig(16, 1, 2, 1)
+    strong = Denoiser(DiT(config, SHAPE[1:], 10).double(), Linear(), Velocity())
+    weak = Denoiser(DiT(config, SHAPE[1:], classes, seed=1).double(), Linear(), Velocity())
+    for part in (*strong.parameters(), *weak.parameters()):
+        part.data += 0.1 * torch.randn(part.shape, generator=torch.Generator().manual_seed(0))
+    got = Autoguidance(strong, weak, 3.0)(X, T, Y)
+    a, b = strong(X, T, Y), weak(X, T, None)
+    torch.testing.assert_close(got.x0, b.x0 + 3 * (a.x0 - b.x0))
+    inside = Autoguidance(ClassifierFree(strong, 2.0), weak, 3.0)(X, T, Y)
+    torch.testing.assert_close(inside.x0, b.x0 + 3 * (ClassifierFree(strong, 2.0)(X, T, Y).x0 - b.x0))
 
 
 class TwoClusters(Denoiser):
