@@ -2,9 +2,11 @@
 
 import csv
 import io
+import itertools
 import math
 import operator
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,8 @@ import numpy as np
 
 from dit.errors import InputError
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t", "|")
+SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "%": 1e-2}
 COMPARE = {
     "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "==": operator.eq,
     "=": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -95,7 +98,7 @@ class Table:
 def read_table(path: str | Path) -> Table:
     """A CSV file in UTF-8 (with or without a byte order mark), its cells between commas, semicolons or tabs.
 
-    Empty lines are skipped.
+    Empty lines are skipped, and so are lines of comment (``# ...``) and a spreadsheet's ``sep=;`` above the header.
 
     Raises:
         InputError: no such file, no text, no header, no row, or a row of another length than the header.
@@ -106,21 +109,61 @@ def read_table(path: str | Path) -> Table:
         raise InputError("data", str(path), "a CSV file or a study directory", str(error)) from None
     except UnicodeDecodeError:
         raise InputError("data", str(path), "a CSV file in UTF-8", "Save it as UTF-8.") from None
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(DELIMITERS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        filled = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        (first, header), *rows = _split(text)
     except csv.Error as error:
-        raise InputError("data", f"({path}, line {reader.line_num}: {error})", "a CSV file") from None
-    if len(filled) < 2:
+        raise InputError("data", f"({path}: {error})", "a CSV file") from None
+    except ValueError:
+        rows = []
+    if not rows:
         raise InputError("data", str(path), "a CSV file with a header and at least one row")
-    (_, header), *rows = filled
     for line, row in rows:
         if len(row) != len(header):
             got = f"(line {line} of {path} has {len(row)} cells)"
-            raise InputError("data", got, f"{len(header)} cells in every row, as in the header")
+            remedy = (
+                f"Line {first} was taken for it: {header[0]!r}. Begin comments with #."
+                if len(header) == 1
+                else ""
+            )
+            raise InputError("data", got, f"{len(header)} cells in every row, as in the header", remedy)
     return Table(tuple(header), tuple(tuple(row) for _, row in rows), tuple(line for line, _ in rows))
+
+
+Row = tuple[int, list[str]]  # the line on which it ends, counted from 1, and its cells
+
+
+def _split(text: str) -> list[Row]:
+    """The rows from the header on, by the delimiter that the file names or that makes most of them alike."""
+    lines = list(io.StringIO(text, newline=""))
+    above = list(itertools.takewhile(re.compile(r"\s*(#|\"?sep=.|$)", re.IGNORECASE).match, lines))
+    below = ["\n"] * len(above) + lines[len(above) :]  # so that lines are counted as the file has them
+    named = re.search(r"^\s*\"?sep=(.)", "".join(above), re.IGNORECASE | re.MULTILINE)
+    delimiter = max(named[1] if named else DELIMITERS, key=lambda one: _alike(_parse(below, one)))
+    rows = _parse(below, delimiter)
+    comments = [line for line in above if line.lstrip().startswith("#")]
+    return _named_in(comments[-1], delimiter, rows) if comments and rows else rows
+
+
+def _parse(lines: Iterable[str], delimiter: str) -> list[Row]:
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+
+
+def _alike(rows: list[Row]) -> tuple[bool, int]:
+    """How well a delimiter fits: whether the commonest length of a row is above 1, and how many rows have it."""
+    lengths = Counter(len(row) for _, row in rows)
+    length, count = max(lengths.items(), key=lambda item: item[1], default=(0, 0))
+    return length > 1, count
+
+
+def _named_in(comment: str, delimiter: str, rows: list[Row]) -> list[Row]:
+    """The rows, under the last comment where that names the columns (as ``numpy.savetxt`` does) and no row does."""
+    line, first = rows[0]
+    names = _parse([comment.strip().lstrip("# ")], delimiter)
+    numbers = [any(_number(cell) is not None for cell in row) for row in (*(row for _, row in names), first)]
+    if numbers == [False, True] and len(names[0][1]) == len(first) > 1:
+        return [(line - 1, names[0][1]), *rows]
+    return rows
 
 
 def refuse_mixture(table: Table, key: str, name: str) -> None:
@@ -137,6 +180,11 @@ def _folded(name: str) -> str:
 
 def _remedy(cell: str, name: str) -> str:
     """What to do about a cell that a fit cannot take."""
+    unit = re.fullmatch(r"\s*[$€£]?\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*([^\d\s.,].*)", cell)
+    if unit and _number(unit[1]) is not None:
+        factor = SUFFIXES.get(unit[2].strip()[:1])
+        alone = f"{float(unit[1]) * factor:g}" if factor and len(unit[2].strip()) == 1 else unit[1]
+        return f"Write the number alone: {alone} for {cell.strip()!r}."
     if _number(cell.replace(",", "")) is not None and "," in cell:
         return "Write numbers with a decimal point, and thousands without commas."
     keeps = f"{name}<inf" if _number(cell) == math.inf else f"{name}>0"

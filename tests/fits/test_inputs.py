@@ -60,6 +60,16 @@ READ = {
     "quotes and blanks around numbers": lambda r: text(
         [[f'"{c}"' for c in row[:4]] + [f" {row[4]} "] for row in r]
     ),
+    "a spreadsheet's line of its delimiter": lambda r: "sep=;\n" + text(r, delimiter=";"),
+    "the same in quotes, for commas": lambda r: '"sep=,"\r\n' + text(r),
+    "a delimiter of its own": lambda r: "sep=~\n" + text(r, delimiter="~"),
+    "comments above": lambda r: '# runs, "of May\n#\n\n' + text(r),
+    "a header in the comment": lambda r: "# made by numpy\n# " + text(r),
+    "bars": lambda r: text(r, delimiter="|"),
+    "delimiters inside quotes": lambda r: text(
+        [[*row, '"a, b; c, d"'] for row in r], (*HEADER, '"a, note, of, many, words"'), ";"
+    ),
+    "blanks after commas": lambda r: text([[row[0], *(f' "{cell}"' for cell in row[1:])] for row in r]),
     "further columns": lambda r: text([[*row, "a note"] for row in r], (*HEADER, "note")),
 }
 
@@ -140,6 +150,10 @@ REFUSED = {
     "decimal commas": (
         lambda r: text([[x[0], *(c.replace(".", ",") for c in x[1:])] for x in r], delimiter=";"), [], "decimal point"
     ),
+    "a title above": (lambda r: "Table 3: all runs\n" + text(r), [], "Line 1 was taken for it: 'Table 3: all runs'"),
+    "millions": (lambda r: text(changed(r, 3, 1, "4.5M")), [], "4.5e+06 for '4.5M'"),
+    "a unit": (lambda r: text(changed(r, 3, 3, "1.2e18 FLOPs")), [], "Write the number alone: 1.2e18"),
+    "money": (lambda r: text(changed(r, 3, 4, "$2.5k")), [], "2500 for '$2.5k'"),
     "nothing": (lambda r: "", [], "at least one row"),
     "not UTF-8": (lambda r: text(r).replace("loss", "l\xf6ss").encode("latin-1"), [], "UTF-8"),
     "no row left": (lambda r: text(r), ["where=flops<1e3"], "where"),
