@@ -5,7 +5,9 @@ imports what it needs. Exit codes: 0 done, 2 the user's input is wrong, 75 stopp
 else.
 """
 
+import difflib
 import importlib
+import io
 import os
 import sys
 
@@ -47,6 +49,9 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs ``dit`` and exits with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 shows é as \\xe9
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -58,7 +63,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(EXIT_DONE)
     verb, overrides = arguments[0], arguments[1:]
     if verb not in VERBS:
-        print(f"dit: unknown verb {verb!r}; allowed: {', '.join(VERBS)}. See dit --help.", file=sys.stderr)
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        meant = f"Did you mean dit {near[0]}?" if near else "See dit --help."
+        print(f"dit: unknown verb {verb!r}; allowed: {', '.join(VERBS)}. {meant}", file=sys.stderr)
         sys.exit(EXIT_INPUT)
     if verb == "bench" and overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
         overrides[0] = f"what={overrides[0]}"  # dit bench train

@@ -24,7 +24,8 @@ class InputError(ValueError):
     def __init__(self, key: str, got: object, allowed: str, remedy: str = "") -> None:
         self.key, self.got, self.allowed, self.remedy = key, got, allowed, remedy
         shown = got if isinstance(got, str) and got.startswith("(") else repr(got)
-        super().__init__(f"{key}: got {shown}; allowed: {allowed}." + (f" {remedy}" if remedy else ""))
+        found = "nothing was given" if got is None else f"got {shown}"
+        super().__init__(f"{key}: {found}; allowed: {allowed}." + (f" {remedy}" if remedy else ""))
 
     def __reduce__(self):
         # exceptions pickle by args alone, which would lose the four fields between processes

@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dit.config.instantiation import config_dir
+from dit.config.known import checked
+from dit.config.words import NAMES, PATHS
 from dit.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -32,21 +34,19 @@ from dit.errors import (
 
 log = logging.getLogger("dit")
 
-# The keys, of all verbs, that hold a path or a name.
-TEXTS = (
-    *("run", "run_dir", "run_name", "name", "out", "weak_run", "branch_from", "verify", "report_dir"),
-    *("weights", "images", "reference", "statistics", "extractor", "report", "autoencoder_directory"),
-    *("data.name", "data.directory", "data.path", "study.name", "study.directory", "study.pilot"),
-)
-
 
 def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorates a verb's task so that calling it composes ``conf/<config_name>.yaml`` with the command line."""
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
-        return hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")(
-            _Guarded(task)
-        )
+        main = hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")
+        composed = main(_Guarded(task))
+
+        def app() -> None:
+            sys.argv[1:] = checked(sys.argv[1:], config_name, config_dir())
+            composed()
+
+        return app
 
     return decorate
 
@@ -144,7 +144,7 @@ def input_message(error: BaseException) -> str | None:
 
 def check_texts(cfg: DictConfig) -> None:
     """Refuses a number, a list and the like where a path or a name belongs."""
-    for key in TEXTS:
+    for key in (*PATHS, *NAMES):
         value = OmegaConf.select(cfg, key)
         if value is not None and not isinstance(value, str):
             remedy = f"If that is its name, quote it twice: '{key}=\"{value}\"'."

@@ -1,5 +1,6 @@
 """``dit fit``: a scaling law with its intervals, from a study's records or any CSV file."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dit.columns import align
+from dit.config.words import quoted
 from dit.errors import InputError, check_choice
 from dit.fits.answer import fit_points
 from dit.fits.points import Points, drop_outliers, read_points
@@ -46,27 +48,14 @@ def app() -> None:
 
 
 def _override(word: str) -> str:
-    """A word of the command line as Hydra takes it: ``data`` is a group of conf/, and names want quotes.
-
-    Columns, conditions and files may hold what Hydra's grammar keeps for itself: ``Params (M)``, ``loss [nats]``.
-    """
+    """A word of the command line as the schema has it: ``data`` is ``data.path``, and conditions are a list."""
     key, _, value = word.partition("=")
-    if any(quote in value for quote in "'\""):
-        return f"data.path={value}" if key == "data" else word
     if key == "data":
-        return f"data.path={_quoted(value)}"
-    if key.startswith("columns."):
-        return f"{key}={_quoted(value)}"
-    if key == "where":
-        listed = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-        conditions = [part.strip() for part in listed.split(",") if part.strip()]
-        return "where=[" + ",".join(f'"{condition}"' for condition in conditions) + "]"
-    return word
-
-
-def _quoted(name: str) -> str:
-    """A name in quotes where Hydra would read a call or a list; as it stands otherwise, null and sweeps included."""
-    return f'"{name}"' if any(sign in name for sign in "()[]{}=:") and "," not in name else name
+        return f"data.path={value}"
+    if key != "where" or re.fullmatch(r"\[?\s*(['\"]).*\1\s*\]?", value):
+        return word
+    listed = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    return "where=[" + ",".join(quoted(part.strip()) for part in listed.split(",") if part.strip()) + "]"
 
 
 def _listed(value: Any) -> list[Any]:

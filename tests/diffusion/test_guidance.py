@@ -172,7 +172,7 @@ def test_the_null_class_is_the_networks_unless_given():
     assert equal(ClassifierFree(denoiser)(X, T, Y), ClassifierFree(denoiser, null_class=10)(X, T, Y))
     other = ClassifierFree(denoiser, null_class=4)(X, T, Y)
     assert equal(other, NegativeClass(denoiser, negative_class=4)(X, T, Y))
-    with pytest.raises(InputError, match=r"guidance.null_class: got None"):
+    with pytest.raises(InputError, match=r"guidance.null_class: nothing was given"):
         ClassifierFree(Denoiser(Stub(), Linear(), Velocity()))
 
 
@@ -309,12 +309,12 @@ def test_nfe_counts_every_evaluation_of_a_guided_sample():
         (lambda d: ClassifierFree(d, interval=[2.0, 1.0]), "guidance.interval"),
         (lambda d: ClassifierFree(d, interval=[float("nan"), 1.0]), "guidance.interval"),
         (lambda d: ClassifierFree(d, interval=[False, 1.0]), "guidance.interval"),
-        (lambda d: ClassifierFree(d)(X, T, None), "y: got None"),
+        (lambda d: ClassifierFree(d)(X, T, None), "y: nothing was given"),
         (lambda d: NegativeClass(d, negative_class=1.0), "guidance.negative_class: got 1.0"),
         (lambda d: NegativeClass(d, negative_class=77), "guidance.negative_class: got 77; allowed: .* <= 10"),
         (lambda d: Autoguidance(d, d, -2.0), "guidance.scale: got -2.0"),
         (lambda d: Classifier(d, d, -2.0), "guidance.scale: got -2.0"),
-        (lambda d: Classifier(d, d)(X, T, None), "y: got None"),
+        (lambda d: Classifier(d, d)(X, T, None), "y: nothing was given"),
     ],
 )
 def test_values_are_checked(make, message):

@@ -112,7 +112,7 @@ def test_values_are_checked():
         likelihood(denoiser, x0, grid, probes=0, seeds=[1, 2])
     with pytest.raises(InputError, match=r"seeds: got \[1\]; allowed: one seed for each of the 2 samples"):
         likelihood(denoiser, x0, grid, seeds=[1])
-    with pytest.raises(InputError, match="probes: got None"):
+    with pytest.raises(InputError, match="probes: nothing was given"):
         likelihood(denoiser, draw((1, 3, 64, 64), 1), grid, probes=None)
 
 

@@ -197,7 +197,7 @@ def test_solvers_keep_gradients():
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim_eta_1", "euler_maruyama", "edm_stochastic"])
 def test_a_stochastic_solver_asks_for_noise(name):
-    with pytest.raises(InputError, match=r"noise: got None.*stochastic"):
+    with pytest.raises(InputError, match=r"noise: nothing was given.*stochastic"):
         STOCHASTIC[name](Gaussian(VE()), draw(SHAPE, 1), torch.tensor([40.0, 10.0, 0.0]))
 
 

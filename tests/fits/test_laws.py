@@ -123,7 +123,7 @@ class TestPower:
         assert fit_power(Points(2 * x**0.7, c=x), loss="lad").exponent == pytest.approx(0.7, abs=1e-8)
 
     def test_it_needs_a_regressor_and_points(self):
-        with pytest.raises(InputError, match=r"columns.c: got None"):
+        with pytest.raises(InputError, match=r"columns.c: nothing was given"):
             fit_power(Points(np.ones(5), n=np.ones(5), d=np.ones(5)))
         with pytest.raises(InputError, match=r"\(3 points, 3 different values\); allowed: more than the 3"):
             fit_power(Points(np.array([3.0, 2.0, 1.5]), c=np.array([1.0, 2.0, 3.0])), floor=True)

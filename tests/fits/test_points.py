@@ -57,7 +57,7 @@ def test_outliers_are_the_highest_losses():
             [],
             "columns.n: got 'size'; allowed: a column of the file: params, tokens",
         ),
-        (ROWS, {"n": "params"}, [], "columns.loss: got None"),
+        (ROWS, {"n": "params"}, [], "columns.loss: nothing was given"),
         (
             ["1e7,-1e9,6e16,3.1,a,x"],
             COLUMNS,

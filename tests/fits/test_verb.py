@@ -110,7 +110,7 @@ def test_a_study_is_read_from_its_records(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "data: got None; allowed: a CSV file or a study directory"),
+        ([], "data: nothing was given; allowed: a CSV file or a study directory"),
         (["data=nothing.csv"], "data: got 'nothing.csv'"),
         (
             ["data={table}", "columns.n=size"],
@@ -119,7 +119,7 @@ def test_a_study_is_read_from_its_records(tmp_path):
         (["data={table}", *COLUMNS, "law=cubic"], "law: got 'cubic'; allowed: one of additive, isoflop"),
         (["data={table}", *COLUMNS, "loss=l2"], "loss: got 'l2'"),
         (["data={table}", *COLUMNS, "bootstrap=-1"], "bootstrap: got -1"),
-        (["data={table}", "columns.n=params"], "columns.d: got None"),
+        (["data={table}", "columns.n=params"], "columns.d: nothing was given"),
         (
             ["data={table}", *COLUMNS, "where=['flops<1e15']"],
             "where: got ['flops<1e15']; allowed: conditions",

@@ -100,10 +100,13 @@ WRONG = {
     "a ladder in words": (["plan", "experiment=digits", "network.aspect=abc"], "network.aspect: got 'abc'"),
     "no list of budgets": (
         ["plan", "experiment=digits", "study.budgets_flops=null"],
-        "study.budgets_flops: got None",
+        "study.budgets_flops: nothing was given",
     ),
     "a shape, no list": (["count", "input_shape=4"], "input_shape=[4]"),
-    "no place for data": (["plan", "experiment=digits", "data.directory=null"], "data.directory: got None"),
+    "no place for data": (
+        ["plan", "experiment=digits", "data.directory=null"],
+        "data.directory: nothing was given",
+    ),
     "a pilot that is not there": (["plan", "experiment=digits", "study.pilot=x"], "study.pilot: got 'x'"),
     "no latents to verify": (["encode", "verify=x"], "verify: got 'x'"),
     "a study that is a file": (["status", "study.directory=/etc/hostname"], "study.directory: got"),
@@ -114,7 +117,7 @@ WRONG = {
     "processes in words": (["train", *TINY, "hardware.processes=two"], "hardware.processes: got 'two'"),
     "processes in words, of no training": (
         ["sample", "run=x", "hardware.processes=null"],
-        "hardware.processes: got None",
+        "hardware.processes: nothing was given",
     ),
     "weights that are a number": (["sample", "run=x", "weights=4"], "weights: got 4"),
     "metrics, no list": (

@@ -51,7 +51,7 @@ def test_inpainting_keeps_what_is_given(run, tiny_latents):
     "settings, named",
     [
         (["sample", "run=run", "weights=best"], "weights"),
-        (["sample", "run=run", "weights=null"], "weights: got None"),
+        (["sample", "run=run", "weights=null"], "weights: nothing was given"),
         (["sample", "run=run", "precision=half"], "precision: got 'half'"),
         (["sample", "run=run", "images_seen=7"], "images_seen"),
         (["sample", "run=run", "task=dream"], "task"),

@@ -1,0 +1,297 @@
+"""What a command line may say: the keys, options and kinds of values that conf/ ships are the schema of every verb.
+
+However an unknown key is written (``lr=3``, ``+lr=3``, ``++lr=3``), it is refused with the nearest one; a known key is
+taken however it is written, also one that a part's constructor has and its file leaves out.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from dit.config.words import NAMES, PATHS, Word, quoted, read_words
+from dit.errors import InputError
+
+# Maps whose keys are names that a user gives, with the keys of each entry; None: those of its target.
+NAMED = {"averages": None, "evaluation.protocols": ("at", "n", "seed", "labels", "guidance_scale", "preview")}
+ALIASES = {"objective=epsilon": "objective=ddpm"}  # options by the names that other programs give them
+ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
+EXACT = 2**53  # whole floats up to here are integers
+
+
+def checked(words: Sequence[str], config_name: str, config_dir: str) -> list[str]:
+    """The words of a command line as Hydra takes them, each checked against what the verb has.
+
+    Raises:
+        InputError: an unknown key or option, or a value of another kind than the key's.
+    """
+    words = [ALIASES.get(word.lstrip("+"), word) for word in words]
+    options, found = read_words(words, swept=bool({"-m", "--multirun"} & {*words}))
+    if not found or {"-h", "--help", "--hydra-help", "--version"} & {*options}:
+        return [*options, *(word.text for word in found)]
+    search = [word.text for word in found if word.key == "hydra.searchpath"]
+    if folders := _folders(options):
+        search.append(f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir, version_base="1.3"):
+        schema = Schema(config_name, found, search)
+        return [*options, *(schema.spelled(word) for word in found)]
+
+
+def _folders(options: Sequence[str]) -> list[str]:
+    """The user's own folder of configurations."""
+    found = []
+    for option, following in zip(options, [*options[1:], ""]):
+        name, sign, value = option.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(str(Path(value if sign else following).resolve()))
+    return found
+
+
+class Schema:
+    """A verb's configuration under the options that were chosen, before any value was set.
+
+    Args:
+        config_name: of the verb.
+        words: overrides; those that choose an option of a group are checked here.
+        search: overrides that say where a user's own configurations lie.
+    """
+
+    def __init__(self, config_name: str, words: Iterable[Word], search: Sequence[str]) -> None:
+        self.config_name, self.search = config_name, search
+        self.loader = GlobalHydra.instance().config_loader()
+        chosen = [word for word in words if self.is_group(word)]
+        for word in chosen:
+            self._check_option(word)
+        try:
+            self.cfg = self._compose(chosen)
+        except HydraException as error:
+            raise self._diagnosed(chosen, error) from error
+        self.keys = [*_keys(self.cfg)]
+
+    def _compose(self, chosen: Iterable[Word]) -> DictConfig:
+        words = [f"{word.key}={_option(word) or 'null'}" for word in chosen]
+        cfg = compose(self.config_name, overrides=[*self.search, *words], return_hydra_config=True)
+        self.choices = dict(cfg.hydra.runtime.choices)
+        OmegaConf.set_struct(cfg, False)
+        del cfg["hydra"]
+        return cfg
+
+    def _diagnosed(self, chosen: Sequence[Word], error: Exception) -> InputError:
+        """Which of the options does not fit, and what would."""
+        self.keys = [*_keys(self._compose([]))]
+        for end in range(1, len(chosen) + 1):
+            try:
+                self._compose(chosen[:end])
+            except HydraException as found:
+                group, error = chosen[end - 1].key, found
+                if "Could not override" not in str(error) and "match" not in str(error):
+                    break
+                places = [name for name in self.choices if name.split("@")[0].split("/")[-1] == group]
+                if places:
+                    return InputError(
+                        group, _option(chosen[end - 1]), "a group of this verb", _mean(places[0] + "=...")
+                    )
+                return self._unknown(group, _option(chosen[end - 1]))
+        return InputError(
+            "the options chosen", "(these together)", "options of conf/", " ".join(str(error).split())
+        )
+
+    def is_group(self, word: Word) -> bool:
+        """Whether a word chooses an option rather than a value."""
+        group = word.key.partition("@")[0]
+        return group != "data.path" and "." not in group and bool(self.loader.get_group_options(group))
+
+    def _check_option(self, word: Word) -> None:
+        """Raises InputError unless the option is there."""
+        group, option = word.key.partition("@")[0], _option(word)
+        options = [name for name in self.loader.get_group_options(group) if not name.startswith("_")]
+        if (option is None or word.override.is_delete()) and group == "experiment":
+            return
+        if str(option) not in options or word.override.is_delete():
+            near = difflib.get_close_matches(str(option), options, n=1)
+            remedy = _mean(f"{word.key}={near[0]}") if near else ""
+            raise InputError(word.key, option, "one of " + ", ".join(options), remedy)
+
+    def spelled(self, word: Word) -> str:
+        """A word as Hydra takes it.
+
+        Raises:
+            InputError: its key is unknown, or its value of another kind.
+        """
+        key, value = word.key, word.override.value() if word.override.is_sweep_override() else word.value
+        if key.startswith("hydra.") or self.is_group(word):
+            return word.text.lstrip("+")
+        node = _node(self.cfg, key)
+        if word.override.is_delete():
+            if node is None or key.rpartition(".")[0] not in NAMED:
+                raise InputError(f"~{key}", "(to be left out)", f"an entry of {' or '.join(NAMED)}")
+            return word.text
+        if node is None and not self._may_have(key, value):
+            raise self._unknown(key, value)
+        text = word.text.lstrip("+")
+        if node is None:
+            return f"++{text}"
+        if word.override.is_sweep_override():
+            return text
+        _check_kind(key, node, value)
+        return _with_whole_numbers(text, key, node, value)
+
+    def _may_have(self, key: str, value: Any) -> bool:
+        """Whether a key that conf/ does not list is a setting all the same: a named entry, or a constructor's."""
+        above, _, name = key.rpartition(".")
+        for place, entries in NAMED.items():
+            if above == place:
+                return isinstance(value, dict) and (entries is None or {*value} <= {*entries})
+            if entries is not None and above.rpartition(".")[0] == place:
+                return name in entries
+        parent = _node(self.cfg, above)
+        target = parent.get("_target_") if isinstance(parent, DictConfig) else None
+        return target is not None and name in _parameters(str(target))
+
+    def _unknown(self, key: str, value: Any) -> InputError:
+        """The error of a key that there is not, with the nearest one that there is."""
+        above, _, name = key.rpartition(".")
+        beside = [known for known in self.keys if known.rpartition(".")[0] == above] if above else []
+        allowed = "one of " + ", ".join(beside) if beside else f"a key of dit {self.config_name}"
+        near = _nearest(name, beside) or _nearest(name, self.keys)
+        return InputError(
+            key, value, allowed, _mean(near) if near else f"dit {self.config_name} --cfg job shows all."
+        )
+
+
+def _nearest(name: str, keys: Sequence[str]) -> str | None:
+    """The key whose last part is likest to a name, or stands for it: ``lr`` for ``learning_rate``."""
+    last = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    initials = "".join(word[:1] for word in name.split("_"))
+    for likeness in (1.0, 0.8, 0.7):
+        if near := difflib.get_close_matches(name, [*last], n=1, cutoff=likeness):
+            return last[near[0]]
+        if likeness == 1.0 and len(initials) > 1 and initials in last:
+            return last[initials]
+    return None
+
+
+def _mean(text: str) -> str:
+    return f"Did you mean {text}?"
+
+
+def _option(word: Word) -> Any:
+    """The option that a word chooses; of a sweep the first."""
+    value = word.value
+    return value[0] if isinstance(value, list) and word.override.is_sweep_override() else value
+
+
+def _keys(node: Any, above: str = "") -> Iterable[str]:
+    """Every key of a configuration, the leaves' and the nodes'."""
+    for name in node:
+        if not str(name).startswith("_"):
+            yield f"{above}{name}"
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _keys(child, f"{above}{name}.")
+
+
+def _node(cfg: Any, key: str) -> Any:
+    """The node of a key; None where there is none."""
+    node = cfg
+    for name in filter(None, key.split(".")):
+        if (
+            isinstance(node, DictConfig)
+            and not (node._is_none() or node._is_missing())
+            and name in {*node}  # not in the node itself, which would leave missing values out
+        ):
+            node = node._get_node(name)
+        elif isinstance(node, ListConfig) and name.isdigit() and int(name) < len(node):
+            node = node._get_node(int(name))
+        else:
+            return None
+    return node
+
+
+def _parameters(target: str) -> set[str]:
+    """The names that a part's constructor takes."""
+    module, _, name = target.rpartition(".")
+    try:
+        return {*inspect.signature(getattr(importlib.import_module(module), name)).parameters}
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return set()
+
+
+def _shipped(node: Any) -> Any:
+    """The value of a node, a mapping or list as itself; None where it is null, missing or made from others."""
+    if node._is_none() or node._is_missing() or node._is_interpolation():
+        return None
+    return node if isinstance(node, DictConfig | ListConfig) else node._value()
+
+
+def _check_kind(key: str, node: Any, value: Any) -> None:
+    """Raises InputError where a value is of another kind than the shipped one: a number for a group, ..."""
+    known = _shipped(node)
+    if isinstance(value, str) and "${" in value:
+        return
+    if isinstance(known, DictConfig):
+        if not isinstance(value, dict) and not (value is None and key in NAMED):
+            child = "directory" if "directory" in known else next(iter(known), "key")
+            raise InputError(
+                key, value, f"its keys, such as {key}.{child}", f"For that one, write {key}.{child}=..."
+            )
+        for name, child in (value or {}).items():
+            if (below := _node(node, name)) is not None:
+                _check_kind(f"{key}.{name}", below, child)
+    elif isinstance(known, ListConfig):
+        if not isinstance(value, list) and key not in ONE_OR_MORE:
+            raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
+    elif isinstance(value, dict):
+        raise InputError(key, value, "one value" if known is not None else "a value or a list")
+    elif known is not None and value is not None:
+        _check_scalar(key, known, value)
+
+
+def _check_scalar(key: str, known: Any, value: Any) -> None:
+    if isinstance(value, list):
+        raise InputError(key, value, "one value")
+    if isinstance(known, bool):
+        if not isinstance(value, bool):
+            raise InputError(key, value, "true or false")
+    elif isinstance(known, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(key, value, "a number")
+    elif isinstance(known, str) and not isinstance(value, str):
+        remedy = (
+            f"If that is its name, quote it twice: '{key}=\"{value}\"'." if key in (*PATHS, *NAMES) else ""
+        )
+        raise InputError(key, value, "text", remedy)
+
+
+def _with_whole_numbers(text: str, key: str, node: Any, value: Any) -> str:
+    """``n=1e6`` as ``n=1000000``, but where a float stands in conf/, or compute, which is one however it is written."""
+    known = _shipped(node)
+    floats = known if isinstance(known, ListConfig) else [known]
+    if any(isinstance(one, float) for one in floats) or key.endswith("flops"):
+        return text
+    head, _, written = text.partition("=")
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and abs(value) < EXACT
+        and EXPONENT.fullmatch(written.strip())
+    ):
+        return f"{head}={int(value)}"
+    if (
+        isinstance(value, list)
+        and "e" in written.lower()
+        and all(isinstance(one, int | float) for one in value)
+    ):
+        whole = [int(one) if float(one).is_integer() and abs(one) < EXACT else one for one in value]
+        return f"{head}=[{','.join(map(str, whole))}]"
+    return text

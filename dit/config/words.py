@@ -1,0 +1,150 @@
+"""The words of a command line, spelled so that Hydra's grammar reads them as they were meant.
+
+Hydra keeps many signs for itself: a path with a blank, an umlaut, a quote, a comma or ``~`` and a column named
+``Params (M)`` would be errors, lists or calls. What Hydra cannot read is text, and is quoted here.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from dit.errors import InputError
+
+# The keys, of all verbs, that hold a path, ...
+PATHS = (
+    *(
+        "run",
+        "run_dir",
+        "out",
+        "weak_run",
+        "branch_from",
+        "verify",
+        "report_dir",
+        "images",
+        "reference",
+        "statistics",
+    ),
+    *(
+        "report",
+        "autoencoder_directory",
+        "data.directory",
+        "data.path",
+        "data.source.path",
+        "study.directory",
+    ),
+    *("study.pilot", "evaluation.reference", "autoencoder.spec.path"),
+)
+# ... a name ...
+NAMES = (
+    *("run_name", "name", "weights", "extractor", "sample_weights", "device"),
+    *("data.name", "study.name", "evaluation.extractor"),
+)
+# ... or the name of a column, which may be a number or hold any sign.
+COLUMNS = "columns."
+OPTIONS_WITH_VALUES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c")
+OPTIONS_WITH_VALUES += ("--package", "-p", "--info", "-i")
+
+
+@dataclass(frozen=True)
+class Word:
+    """One override of a command line.
+
+    Attributes:
+        text: as Hydra takes it.
+        override: as Hydra understands it.
+    """
+
+    text: str
+    override: Override
+
+    @property
+    def key(self) -> str:
+        """The key, or the group with its package: ``solver@evaluation.solver``."""
+        return self.override.get_key_element().lstrip("+~")
+
+    @property
+    def value(self) -> Any:
+        """As plain values; a sweep is a list of its values."""
+        if self.override.is_sweep_override():
+            return [plain(value) for value in self.override.sweep_iterator()]
+        return plain(self.override.value())
+
+
+def plain(value: Any) -> Any:
+    """A value of Hydra's parser without its quotes."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, dict):
+        return {str(plain(key)): plain(child) for key, child in value.items()}
+    return [plain(child) for child in value] if isinstance(value, list) else value
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar takes it, whatever signs it holds."""
+    return QuotedString(text=text, quote=Quote.single).with_quotes()
+
+
+def read_words(words: Sequence[str], swept: bool) -> tuple[list[str], list[Word]]:
+    """The options (``-m``, ``--cfg job``) and the overrides of a command line.
+
+    Args:
+        words: after the verb.
+        swept: whether ``a=1,2`` are two values, of two jobs.
+
+    Raises:
+        InputError: a word that is neither.
+    """
+    options, found, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-"):
+            options.append(word)
+            if word in OPTIONS_WITH_VALUES and rest and "=" not in rest[0]:
+                options.append(rest.pop(0))
+        else:
+            found.append(_word(word, swept))
+    return options, found
+
+
+def _word(text: str, swept: bool) -> Word:
+    parser = OverridesParser.create()
+    key, sign, value = text.partition("=")
+    if not sign and not key.startswith("~"):
+        raise InputError(text, "(no value)", "key=value", f"Write {text}=...")
+    if key.startswith(COLUMNS):
+        text = f"{key}={value if swept and ',' in value else _column(value)}"
+    elif key in PATHS and value.startswith("~"):
+        text = f"{key}={quoted(os.path.expanduser(value))}"
+    try:
+        override = parser.parse_override(text)
+    except HydraException as error:
+        if value.startswith(("[", "{")) and key not in (*PATHS, *NAMES):
+            raise InputError(key, value, "a list [a,b] or a mapping {a:1}", _signs(value)) from error
+        text = f"{key}={quoted(value)}"
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            raise InputError(key, "(no key)", "letters, digits, _ and dots") from error
+    if override.is_sweep_override() and not swept:
+        if key not in (*PATHS, *NAMES):
+            raise InputError(
+                key, value, "one value", f"Several, one job each, want -m; a list is {key}=[{value}]."
+            )
+        text = f"{key}={quoted(value)}"
+        override = parser.parse_override(text)
+    return Word(text, override)
+
+
+def _column(value: str) -> str:
+    """The name of a column: text but for null, and for what has been quoted already."""
+    quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value if quotes or value == "null" else quoted(value)
+
+
+def _signs(value: str) -> str:
+    return f"Texts with other signs in it want quotes of their own: \"['a b','c,d']\", not {value}."
