@@ -171,14 +171,14 @@ class Schema:
 
 def _nearest(name: str, keys: Sequence[str]) -> str | None:
     """The key whose last part is likest to a name, or stands for it: ``lr`` for ``learning_rate``."""
-    last = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    initials = "".join(word[:1] for word in name.split("_"))
-    for likeness in (1.0, 0.8, 0.7):
-        if near := difflib.get_close_matches(name, [*last], n=1, cutoff=likeness):
-            return last[near[0]]
-        if likeness == 1.0 and len(initials) > 1 and initials in last:
-            return last[initials]
-    return None
+    # of equal last parts the one with the shortest way to it
+    last = {key.rpartition(".")[2]: key for key in sorted(keys, key=lambda key: -key.count("."))}
+    initials = "".join(word[:1] for word in name.split("_")) if "_" in name else None
+    parts = [one for one in last if name in (one, *one.split("_")) or one == initials]
+    near = difflib.get_close_matches(name, parts, n=1, cutoff=0) or difflib.get_close_matches(
+        name, [*last], n=1, cutoff=0.7
+    )
+    return last[near[0]] if near else None
 
 
 def _mean(text: str) -> str:
