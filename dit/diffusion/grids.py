@@ -47,7 +47,50 @@ def uniform(path: Path, n_steps: int) -> Tensor:
     """
     check_number("grid.n_steps", n_steps, low=1, integer=True)
     times = torch.linspace(path.t_max, data_end(path), n_steps + 1, dtype=torch.float64)[:-1]
-    return _finish(path, path.nearest(times) if isinstance(path, Discrete) else times)
+    return _finish(path, _whole(path, times))
+
+
+def sit(
+    path: Path,
+    n_steps: int,
+    start: float | None = None,
+    last_step_size: float | None = 0.04,
+    end: float | None = None,
+) -> Tensor:
+    """Equal steps in t from pure noise, then one to data of a size of its own: SiT's and REPA's SDE, 249 + 1.
+
+    Args:
+        path: where x_t lies.
+        n_steps: K, the last step among them. SiT's ODE of "50 steps" has 49.
+        start: first time; null is pure noise where the path has it (t = 1 on Linear and Cosine), else
+            ``t_max``. SiT starts from 0.999 where the target is noise or score.
+        last_step_size: of the step to data; null makes it like the others.
+        end: a noisy time at which the grid stops, whose sample is returned as it is; null is data. SiT's ODE
+            stops at 0.001 on VP, or where the target is noise or score.
+
+    Source: SiT, 2401.08740, appendix; REPA, 2410.06940.
+    """
+    check_number(
+        "grid.n_steps", n_steps, low=1 if last_step_size is None or end is not None else 2, integer=True
+    )
+    first = path.noise_end if start is None else start
+    check_number("grid.start", first, above=path.t_min, high=path.noise_end)
+    if end is not None:
+        if last_step_size is not None:
+            raise InputError("grid.last_step_size", last_step_size, "null where grid.end is given")
+        check_number("grid.end", end, low=path.t_min, below=first)
+        return _whole(path, torch.linspace(first, end, n_steps + 1, dtype=torch.float64))
+    last = data_end(path)
+    if last_step_size is None:
+        return _finish(path, _whole(path, torch.linspace(first, last, n_steps + 1, dtype=torch.float64)[:-1]))
+    check_number("grid.last_step_size", last_step_size, low=path.t_min - last, below=first - last)
+    times = torch.linspace(first, last + last_step_size, n_steps, dtype=torch.float64)
+    return _finish(path, _whole(path, times))
+
+
+def _whole(path: Path, times: Tensor) -> Tensor:
+    """Times, on a discrete path the nearest whole steps."""
+    return path.nearest(times) if isinstance(path, Discrete) else times
 
 
 def _log_snr_ends(path: Path, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:

@@ -266,7 +266,7 @@ class Classifier(Guided):
 
     eps - scale sigma grad and x0 + scale sigma^2 / alpha grad: x_t = alpha x0 + sigma eps still holds. Unlike
     the other guidances **scale 0 is off**, since the classifier is a factor of its own: 1 samples p(x) p(y |
-    x). It is also off where alpha < 1e-3: there x_t holds nothing to classify.
+    x). It is also off where alpha is 1e-3 or less: there x_t holds nothing to classify.
 
     Args:
         denoiser: conditional or not; called with y.
@@ -297,7 +297,8 @@ class Classifier(Guided):
             raise InputError("y", None, "(B,) classes", "Classifier guidance needs a class.")
         prediction = self.denoiser(x_t, t, y)
         alpha, sigma = (per_sample(c.to(x_t.dtype), x_t) for c in (self.path.alpha(t), self.path.sigma(t)))
-        on = per_sample(self.is_on(t), x_t) & (alpha >= 1e-3 * (1 - 1e-4))  # 1 - 0.999 in float32
+        # Not where grids start either, at sigma / alpha 1000: float32 may put it on either side.
+        on = per_sample(self.is_on(t), x_t) & (alpha > 1.001e-3)
         if self.scale == 0 or not bool(on.any()):
             return prediction
         push = torch.where(on, self.scale * self._gradient(x_t, t, y), 0)

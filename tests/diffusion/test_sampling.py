@@ -48,7 +48,10 @@ GUIDANCE = {
     "interval": lambda d: ClassifierFree(d, 1.7, null_class=10, interval=[-3.0, 3.0]),
     "negative_class": lambda d: NegativeClass(d, 1.5, negative_class=2),
     "autoguidance": lambda d: Autoguidance(d, Plausible(d.path, Data()).to(d.network.weight.dtype), 1.5),
-    "classifier": lambda d: Classifier(d, lambda x, t: x.flatten(1)[:, :10].tanh(), 0.5),
+    # what is left of a class at pure noise is nothing
+    "classifier": lambda d: Classifier(
+        d, lambda x, t: d.path.alpha(t)[:, None] * x.flatten(1)[:, :10].tanh(), 0.5
+    ),
 }
 
 

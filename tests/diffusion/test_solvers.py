@@ -31,6 +31,8 @@ STOCHASTIC = {
     "ddim_eta_1": partial(solvers.ddim, eta=1.0),
     "ddim_eta_half": partial(solvers.ddim, eta=0.5),
     "euler_maruyama": solvers.euler_maruyama,
+    "euler_maruyama_linear": partial(solvers.euler_maruyama, diffusion="linear", norm=0.5),
+    "heun_sde": solvers.heun_sde,
     "edm_stochastic": partial(solvers.edm_stochastic, churn=10.0, s_min=0.0, s_max=100.0, s_noise=1.0),
 }
 ALL = {name: solver for name, (solver, _) in DETERMINISTIC.items()} | STOCHASTIC
@@ -104,7 +106,8 @@ def test_stochastic_solvers_keep_the_marginals(name, path):
     denoiser = Gaussian(path, mean=0.0)
     errors = []
     for steps in (40, 80, 160):
-        ts = between(path, -2.0, 2.0, steps, in_log_snr=name != "euler_maruyama")
+        of_sde = "maruyama" in name  # even in t; near data its two leading errors nearly cancel on Linear
+        ts = between(path, *((-3.0, 1.0) if of_sde else (-2.0, 2.0)), steps, in_log_snr=not of_sde)
         errors.append(
             abs(deviation_after(STOCHASTIC[name], denoiser, ts) - denoiser.deviation(float(ts[-1])))
         )
@@ -115,7 +118,7 @@ def test_stochastic_solvers_keep_the_marginals(name, path):
 @pytest.mark.parametrize("path", [VP(), VE()], ids=["vp", "ve"])
 def test_the_forward_sde_reversed_keeps_the_marginals(path):
     denoiser = Gaussian(path, mean=0.0)
-    solver = partial(solvers.euler_maruyama, diffusion="path")
+    solver = partial(solvers.euler_maruyama, diffusion="SBDM")
     errors = []
     for steps in (80, 160, 320):
         ts = between(path, -4.0, 1.0, steps, in_log_snr=False)
@@ -208,7 +211,6 @@ def test_a_stochastic_solver_asks_for_noise(name):
         (partial(solvers.ddim, eta=True), "solver.eta"),
         (partial(solvers.ddpm, variance="large"), "solver.variance"),
         (partial(solvers.dpm_solver, order=4), "solver.order"),
-        (partial(solvers.euler_maruyama, diffusion="none"), "solver.diffusion"),
         (partial(solvers.edm_stochastic, churn=-1.0), "solver.churn"),
         (partial(solvers.dopri5, rtol=0.0), "solver.rtol"),
     ],
@@ -222,12 +224,6 @@ def test_options_are_checked(solver, key):
 def test_a_grid_must_decrease(ts):
     with pytest.raises(InputError, match="strictly decreasing"):
         solvers.euler(Gaussian(Linear()), draw(SHAPE, 1), torch.tensor(ts))
-
-
-def test_a_diverging_sde_is_refused():
-    ts = torch.linspace(Linear().t_max, 0, 51, dtype=torch.float64)
-    with pytest.raises(InputError, match=r"solver.diffusion.*diffusion=sigma"):
-        solvers.euler_maruyama(Gaussian(Linear()), draw(SHAPE, 1), ts, noise=silence, diffusion="path")
 
 
 def test_dopri5_names_its_extra(monkeypatch):

@@ -51,6 +51,7 @@ SOLVERS = {
     "ddpm_beta": partial(solvers.ddpm, variance="beta"),
     "edm_stochastic": solvers.edm_stochastic,
     "euler_maruyama": solvers.euler_maruyama,
+    "heun_sde": solvers.heun_sde,
     "dpm_solver_1": partial(solvers.dpm_solver, order=1),
     "dpm_solver_2": partial(solvers.dpm_solver, order=2),
     "dpm_solver_3": partial(solvers.dpm_solver, order=3),

@@ -8,10 +8,10 @@ randomness lives outside. Solvers take gradients or not as the caller has it (`d
 switches them off).
 
 **The clean end.** A last time at which sigma is 0, or one below the path's ``t_min``, means data (alpha 1,
-sigma 0): the step into it is the denoiser's data prediction, for every solver. On Linear and VE this *is* the
-Euler step, as in EDM, where Heun and DPM-Solver fall back to first order at sigma 0; on the others Euler's
-would leave some noise behind. The denoiser is thus never called where eps is undefined. A grid may also end
-at a noisy time; then the sample at that time is returned.
+sigma 0): the step into it is the denoiser's data prediction, for every solver (those of the SDE have others to
+choose from). On Linear and VE this *is* the Euler step, as in EDM, where Heun and DPM-Solver fall back to first
+order at sigma 0; on the others Euler's would leave some noise behind. The denoiser is thus never called where
+eps is undefined. A grid may also end at a noisy time; then the sample at that time is returned.
 
 **The noise end.** Grids start at ``t_max``, where log-SNR is finite. A grid of your own may start at pure
 noise (t = 1 on Linear, alpha 0) if the target says what the data is there; DPM-Solver's first step is then of
@@ -26,8 +26,9 @@ ln(alpha / sigma).
 
 from dit.diffusion.solvers.exponential import dpm_solver, dpmpp_2m, dpmpp_2s
 from dit.diffusion.solvers.ode import dopri5, euler, heun
+from dit.diffusion.solvers.sde import euler_maruyama, heun_sde
 from dit.diffusion.solvers.steps import DenoiserLike, Level, NoiseSource, level, levels, velocity
-from dit.diffusion.solvers.stochastic import ddim, ddpm, edm_stochastic, euler_maruyama
+from dit.diffusion.solvers.stochastic import ddim, ddpm, edm_stochastic
 
 __all__ = [
     "DenoiserLike",
@@ -43,6 +44,7 @@ __all__ = [
     "euler",
     "euler_maruyama",
     "heun",
+    "heun_sde",
     "level",
     "levels",
     "velocity",

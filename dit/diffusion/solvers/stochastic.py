@@ -1,4 +1,4 @@
-"""Solvers that add noise on the way: DDIM (none at eta 0), DDPM, EDM's churn, Euler-Maruyama of the reverse SDE."""
+"""Solvers that add noise on the way: DDIM (none at eta 0), DDPM, EDM's churn."""
 
 import math
 from itertools import pairwise
@@ -16,9 +16,8 @@ from dit.diffusion.solvers.steps import (
     levels,
     predict,
     required,
-    velocity,
 )
-from dit.errors import InputError, check_choice, check_number
+from dit.errors import check_choice, check_number
 
 
 def ddim(
@@ -130,50 +129,4 @@ def edm_stochastic(
                 x = ratio * x + (s_noise * added) * required(noise, "edm_stochastic with churn > 0")()
                 now = back
         x = heun_step(denoiser, x, now, end, y)
-    return x
-
-
-def euler_maruyama(
-    denoiser: DenoiserLike,
-    x: Tensor,
-    ts: Tensor,
-    y: Tensor | None = None,
-    *,
-    noise: NoiseSource | None = None,
-    diffusion: str = "sigma",
-) -> Tensor:
-    """Euler-Maruyama steps of the reverse SDE dx = (v - w score / 2) dt + sqrt(w) dW, score = -eps / sigma.
-
-    Every w(t) >= 0 has the same marginals; w = 0 is the ODE. Order 1/2 for paths (1 for averages), one call a
-    step.
-
-    Options:
-        diffusion: w(t), one of sigma (w = sigma(t), SiT's best) and path (the forward SDE's own w = -sigma^2
-            d log_snr / dt, score SDE; it has no bound where alpha goes to 0).
-
-    Raises:
-        InputError: a step is so large that its noise exceeds the level it stands at (w h > 2 sigma^2): it
-            would diverge.
-
-    Source: SiT, 2401.08740; score SDE, 2011.13456, equation 6 and appendix E.
-    """
-    check_choice("solver.diffusion", diffusion, ("sigma", "path"))
-    path, draw = denoiser.path, required(noise, "euler_maruyama")
-    for now, end in pairwise(levels(path, ts)):
-        prediction = predict(denoiser, x, now.t, y)
-        if end.sigma == 0:
-            x = ddim_step(prediction, end)
-            continue
-        h = now.t - end.t
-        rate = -float(path.log_snr_dot(torch.tensor(now.t, dtype=torch.float64)))
-        w = now.sigma if diffusion == "sigma" else now.sigma**2 * rate
-        if w * h > 2 * now.sigma**2:
-            raise InputError(
-                "solver.diffusion",
-                diffusion,
-                f"a step from t = {now.t:.6g} of at most {2 * now.sigma**2 / w:.3g}, got {h:.3g}",
-                "Take more steps, another grid or diffusion=sigma.",
-            )
-        drift = velocity(path, prediction, now.t) + (w / (2 * now.sigma)) * prediction.eps
-        x = x - h * drift + math.sqrt(w * h) * draw()
     return x
