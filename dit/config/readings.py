@@ -188,6 +188,15 @@ class Sampling:
         weak = {"weak": self.weak_name} if self.guidance.func is Autoguidance else {}
         return describe(_changed(self.guidance, scale=self.guidance_scale, **weak))
 
+    @property
+    def guidance_numbers(self) -> dict[str, Any]:
+        """Guidance as the numbers that a protocol stores beside its text."""
+        channels = self.guidance.keywords.get("channels") if self.is_guided else None
+        return {
+            "guidance_scale": float(self.guidance_scale) if self.is_guided else 1.0,
+            "guidance_channels": channels,
+        }
+
     def facts(self) -> dict[str, Any]:
         """What is asked for, as JSON values."""
         numbers = {key: getattr(self, key) for key in ("n", "seed", "labels", "subsets")}
@@ -211,6 +220,7 @@ def measure(yardstick: Yardstick, sampling: Sampling, denoiser: Any, weights: st
         solver=sampling.solver,
         grid=sampling.grid,
         guidance=sampling.guidance_text,
+        **sampling.guidance_numbers,
         metrics=yardstick.metrics,
         subsets=sampling.subsets,
         labels=sampling.labels,

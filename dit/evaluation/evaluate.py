@@ -44,6 +44,8 @@ def evaluate_samples(
     solver: Any,
     grid: Any,
     guidance: object = None,
+    guidance_scale: float | None = 1.0,
+    guidance_channels: int | None = None,
     metrics: Iterable[str] = ("fd",),
     subsets: Sequence[int] = (),
     labels: str = "balanced",
@@ -67,6 +69,8 @@ def evaluate_samples(
         solver: a solver (function or partial), named in the protocol.
         grid: path -> decreasing times, named in the protocol.
         guidance: how guidance was wrapped, for the protocol: a text or the value that made it.
+        guidance_scale: its scale, for the protocol; 1 where it is off.
+        guidance_channels: how many channels it moves, for the protocol; None: all.
         metrics: names of ``dit.evaluation.measure.METRICS``.
         subsets: increasing smaller N to report too, from the same images.
         labels: ``balanced`` or ``random``.
@@ -119,6 +123,8 @@ def evaluate_samples(
         grid=describe(grid),
         nfe=nfe,
         guidance=describe(guidance),
+        guidance_scale=guidance_scale,
+        guidance_channels=guidance_channels,
         weights=weights,
         precision=precision,
         decoder=codec.autoencoder.kind if decoder is None else decoder,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.linalg
 import scipy.special
+import scipy.stats
 
 from dit.errors import InputError, check_number
 from dit.evaluation.statistics import Statistics
@@ -98,13 +99,10 @@ def frechet_at_infinity(
             chosen = generator.choice(count, size, replace=False)
             stats = Statistics(features.shape[1], reference.metadata).update(features[chosen])
             distances.append(frechet_distance(stats, reference))
-    design = np.stack([np.ones(len(sizes)), 1 / np.asarray(sizes, float)], axis=1)
-    solution, *_ = np.linalg.lstsq(design, np.asarray(distances), rcond=None)
-    residual = np.asarray(distances) - design @ solution
-    variance = residual @ residual / (len(sizes) - 2) * np.linalg.inv(design.T @ design)[0, 0]
+    line = scipy.stats.linregress(1 / np.asarray(sizes, float), distances)
     return {
-        "frechet_distance_infinity": float(solution[0]),
-        "frechet_distance_infinity_se": float(np.sqrt(variance)),
+        "frechet_distance_infinity": float(line.intercept),
+        "frechet_distance_infinity_se": float(line.intercept_stderr),
     }
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dit.errors import InputError, check_choice, check_number
+from dit.older import with_guidance
 
 ROUNDING = "clamp(127.5 x + 128)"
+GUIDANCE = ("guidance", "guidance_scale", "guidance_channels")  # what guidance is varied by, all at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Protocol:
         grid: time grid with its settings.
         nfe: network calls per image, guidance included.
         guidance: guidance with its settings; ``none`` when off.
+        guidance_scale: its scale, 1 when off; None where it has none.
+        guidance_channels: how many of the latent's channels it moves, the first ones; None: all.
         weights: ``raw``, or the averaged weights by name (``ema``).
         precision: arithmetic of the network while sampling.
         decoder: hash or kind of the autoencoder which makes images of latents.
@@ -50,6 +54,8 @@ class Protocol:
     grid: str | None = None
     nfe: int | None = None
     guidance: str = "none"
+    guidance_scale: float | None = 1.0
+    guidance_channels: int | None = None
     weights: str | None = None
     precision: str | None = None
     decoder: str | None = None
@@ -67,6 +73,7 @@ class Protocol:
     @classmethod
     def from_dict(cls, record: Mapping[str, object]) -> "Protocol":
         """The protocol of a stored record. Raises InputError for a field this version does not know."""
+        record = with_guidance(record)
         known = {field.name for field in dataclasses.fields(cls)}
         for name in record:
             if name not in known:
@@ -77,8 +84,12 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """The first 16 hex digits of the sha256 of the fields."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        """The first 16 hex digits of the sha256 of the fields.
+
+        Without those that ``guidance`` says already, so that protocols keep the hash that they had before these.
+        """
+        fields = {name: value for name, value in self.as_dict().items() if name not in GUIDANCE[1:]}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def require_equal(

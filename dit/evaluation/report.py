@@ -7,20 +7,19 @@ import base64
 import csv
 import io
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
 from dit.errors import InputError, check_choice
-from dit.evaluation.protocol import Protocol, over_seeds, require_equal
+from dit.evaluation.protocol import GUIDANCE, Protocol, over_seeds, require_equal
 from dit.files import write_text
 
 PUBLISHED = Path(__file__).parent / "assets" / "published.csv"
-SWEPT = ("guidance", "nfe", "solver", "grid", "seed")  # what one command varies
+SWEPT = (*GUIDANCE, "nfe", "solver", "grid", "seed")  # what one command varies
 AXES = {  # what may differ along a curve, and between the curves of a figure
-    "guidance": ("guidance", "nfe"),
+    "guidance": (*GUIDANCE, "nfe"),
     "nfe": ("nfe", "grid", "solver"),
 }
 NO_CURVE = ("_sd", "_se", "_size", "_over_seeds", "seeds")
@@ -122,8 +121,8 @@ def place(row: Row, axis: str) -> float:
     """Where a row stands on an axis: its guidance scale (1 is off) or its network calls."""
     if axis == "nfe":
         return float(row.protocol.nfe or 0)
-    scale = re.search(r"\bscale=([-+.\deE]+)", row.protocol.guidance)
-    return float(scale.group(1)) if scale else 1.0
+    scale = row.protocol.guidance_scale
+    return 1.0 if scale is None else float(scale)
 
 
 def published(row: Row) -> list[dict[str, str]]:

@@ -11,10 +11,10 @@ seeds: as parametric, with variances from repeats of the same point under other 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from dit.errors import InputError, check_choice, check_number
 from dit.fits.points import Points
@@ -85,11 +85,10 @@ class Bootstrap:
 
     @staticmethod
     def _corrected(values: Array, estimate: float, level: float) -> tuple[float, float]:
-        normal = NormalDist()
         below = (np.sum(values < estimate) + 0.5 * np.sum(values == estimate)) / len(values)
-        shift = 2 * normal.inv_cdf(float(np.clip(below, 1e-3, 1 - 1e-3)))
-        z = normal.inv_cdf(0.5 + level / 2)
-        low, high = np.percentile(values, [100 * normal.cdf(shift - z), 100 * normal.cdf(shift + z)])
+        shift = 2 * ndtri(np.clip(below, 1e-3, 1 - 1e-3))
+        z = ndtri(0.5 + level / 2)
+        low, high = np.percentile(values, [100 * ndtr(shift - z), 100 * ndtr(shift + z)])
         return float(low), float(high)
 
 

@@ -137,7 +137,7 @@ def fit_power(points: Points, floor: bool = False, loss: str = "huber", delta: f
     problem = PowerProblem(points, floor, loss, delta)
     theta, searched = search(problem)
     law = problem.to_law(theta[None])
-    stderr = float("nan") if floor else line(problem.x, problem.y)[2]
+    stderr = float("nan") if floor else _stderr(problem)
     correlation = float(np.corrcoef(problem.x, points.loss)[0, 1])
     level = float(law.floor[0]) if floor else 0.0
     return PowerFit(
@@ -155,14 +155,8 @@ def regressor(points: Points) -> tuple[str, Array]:
     raise InputError("columns.c", None, "the column of compute (or exactly one of columns.n and columns.d)")
 
 
-def line(x: Array, y: Array) -> tuple[float, float, float]:
-    """Intercept, slope and the slope's standard error of least squares of ``y`` (n,) on ``x`` (n,)."""
-    centred = x - x.mean()
-    slope = float(centred @ y / (centred @ centred))
-    intercept = float(y.mean() - slope * x.mean())
-    residual = y - intercept - slope * x
-    freedom = len(x) - 2
-    stderr = (
-        float(np.sqrt(residual @ residual / freedom / (centred @ centred))) if freedom > 0 else float("nan")
-    )
-    return intercept, slope, stderr
+def _stderr(problem: PowerProblem) -> float:
+    from scipy.stats import linregress  # half a second that no other law needs
+
+    line: Any = linregress(problem.x, problem.y)
+    return float(line.stderr)

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from dit.errors import check_choice
 from dit.fits.bootstrap import LEVELS
@@ -22,7 +23,7 @@ from dit.fits.losses import smooth_loss
 from dit.fits.optimum import minimise
 from dit.fits.points import Points
 from dit.fits.search import Axis, Problem
-from dit.fits.variance import components, student
+from dit.fits.variance import components
 
 Array = np.ndarray
 WIDE, NEAR = 48, 33  # values over the whole range, and around the estimate
@@ -160,7 +161,7 @@ def _design_effect(problem: Problem, fit: Any, axis: Axis, points: Points) -> fl
 def _bar(level: float, problem: Problem, fit: Any, points: Points) -> float:
     """Deviance at the ends of an interval: the square of Student's t at the residuals' degrees of freedom."""
     freedom = components(problem.residual(fit), problem.jacobian(fit), points.runs).freedom
-    return student(0.5 + level / 2, freedom) ** 2
+    return float(stdtrit(freedom, 0.5 + level / 2)) ** 2
 
 
 def _ends(

@@ -4,7 +4,6 @@ Legend: n readings of G runs, p parameters. A reading's residual is a run's own 
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -76,19 +75,3 @@ def components(residual: Array, jacobian: Array, runs: Array) -> Components:
     twice = run**2 * crossed + 2 * run * reading * common + reading**2 * own
     freedom = total**2 / twice if total > 0 else own
     return Components(float(reading), float(run), float(freedom))
-
-
-def student(p: float, freedom: float) -> float:
-    """Quantile of Student's t, right to .3 % from 3 degrees of freedom up.
-
-    Source: Abramowitz & Stegun, Handbook of Mathematical Functions (1964), 26.7.5.
-    """
-    x = NormalDist().inv_cdf(p)
-    terms = (
-        x,
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
-    )
-    return sum(term / freedom**k for k, term in enumerate(terms))

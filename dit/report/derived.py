@@ -1,14 +1,13 @@
 """What the report reads off points and fits besides the laws: log-log lines, allocations, their cost."""
 
-import math
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
+from scipy.stats import linregress, spearmanr
 
 from dit.fits.additive import AdditiveLaw
 from dit.fits.bootstrap import Bootstrap
-from dit.fits.power import line
-from dit.fits.variance import student
 from dit.study.readings import Points, Samples, branches
 from dit.study.records import Study
 
@@ -23,22 +22,17 @@ def log_line(x: np.ndarray, y: np.ndarray) -> dict[str, Any] | None:
         y: (n,) positive.
 
     Returns:
-        exponent, coefficient, interval_95 (None with two points), n; None below two points.
+        exponent, coefficient, interval_95 (None with two points), n; None below two different x.
     """
-    if len(x) < 2:
+    if len(np.unique(x)) < 2:
         return None
-    height, slope, stderr = line(np.log(x), np.log(y))
+    line: Any = linregress(np.log(x), np.log(y))
     interval = None
     if len(x) > 2:
-        error = stderr * _student(len(x) - 2)
-        interval = [slope - error, slope + error]
-    return {"exponent": slope, "coefficient": float(np.exp(height)), "interval_95": interval, "n": len(x)}
-
-
-def _student(freedom: int) -> float:
-    """97.5 % quantile of Student's t; closed forms for 1 and 2 degrees of freedom."""
-    exact = {1: math.tan(0.475 * math.pi), 2: 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))}
-    return exact.get(freedom) or student(0.975, freedom)
+        error = line.stderr * stdtrit(len(x) - 2, 0.975)
+        interval = [float(line.slope - error), float(line.slope + error)]
+    found = {"exponent": float(line.slope), "coefficient": float(np.exp(line.intercept))}
+    return {**found, "interval_95": interval, "n": len(x)}
 
 
 def noise_bins(points: Points) -> dict[str, Any] | None:
@@ -92,14 +86,9 @@ def frechet(samples: list[Samples]) -> dict[str, Any]:
     pairs = np.array([(row["loss"], row["frechet_distance"]) for row in rows if row["loss"] is not None])
     rank = None
     if len(pairs) > 2 and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
-        rank = float(np.corrcoef(_ranks(pairs[:, 0]), _ranks(pairs[:, 1]))[0, 1])
+        found: Any = spearmanr(*pairs.T)
+        rank = float(found.statistic)
     return {"best": shown, "fit": fit, "rank_correlation": rank}
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks with ties averaged."""
-    _, where, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[where]
 
 
 def targets(

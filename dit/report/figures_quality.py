@@ -1,7 +1,6 @@
 """Figures of sample quality beyond one protocol: distances at infinitely many samples, against NFE and guidance."""
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from dit.study.records import Row
 
 DISTANCE = "Fréchet distance"
 AT_INFINITY = "frechet_distance_infinity"
+GUIDANCE = ("guidance", "guidance_scale", "guidance_channels")  # what guidance is varied by, all at once
 MOST_CURVES = 8
 FEWEST_COUNTS = 3  # numbers of samples of a line in 1/N
 Curve = tuple[Row, list[tuple[float, float]]]  # a row that stands for it, and its points
@@ -61,7 +61,7 @@ def distance_at_infinity(m: Material) -> Drawn:
 def quality_against_sampling(m: Material) -> Drawn:
     """Fréchet distance against the number of network calls and against guidance."""
     by_nfe = [one for one in _curves(m, ("nfe", "grid", "seed"), lambda p: p.get("nfe")) if len(one[1]) > 1]
-    by_scale = [one for one in _curves(m, ("guidance", "nfe", "seed"), _scale) if len(one[1]) > 1]
+    by_scale = [one for one in _scales(m) if len(one[1]) > 1]
     if not by_nfe and not by_scale:
         raise Missing("no run was measured at two numbers of network calls or two guidance scales "
                       "(dit evaluate run=... sweep.n_steps=[...] sweep.guidance_scale=[...])")  # fmt: skip
@@ -82,6 +82,10 @@ def quality_against_sampling(m: Material) -> Drawn:
         "scale (solver and steps held); means over sampling seeds. Guided numbers are no points of the laws."
     )
     return Drawn("quality_against_sampling", "Quality against sampling effort and guidance", figure, caption)
+
+
+def _scales(m: Material) -> list[Curve]:
+    return _curves(m, (*GUIDANCE, "nfe", "seed"), lambda protocol: protocol.get("guidance_scale"))
 
 
 def _rows(m: Material) -> Iterable[Row]:
@@ -110,15 +114,6 @@ def _curves(m: Material, varying: tuple[str, ...], x: Callable[[Row], Any]) -> l
 
 def _key(row: Row, varying: tuple[str, ...]) -> str:
     return json.dumps({k: v for k, v in row["protocol"].items() if k not in varying}, sort_keys=True)
-
-
-def _scale(protocol: Row) -> float | None:
-    """The guidance scale; None for guidance without one."""
-    guidance = str(protocol.get("guidance", "none"))
-    if guidance == "none":
-        return 1.0
-    match = re.search(r"scale=([0-9.]+)", guidance)
-    return float(match[1]) if match else None
 
 
 def _name(row: Row) -> str:

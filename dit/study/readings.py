@@ -2,7 +2,6 @@
 why.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from dit.errors import InputError, check_choice
 from dit.fits.points import Points as FitPoints
+from dit.older import branch_of
 from dit.study.records import Row, Study
 
 # What one law holds fixed: runs that differ here are not points of one surface.
@@ -174,11 +174,23 @@ def require_equal(rows: Iterable[Row], fields: Iterable[str], kind: str) -> None
                 )
 
 
-def branches(study: Study) -> dict[str, str]:
-    """Cool-down branches and the runs that they begin from; their names are the plan's (dit/study/plan.py)."""
-    names = {run["run"] for run in study.runs}
-    found = {name: re.fullmatch(r"(.+)-cool-\d+", name) for name in sorted(names)}
-    return {name: match[1] for name, match in found.items() if match and match[1] in names}
+def branches(study: Study) -> dict[str, str | None]:
+    """Runs that begin from another run's checkpoint (cool-downs), and that run; None where the study has it not.
+
+    By the hash of the other run in the run's row; where an older version wrote the row, by the plan, or by its name.
+    """
+    by_hash = {run["config_hash"]: run["run"] for run in study.runs}
+    names = sorted(run["run"] for run in study.runs)
+    planned = {run.get("name"): run.get("branch_of") for run in study.plan.get("runs", [])}
+    found: dict[str, str | None] = {}
+    for name in names:
+        run = study.run(name)
+        if run.get("branch"):
+            found[name] = by_hash.get(run["branch"]["config_hash"])
+        elif "branch" not in run:
+            trunk = planned[name] if name in planned else branch_of(name, names)
+            found |= {name: trunk} if trunk else {}
+    return found
 
 
 def lookup(row: Mapping[str, Any], dotted: str) -> Any:

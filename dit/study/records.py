@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError
+from dit.older import with_guidance
 from dit.records import KINDS, SCHEMA
 
 Row = dict[str, Any]
@@ -168,6 +169,7 @@ def load_study(study_dir: str | Path) -> Study:
             torn.append(shown)
         for where, row in _lines(shown, content):
             _check(where, row)
+            row = _completed(row)
             _refuse_repeat(where, row, seen)
             rows[row["kind"]].append(row)
     if not rows["run"]:
@@ -196,8 +198,13 @@ def _evaluations(directory: Path, runs: list[Row]) -> tuple[Row, ...]:
             for name in ("images_seen", "train_flops", "n", "protocol"):
                 if name not in row:
                     raise InputError(f"{where}: {name}", "(nothing)", "a samples row with this field")
-            found.append(row)
+            found.append(_completed(row))
     return tuple(found)
+
+
+def _completed(row: Row) -> Row:
+    """A row with the fields that older versions did not write."""
+    return {**row, "protocol": with_guidance(row["protocol"])} if row["kind"] == "samples" else row
 
 
 def _lines(file: str, content: bytes) -> Iterator[tuple[str, Row]]:

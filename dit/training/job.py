@@ -16,6 +16,7 @@ from dit.network.config import DiTConfig
 from dit.network.counting import Counts
 from dit.network.dit import DiT
 from dit.training.averaging import Profile
+from dit.training.checkpoint import read_manifest
 from dit.training.hardware import Hardware
 from dit.training.hooks import Sink
 from dit.training.module import DiffusionModule
@@ -144,5 +145,12 @@ def run_facts(job: Job) -> dict[str, Any]:
         "schedule": str(job.schedule),
         "seed": job.settings.seed,
         "ema": {name: str(profile) for name, profile in job.profiles.items()},
+        "branch": None if job.branch_from is None else _begun_from(job.branch_from),
         **job.facts,
     }
+
+
+def _begun_from(checkpoint: Path) -> dict[str, Any]:
+    """The run whose checkpoint a branch begins from, by the hash of its configuration, and the clock there."""
+    manifest = read_manifest(checkpoint)
+    return {"config_hash": manifest["config_hash"], "images_seen": manifest["images_seen"]}

@@ -16,7 +16,10 @@ def row(model: str, fd: float, **fields: object) -> Row:
 
 
 ROWS = [
-    *(row("A", 10 - s, guidance=f"ClassifierFree(scale={s})", nfe=8) for s in (1.5, 2.0, 3.0)),
+    *(
+        row("A", 10 - s, guidance=f"ClassifierFree(scale={s})", guidance_scale=s, nfe=8)
+        for s in (1.5, 2.0, 3.0)
+    ),
     row("A", 12, guidance="none", nfe=4),
     row("B", 14, guidance="none", nfe=4),
     *(row("A", 20 - k, guidance="none", nfe=k, grid=f"uniform(n_steps={k})", solver="heun") for k in (8, 16)),
@@ -67,7 +70,7 @@ def test_published_values_stand_beside_those_of_their_extractor_and_size(tmp_pat
     assert "DiT-XL/2, 7000000 training steps (arXiv 2212.09748, 250 sampling steps)" in text
     assert "<td>9.62</td>" in text and "EDM2" not in text and "<td>2.27</td>" not in text
     guided = dataclasses.replace(
-        ours, protocol=dataclasses.replace(fid, guidance="ClassifierFree(scale=1.5)")
+        ours, protocol=dataclasses.replace(fid, guidance="ClassifierFree(scale=1.5)", guidance_scale=1.5)
     )
     assert "<td>2.27</td>" in write_report([guided], tmp_path).read_text()
     for other in ({"resolution": 32}, {"protocol": dataclasses.replace(fid, n=10_000)}):
