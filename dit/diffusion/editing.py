@@ -45,7 +45,7 @@ def image_to_image(
     ts = first_time(denoiser, grid(denoiser.path))
     steps = len(ts) - 1
     check_number("strength", strength, low=1 / steps, high=1)
-    skipped = (1 - strength) * steps
+    skipped = round((1 - strength) * steps, 9)  # 0.9 of 50 steps leaves out 5, not 4.999999999999999
     whole = min(int(skipped), steps - 1)
     start = torch.lerp(ts[whole], ts[whole + 1], skipped - whole)
     stream = NoiseStream(seeds, x0.shape[1:], x0.device, x0.dtype)

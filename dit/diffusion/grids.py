@@ -46,8 +46,12 @@ def uniform(path: Path, n_steps: int) -> Tensor:
     Source: rectified flow, 2209.03003; "trailing" of 2305.08891, table 2.
     """
     check_number("grid.n_steps", n_steps, low=1, integer=True)
-    times = torch.linspace(path.t_max, data_end(path), n_steps + 1, dtype=torch.float64)[:-1]
-    return _finish(path, _whole(path, times))
+    if isinstance(path, Discrete):
+        # As np.arange(T, 0, -T / K) has them, its rounding included: many K land on halves, which go to even.
+        stride = path.steps - (path.steps - path.steps / n_steps)
+        counted_from_1 = path.steps - stride * torch.arange(n_steps, dtype=torch.float64)
+        return _finish(path, (counted_from_1.round() - 1) / path.steps)
+    return _finish(path, torch.linspace(path.t_max, data_end(path), n_steps + 1, dtype=torch.float64)[:-1])
 
 
 def sit(

@@ -60,6 +60,20 @@ def test_full_strength_is_a_sample_where_noise_covers_the_image():
     assert got.nfe == plain.nfe == 10
 
 
+@pytest.mark.parametrize("steps", [10, 50, 250])
+def test_a_strength_of_whole_steps_takes_that_many(steps):
+    """Also where (1 - strength) K is a whole number only up to rounding: 0.9 of 50 steps are 45."""
+    grid, seen = partial(grids.uniform, n_steps=steps), []
+
+    def solver(_denoiser, x, ts, _y, *, noise):
+        seen.append(ts)
+        return x
+
+    for taken in range(1, steps + 1):
+        image_to_image(Gaussian(Linear()), solver, grid, X0, taken / steps, SEEDS)
+    assert [len(ts) - 1 for ts in seen] == list(range(1, steps + 1))
+
+
 def test_strength_between_two_steps_starts_between_them():
     denoiser, grid = plausible(), partial(grids.uniform, n_steps=10)
     starts = []

@@ -1,3 +1,4 @@
+import math
 import sys
 from functools import partial
 from itertools import pairwise
@@ -5,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dit.diffusion import solvers
+from dit.diffusion import grids, solvers
 from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
 from dit.diffusion.targets import Karras, Noise, Velocity
 from dit.errors import InputError
@@ -188,6 +189,17 @@ def test_edm_stochastic_raises_the_noise_as_the_paper_has_it():
     torch.testing.assert_close(got, expected)
 
 
+def test_an_end_of_the_churned_range_on_a_time_of_the_grid_is_churned():
+    """EDM compares S_tmin <= sigma <= S_tmax; exp(ln sigma) may lie on either side of sigma."""
+    for path in (VE(), Linear(), Cosine()):
+        for first, last in ((50.0, 0.05), (7.0, 0.3), (49.0, 0.11)):
+            ts = grids.karras(path, 12, sigma_min=last, sigma_max=first)
+            noise = Noises((2, 1, 2, 2))
+            x = draw((2, 1, 2, 2), 1)
+            solvers.edm_stochastic(Gaussian(path), x, ts, noise=noise, s_min=last, s_max=first)
+            assert noise.used == 12, (path, first)
+
+
 def test_solvers_keep_gradients():
     path = Linear()
     denoiser, x = Plausible(path, Velocity()).double(), draw(SHAPE, 11).requires_grad_()
@@ -240,3 +252,10 @@ def test_levels_are_those_of_the_path_in_float64():
     assert grid[1].alpha == pytest.approx(0.5**0.5, rel=1e-15) and grid[1].lam == pytest.approx(0, abs=1e-15)
     assert (grid[-1].alpha, grid[-1].sigma) == (1.0, 0.0)
     assert all(a.lam < b.lam for a, b in pairwise(grid))
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+def test_the_first_noisy_time_is_noisy_also_in_float32(path):
+    at = solvers.level(path, float(torch.tensor(path.t_min, dtype=torch.float32)))
+    assert at.sigma > 0 and math.isfinite(at.lam)
+    assert solvers.level(path, grids.data_end(path)).sigma == 0

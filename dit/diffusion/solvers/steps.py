@@ -37,8 +37,11 @@ class Level(NamedTuple):
 
 
 def level(path: Path, t: float) -> Level:
-    """The noise level of ``path`` at ``t``; below ``t_min`` it is clean data (alpha 1, sigma 0)."""
-    if t < path.t_min:
+    """The noise level of ``path`` at ``t``; below ``t_min`` it is clean data (alpha 1, sigma 0).
+
+    ``t_min`` itself is noisy, also as float32 has it.
+    """
+    if t < path.t_min * (1 - 1e-6):
         return Level(t, 1.0, 0.0, math.inf)
     at = torch.tensor(t, dtype=torch.float64)
     return Level(t, float(path.alpha(at)), float(path.sigma(at)), float(path.log_snr(at)) / 2)

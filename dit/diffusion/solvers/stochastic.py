@@ -121,7 +121,8 @@ def edm_stochastic(
     grid = levels(denoiser.path, ts)
     gamma = min(churn / (len(grid) - 1), math.sqrt(2) - 1)
     for now, end in pairwise(grid):
-        if gamma > 0 and s_min <= math.exp(-now.lam) <= s_max:
+        # an end of the range that the grid lands on belongs to it, whatever rounding makes of exp and ln
+        if gamma > 0 and s_min * (1 - 1e-6) <= math.exp(-now.lam) <= s_max * (1 + 1e-6):
             back = at_lam(denoiser.path, now.lam - math.log1p(gamma))
             if back.t > now.t:
                 ratio = back.alpha / now.alpha
