@@ -3,13 +3,20 @@
 B images, D feature width, K classes.
 """
 
+import hashlib
+import math
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from dit.errors import InputError
 from dit.evaluation.features import Extractor, Outputs, check_images, check_sha256, file_sha256
@@ -19,6 +26,8 @@ INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.
 INCEPTION_SHA256 = (
     "6726825d"  # the file's name carries the first digits of its hash, as torch.hub checks them
 )
+DINOV2_SIDE = 16  # patches of 14 pixels along 224
+DINOV2_OFFSET = 0.1  # facebookresearch/dinov2: interpolate_offset of its torch.hub models
 SPATIAL_CHANNELS = 7  # of 192: 7 x 17 x 17 = 2,023 numbers, about as many as the pooled features
 
 
@@ -53,7 +62,7 @@ class Inception(Extractor):
         official = Path(path).name == INCEPTION_FILE
         self.sha256 = check_sha256(path, INCEPTION_SHA256) if official else file_sha256(path)
         self.name = "inception-2015-12-05" if self.sha256.startswith(INCEPTION_SHA256) else "inception-custom"
-        _require_plain_weights(path)
+        _plain_weights(path)  # before torch-fidelity would run what it holds
         try:
             self.network = FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
@@ -77,52 +86,114 @@ class Inception(Extractor):
 
 
 class DINOv2(Extractor):
-    """The class token of DINOv2's ViT-L/14 (B, 1024), through timm: bicubic, antialiased, to 224x224.
+    """The class token of DINOv2's ViT-L/14 (B, 1024), as the published FD-DINOv2 takes it.
+
+    Positions, stored for 518x518 pixels, are resized as torch.hub's own model does. Pictures are resized in one of
+    two published ways, whose features differ: by torch, unclipped, as EDM2 does, or by Pillow to whole numbers, as
+    dgm-eval does.
 
     Args:
-        path: timm's weights for ``vit_large_patch14_dinov2`` (.safetensors or .pth); None asks the hub.
+        path: weights of timm's ``vit_large_patch14_dinov2`` (.safetensors or .pth), or the file of torch.hub; None
+            asks timm's hub.
         device: where it computes.
+        pil: pictures are resized by Pillow.
 
-    Source: Oquab et al., arXiv:2304.07193; as a feature space for generative models: Stein et al.,
-        arXiv:2306.04675.
+    Raises:
+        InputError: no file, weights of another network, or a file that runs code.
+
+    Source: Oquab et al., arXiv:2304.07193; as a feature space for generative models: Stein et al., arXiv:2306.04675
+        (dgm-eval), and Karras et al., arXiv:2312.02696 (EDM2).
     """
 
-    name = "dinov2-vit-l-14"
-    preprocessing = "bicubic antialiased to 224x224, clipped to 0..255, ImageNet mean and sd"
     model_name = "vit_large_patch14_dinov2"
 
-    def __init__(self, path: str | Path | None, device: str | torch.device = "cpu") -> None:
-        import timm
-
-        self.sha256 = file_sha256(path) if path is not None else ""
-        try:
-            self.network = timm.create_model(
-                self.model_name,
-                pretrained=path is None,
-                num_classes=0,
-                img_size=224,
-                checkpoint_path=str(path) if path is not None else "",
-            )
-        except (RuntimeError, KeyError) as error:
-            raise InputError(
-                "evaluation.extractor", str(path), "weights of this network", str(error)[:200]
-            ) from None
-        except OSError as error:
-            remedy = (
-                f"Download timm/{self.model_name}.lvd142m elsewhere and name the file: dinov2:/path/to/file."
-            )
-            raise InputError("evaluation.extractor", "dinov2", "weights from the hub", remedy) from error
+    def __init__(
+        self, path: str | Path | None, device: str | torch.device = "cpu", pil: bool = False
+    ) -> None:
+        self.pil = pil
+        self.network = _dinov2_of_hub(self.model_name) if path is None else _plain_dinov2(self.model_name)
+        weights = self.network.state_dict() if path is None else _read_dinov2(path, self.network)
+        self.sha256 = _weights_sha256(weights) if path is None else file_sha256(path)
+        side = math.isqrt(weights["pos_embed"].shape[1] - 1)
+        _set_positions(self.network, weights["pos_embed"])
+        self.name = "dinov2-vit-l-14-pil" if pil else "dinov2-vit-l-14"
+        resize = "Pillow's bicubic, whole numbers" if pil else "torch's antialiased bicubic, unclipped"
+        kept = side == DINOV2_SIDE
+        positions = "as stored" if kept else f"of {side}x{side} resized as torch.hub's, no antialias, +0.1"
+        self.preprocessing = f"{resize}, to 224x224, ImageNet mean and sd; positions {positions}"
         self.network.eval().requires_grad_(False).to(device)
-        self.sha256 = self.sha256 or _state_sha256(self.network)
         self.device = torch.device(device)
         self._mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
         self._std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
 
     def outputs(self, images: torch.Tensor) -> Outputs:
         check_images(images)
-        x = images.to(self.device).float()
-        x = F.interpolate(x, (224, 224), mode="bicubic", antialias=True).clamp(0, 255)
+        x = _pil_resized(images, 224).to(self.device).float() if self.pil else images.to(self.device).float()
+        if not self.pil:
+            x = F.interpolate(x, (224, 224), mode="bicubic", antialias=True)
         return Outputs(self.network((x / 255 - self._mean) / self._std))  # timm pools the class token
+
+
+def _plain_dinov2(name: str) -> Any:
+    """The network for 224x224 pixels, its weights still to be set."""
+    import timm
+
+    return timm.create_model(name, num_classes=0, img_size=224)
+
+
+def _dinov2_of_hub(name: str) -> Any:
+    """The network of timm's hub, for 518x518 pixels."""
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        remedy = f"Download timm/{name}.lvd142m elsewhere and name the file: dinov2:/path/to/file."
+        raise InputError("evaluation.extractor", "dinov2", "weights from the hub", remedy) from error
+
+
+def _read_dinov2(path: str | Path, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Sets a network's weights but its positions from a file; all weights of the file."""
+    found = _plain_weights(path)
+    weights = {
+        name: tensor for name, tensor in found.items() if name != "mask_token"
+    }  # of training, in torch.hub's
+    own = network.state_dict()
+    positions = weights.get("pos_embed", torch.empty(1, 0, 0))
+    square = positions.ndim == 3 and math.isqrt(max(positions.shape[1] - 1, 0)) ** 2 == positions.shape[1] - 1
+    other = sorted(own.keys() ^ weights.keys())
+    other += [
+        name for name in own.keys() & weights.keys() - {"pos_embed"} if own[name].shape != weights[name].shape
+    ]
+    if other or not square:
+        shown = ", ".join(other[:3]) or "pos_embed"
+        raise InputError("evaluation.extractor", str(path), "weights of this network", f"Different: {shown}.")
+    network.load_state_dict({**weights, "pos_embed": own["pos_embed"]})
+    return weights
+
+
+def _set_positions(network: Any, stored: torch.Tensor) -> None:
+    """Gives a network for 224x224 pixels the positions (1, 1 + M M, D) that were stored for another size.
+
+    Bicubic without antialias, by the scale (16 + 0.1)/M, as DINOv2's ``interpolate_pos_encoding`` does it.
+    """
+    network.set_input_size(img_size=224)  # resizes them too, another way
+    first, grid = stored[:, :1].float(), stored[:, 1:].float()
+    side = math.isqrt(grid.shape[1])
+    if side != DINOV2_SIDE:
+        image = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, D, M, M)
+        scale = (DINOV2_SIDE + DINOV2_OFFSET) / side
+        image = F.interpolate(image, scale_factor=(scale, scale), mode="bicubic")
+        grid = image.flatten(2).transpose(1, 2)  # (1, 16 16, D)
+    with torch.no_grad():
+        network.pos_embed.copy_(torch.cat([first, grid], dim=1))
+
+
+def _pil_resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    """uint8 (B, 3, H, W) resized by Pillow, image by image."""
+    pictures = [Image.fromarray(picture) for picture in images.permute(0, 2, 3, 1).cpu().numpy()]
+    resized = [np.asarray(one.resize((side, side), Image.Resampling.BICUBIC)) for one in pictures]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
 class TorchScript(Extractor):
@@ -156,24 +227,26 @@ class TorchScript(Extractor):
         return Outputs(features.float(), None if logits is None else logits.float())
 
 
-def _require_plain_weights(path: str | Path) -> None:
-    """Raises InputError for a pickle with anything but tensors in it: torch-fidelity would run it."""
+def _plain_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file; raises InputError for a pickle with anything else in it, whose code torch would run."""
+    allowed = "a file that torch.save made of tensors alone, or .safetensors"
+    if not Path(path).is_file():
+        raise InputError("evaluation.extractor", str(path), "an existing weights file")
     try:
-        torch.load(path, weights_only=True, map_location="cpu", mmap=False)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-    ) as error:  # whose texts advise to run what it holds
-        allowed = "a file that torch.save made of tensors alone"
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, weights_only=True, map_location="cpu", mmap=False)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        # whose texts advise to run what it holds
         raise InputError("evaluation.extractor", str(path), allowed) from error
+    if not isinstance(found, Mapping) or not all(isinstance(one, torch.Tensor) for one in found.values()):
+        raise InputError("evaluation.extractor", str(path), allowed)
+    return dict(found)
 
 
-def _state_sha256(network: torch.nn.Module) -> str:
-    import hashlib
-
+def _weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(value.cpu().numpy()).tobytes())
     return digest.hexdigest()

@@ -5,6 +5,7 @@ B images, D feature width, K classes, S width of spatial features.
 
 import hashlib
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,9 +125,9 @@ def load_extractor(spec: str, device: str | torch.device = "cpu") -> Extractor:
     """The extractor of a name, with the path of its weights after a colon.
 
     Args:
-        spec: ``digits``; ``inception:FILE`` (torch-fidelity's weights); ``dinov2:FILE`` (timm's ViT-L/14), or
-            ``dinov2`` from the hub; ``torchscript:FILE`` (uint8 images -> features, or -> features and
-            logits).
+        spec: ``digits``; ``inception:FILE`` (torch-fidelity's weights); ``dinov2:FILE`` (ViT-L/14 of timm or
+            torch.hub), or ``dinov2`` from timm's hub; ``dinov2-pil`` likewise, with pictures resized by Pillow;
+            ``torchscript:FILE`` (uint8 images -> features, or -> features and logits).
         device: where it computes.
 
     Raises:
@@ -135,16 +136,17 @@ def load_extractor(spec: str, device: str | torch.device = "cpu") -> Extractor:
     kind, _, path = spec.partition(":")
     if kind == "digits" and not path:
         return DigitsExtractor(device)
-    if kind in ("inception", "dinov2", "torchscript"):
+    if kind in ("inception", "dinov2", "dinov2-pil", "torchscript"):
         from dit.evaluation import extractors  # timm and torch-fidelity take seconds to import
 
         build = {
             "inception": extractors.Inception,
             "dinov2": extractors.DINOv2,
+            "dinov2-pil": partial(extractors.DINOv2, pil=True),
             "torchscript": extractors.TorchScript,
         }
         return build[kind](path or None, device)
-    allowed = "digits, inception:FILE, dinov2, dinov2:FILE, torchscript:FILE"
+    allowed = "digits, inception:FILE, dinov2[:FILE], dinov2-pil[:FILE], torchscript:FILE"
     raise InputError("evaluation.extractor", spec, allowed)
 
 

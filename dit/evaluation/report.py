@@ -3,6 +3,7 @@
 Equal rows give equal bytes: nothing of the machine or the time is written.
 """
 
+import ast
 import base64
 import csv
 import io
@@ -126,14 +127,35 @@ def place(row: Row, axis: str) -> float:
 
 
 def published(row: Row) -> list[dict[str, str]]:
-    """Published values of a row's extractor, resolution, number of samples and guidance scale.
+    """Published values of a row's extractor and what it does to images, resolution, number of samples and guidance.
 
-    Their solvers and steps are the papers' own, and named beside them.
+    Guidance is equal in every setting: scale, guided channels, interval. Solvers and steps are the papers' own, and
+    named beside the values.
     """
-    key = (row.protocol.extractor, str(row.resolution), str(row.protocol.n), f"{place(row, 'guidance'):.1f}")
+    protocol = row.protocol
+    key = (protocol.extractor, str(row.resolution), str(protocol.n), _settings(protocol.guidance))
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         known = list(csv.DictReader(file))
-    return [k for k in known if (k["extractor"], k["resolution"], k["n"], k["guidance_scale"]) == key]
+    return [
+        one
+        for one in known
+        if (one["extractor"], one["resolution"], one["n"], _settings(one["guidance"])) == key
+        and one["preprocessing"] in ("", protocol.preprocessing)
+    ]
+
+
+def _settings(guidance: str) -> tuple[str, dict[str, object]]:
+    """A guidance as ``describe`` writes it: its name, and the settings that do something."""
+    try:
+        call = ast.parse(guidance, mode="eval").body
+    except SyntaxError:  # a text of the caller's own
+        return guidance, {}
+    if not isinstance(call, ast.Call):
+        return guidance, {}
+    settings: dict[str, object] = {str(one.arg): ast.unparse(one.value) for one in call.keywords}
+    if "scale" in settings:
+        settings["scale"] = float(str(settings["scale"]))  # 2 and 2.0 are one
+    return ast.unparse(call.func), {name: value for name, value in settings.items() if value != "None"}
 
 
 def columns(rows: Iterable[Row]) -> list[str]:
@@ -166,7 +188,11 @@ def _table_section(group: Sequence[Row]) -> str:
         source = f"({row['paper']}, {row['steps']} sampling steps)"
         name = f"{row['model']}, {row['train_steps']} training steps {source}"
         body.append(_cells([name, *(row.get(name) for name in names)], f"seen: {row['seen']}"))
-    note = "<p>In italics: published values; solver and steps are the paper's.</p>" if known else ""
+    note = (
+        "<p>In italics: published values, all of ImageNet; reference, solver and steps are the paper's.</p>"
+        if known
+        else ""
+    )
     fields = ", ".join(f"{name} {value}" for name, value in protocol.as_dict().items() if value is not None)
     return (
         f"<h2>Protocol {protocol.hash}</h2><table><tr>{head}</tr>{''.join(body)}</table>{note}"

@@ -4,9 +4,12 @@ import math
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
@@ -164,25 +167,96 @@ def test_what_is_no_torchscript_is_refused(tmp_path) -> None:
         load_extractor("torchscript:absent.ts")
 
 
-def test_dinov2_reads_timms_layout_and_takes_the_class_token(tmp_path, monkeypatch, images) -> None:
-    """On a small model of the same family: the large one has 300 million parameters."""
+@pytest.fixture(scope="module")
+def small_dinov2():
+    """A small model of DINOv2's family with positions that vary: the large one has 300 million parameters."""
     import timm
 
+    network = timm.create_model("vit_small_patch14_dinov2", num_classes=0).eval()  # for 518x518 pixels
+    network.pos_embed.data.normal_(generator=torch.Generator().manual_seed(0))
+    return network
+
+
+@pytest.fixture
+def dinov2_file(small_dinov2, tmp_path, monkeypatch):
     from dit.evaluation.extractors import DINOv2
 
-    name = "vit_small_patch14_dinov2"
-    network = timm.create_model(name, num_classes=0, img_size=224).eval()
-    torch.save(network.state_dict(), tmp_path / "small.pth")
-    monkeypatch.setattr(DINOv2, "model_name", name)
-    extractor = load_extractor(f"dinov2:{tmp_path / 'small.pth'}")
-    x = nn.functional.interpolate(images[:2].float(), (224, 224), mode="bicubic", antialias=True).clamp(
-        0, 255
-    )
+    monkeypatch.setattr(DINOv2, "model_name", "vit_small_patch14_dinov2")
+    save_file(small_dinov2.state_dict(), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def keys_cubic(size: int, stored: int) -> np.ndarray:
+    """(size, stored) weights of Keys' kernel (1981), a = -0.75, where the scale is (size + 0.1)/stored."""
+    weights = np.zeros((size, stored))
+    for i in range(size):
+        place = (i + 0.5) * stored / (size + 0.1) - 0.5
+        for j in range(math.floor(place) - 1, math.floor(place) + 3):
+            d = abs(place - j)
+            near = 1.25 * d**3 - 2.25 * d**2 + 1
+            far = -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
+            weights[i, min(max(j, 0), stored - 1)] += near if d <= 1 else far
+    return weights
+
+
+def seen_by_dinov2(network, pictures: torch.Tensor) -> torch.Tensor:
+    """Class tokens of pictures (B, 3, 224, 224) in 0..255, positions resized as torch.hub's model does."""
+    stored = network.pos_embed.detach()[0].double().numpy()
+    weights = keys_cubic(16, 37)
+    grid = np.einsum("ia,jb,abd->ijd", weights, weights, stored[1:].reshape(37, 37, -1))
+    positions = torch.from_numpy(np.concatenate([stored[:1], grid.reshape(256, -1)]))[None].float()
     mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.no_grad():
-        tokens = network.forward_features((x / 255 - mean) / std)
-        found = extractor.features(images[:2])
-    torch.testing.assert_close(found, tokens[:, 0], rtol=1e-4, atol=1e-5)
+        patches = network.patch_embed.proj((pictures / 255 - mean) / std).flatten(2).transpose(1, 2)
+        tokens = torch.cat([network.cls_token.expand(len(pictures), -1, -1), patches], 1) + positions
+        for block in network.blocks:
+            tokens = block(tokens)
+        return network.norm(tokens)[:, 0]
+
+
+def test_dinov2_resizes_positions_and_pictures_as_the_published_evaluators(
+    small_dinov2, dinov2_file, images
+) -> None:
+    """EDM2's calculate_metrics.py and dgm-eval, both over torch.hub's network; compared with them on a machine."""
+    edm2, dgm = load_extractor(f"dinov2:{dinov2_file}"), load_extractor(f"dinov2-pil:{dinov2_file}")
+    unclipped = nn.functional.interpolate(images[:2].float(), (224, 224), mode="bicubic", antialias=True)
+    assert unclipped.max() > 255, "the pictures tell clipped from unclipped"
+    pil = [
+        Image.fromarray(one.permute(1, 2, 0).numpy()).resize((224, 224), Image.BICUBIC) for one in images[:2]
+    ]
+    whole = torch.stack([torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in pil]).float()
+    for extractor, pictures in ((edm2, unclipped), (dgm, whole)):
+        found = seen_by_dinov2(small_dinov2, pictures)
+        torch.testing.assert_close(extractor.features(images[:2]), found, rtol=1e-3, atol=1e-4)
+    assert edm2.name != dgm.name and edm2.preprocessing != dgm.preprocessing
+    assert edm2.sha256 == dgm.sha256
+
+
+def test_dinov2_reads_torch_hubs_file_and_positions_of_224_pixels(
+    small_dinov2, dinov2_file, images, tmp_path
+) -> None:
+    stored = small_dinov2.state_dict()
+    torch.save({**stored, "mask_token": torch.zeros(1, 384)}, tmp_path / "hub.pth")
+    hub, timms = (load_extractor(f"dinov2:{file}") for file in (tmp_path / "hub.pth", dinov2_file))
+    assert torch.equal(hub.features(images[:1]), timms.features(images[:1]))
+    torch.save({**stored, "pos_embed": stored["pos_embed"][:, :257]}, tmp_path / "resized.pth")
+    resized = load_extractor(f"dinov2:{tmp_path / 'resized.pth'}")
+    assert "as stored" in resized.preprocessing and resized.preprocessing != hub.preprocessing
+    assert torch.equal(resized.network.pos_embed, stored["pos_embed"][:, :257])  # type: ignore[attr-defined]
+
+
+def test_dinov2_refuses_weights_of_another_network(small_dinov2, dinov2_file, tmp_path) -> None:
+    stored = small_dinov2.state_dict()
+    wrong = {
+        "absent": {name: tensor for name, tensor in stored.items() if name != "norm.bias"},
+        "further": {**stored, "register_tokens": torch.zeros(1, 4, 384)},
+        "shape": {**stored, "norm.bias": torch.zeros(3)},
+        "grid": {**stored, "pos_embed": torch.zeros(1, 1000, 384)},
+    }
+    for name, weights in wrong.items():
+        torch.save(weights, tmp_path / f"{name}.pth")
+        with pytest.raises(InputError, match="weights of this network"):
+            load_extractor(f"dinov2:{tmp_path / name}.pth")
 
 
 def test_dinov2_without_a_network_says_what_to_download(monkeypatch) -> None:

@@ -3,6 +3,7 @@ import dataclasses
 import re
 
 import pytest
+import torch
 
 from dit.errors import InputError
 from dit.evaluation.grids.pictures import picture_grid, png_bytes
@@ -69,12 +70,59 @@ def test_published_values_stand_beside_those_of_their_extractor_and_size(tmp_pat
     text = write_report([ours], tmp_path).read_text()
     assert "DiT-XL/2, 7000000 training steps (arXiv 2212.09748, 250 sampling steps)" in text
     assert "<td>9.62</td>" in text and "EDM2" not in text and "<td>2.27</td>" not in text
-    guided = dataclasses.replace(
-        ours, protocol=dataclasses.replace(fid, guidance="ClassifierFree(scale=1.5)", guidance_scale=1.5)
-    )
-    assert "<td>2.27</td>" in write_report([guided], tmp_path).read_text()
+    guided = "ClassifierFree(channels=3, interval=None, scale=1.5)"
+    assert "<td>2.27</td>" in page(tmp_path, ours, guidance=guided)
     for other in ({"resolution": 32}, {"protocol": dataclasses.replace(fid, n=10_000)}):
         assert "arXiv" not in write_report([dataclasses.replace(ours, **other)], tmp_path).read_text()
+
+
+def page(folder, row: Row, **protocol: object) -> str:
+    return write_report(
+        [dataclasses.replace(row, protocol=dataclasses.replace(row.protocol, **protocol))], folder
+    ).read_text()
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        "ClassifierFree(scale=1.5)",  # all four channels: about 1.7 of three
+        "ClassifierFree(channels=4, scale=1.5)",
+        "ClassifierFree(channels=3, interval=[-1.0, 3.0], scale=1.5)",
+        "ClassifierFree(channels=3, interval=[-inf, 3.0], scale=1.5)",
+        "ClassifierFree(channels=3, scale=1.54)",
+        "NegativeClass(channels=3, negative_class=0, scale=1.5)",
+        "Autoguidance(scale=1.5, weak='small')",
+    ],
+)
+def test_published_values_stand_beside_those_of_the_same_guidance_alone(guidance, tmp_path) -> None:
+    """DiT's and SiT's released code guides 3 of 4 channels, everywhere: forward_with_cfg."""
+    fid = dataclasses.replace(BASE, extractor="inception-2015-12-05", n=50_000)
+    ours = Row("ours", {"frechet_distance": 2.5, "n": 50_000}, fid, resolution=256)
+    assert "arXiv" in page(tmp_path, ours, guidance="ClassifierFree(channels=3, scale=1.5)")
+    assert "arXiv" not in page(tmp_path, ours, guidance=guidance)
+
+
+def test_published_values_of_dinov2_stand_beside_its_published_way_alone(tmp_path, monkeypatch) -> None:
+    from dit.evaluation import extractors
+
+    tiny = {"pos_embed": torch.zeros(1, 1 + 37 * 37, 384)}
+    monkeypatch.setattr(extractors, "_plain_dinov2", lambda _: torch.nn.Identity())
+    monkeypatch.setattr(extractors, "_read_dinov2", lambda *_: tiny)
+    monkeypatch.setattr(extractors, "_set_positions", lambda *_: None)
+    (tmp_path / "file").touch()
+    texts = {}
+    for pil in (False, True):
+        made = extractors.DINOv2(tmp_path / "file", pil=pil)
+        fd = dataclasses.replace(
+            BASE, extractor=made.name, preprocessing=made.preprocessing, n=50_000, guidance="none"
+        )
+        texts[pil] = page(tmp_path, Row("ours", {"frechet_distance": 90.0}, fd, resolution=512))
+        if not pil:
+            older = dataclasses.replace(fd, preprocessing="bicubic antialiased to 224x224, clipped to 0..255")
+            assert "EDM2" not in page(
+                tmp_path, Row("ours", {"frechet_distance": 90.0}, older, resolution=512)
+            )
+    assert "EDM2-XS" in texts[False] and "EDM2" not in texts[True]
 
 
 def test_every_published_value_says_where_it_was_seen(shared) -> None:
