@@ -88,3 +88,17 @@ def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         raise InputError(key, value, "one of " + ", ".join(str(choice) for choice in choices))
+
+
+def check_name(key: str, value: object) -> None:
+    """Raises InputError unless ``value`` can name one file or folder, a row of a table and a job.
+
+    Any letters, blanks and signs will do; what uses a name quotes it.
+    """
+    allowed = (
+        "a name: at most 200 bytes of text on one line, without / and not beginning with a dot or a minus"
+    )
+    if not isinstance(value, str) or not 0 < len(value.encode(errors="surrogateescape")) <= 200:
+        raise InputError(key, value, allowed)
+    if value[0] in ".-" or value != value.strip() or not value.isprintable() or "/" in value:
+        raise InputError(key, value, allowed)

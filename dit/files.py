@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dit.reading import sealed
+
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{12}\.tmp", re.DOTALL)
 
 
@@ -57,7 +59,8 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Replaces a JSON file whole."""
+    """Replaces a JSON file whole; an object bears a seal (``dit.reading``)."""
+    value = sealed(value) if isinstance(value, dict) else value
     return write_text(path, json.dumps(value, indent=1, sort_keys=True))
 
 

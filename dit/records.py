@@ -5,6 +5,7 @@ it. Rows hold no time of day and no absolute path: the file of a run that was ki
 for byte, the file of the same run undisturbed.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 from dit.errors import InputError
 from dit.files import sync
+from dit.reading import INTEGER, check_fields, parse
 
 SCHEMA = 1
 DAMAGED = "It was changed by hand, or the disk damaged it: restore it, or begin again in another run_dir."
@@ -42,6 +44,7 @@ class RecordWriter:
         if created:
             sync(self.path.parent)
         self.offset = os.fstat(self._fd).st_size
+        self._digest = hashlib.sha256(self.path.read_bytes())
         complete = _end_of_last_line(self._fd, self.offset)
         if complete != self.offset:
             self.truncate_to(complete)
@@ -64,7 +67,12 @@ class RecordWriter:
             raise OSError(f"{self.path}: wrote {written} of {len(line)} bytes of a row")
         os.fsync(self._fd)
         self.offset += written
+        self._digest.update(line)
         return self.offset
+
+    def prefix(self) -> dict[str, Any]:
+        """Length and hash of all rows so far: what ``check_prefix`` takes."""
+        return {"bytes": self.offset, "sha256": self._digest.hexdigest()}
 
     def truncate_to(self, offset: int) -> None:
         """Drops every row behind ``offset`` bytes: what an interrupted run wrote after the checkpoint it
@@ -80,6 +88,7 @@ class RecordWriter:
         os.ftruncate(self._fd, offset)
         os.fsync(self._fd)
         self.offset = offset
+        self._digest = hashlib.sha256(self.path.read_bytes())
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Every row with the offset behind it."""
@@ -102,6 +111,27 @@ class RecordWriter:
         self.close()
 
 
+def check_prefix(path: Path, known: Mapping[str, Any]) -> bool:
+    """Whether a file still has all the rows that were in it once.
+
+    Args:
+        path: of rows.
+        known: ``bytes`` and ``sha256`` of the rows then (``RecordWriter.prefix``); the hash may be missing, as it is in
+            what older versions wrote.
+
+    Raises:
+        InputError: it has as many bytes, but others: a changed digit.
+    """
+    with path.open("rb") as file:
+        rows = file.read(max(0, int(known["bytes"])))
+    if len(rows) < int(known["bytes"]):
+        return False
+    if known.get("sha256") not in (None, hashlib.sha256(rows).hexdigest()):
+        allowed = f"the very rows that were written, in its first {len(rows)} bytes"
+        raise InputError(str(path), "(their SHA-256 is another)", allowed, DAMAGED)
+    return True
+
+
 def readings(path: Path) -> set[int]:
     """The counts of images at which the run of a ``records.jsonl`` was read on its validation draws."""
     try:
@@ -109,7 +139,11 @@ def readings(path: Path) -> set[int]:
     except FileNotFoundError:
         return set()
     rows = (_decode(line, path) for line in lines if b'"kind":"validation"' in line)
-    return {int(row["images_seen"]) for row in rows}
+    found = set()
+    for row in rows:
+        check_fields(str(path), row, {"images_seen": INTEGER})
+        found.add(row["images_seen"])
+    return found
 
 
 def encode(row: Mapping[str, Any]) -> bytes:
@@ -126,10 +160,10 @@ def encode(row: Mapping[str, Any]) -> bytes:
 
 
 def _decode(line: bytes, path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise InputError(str(path), f"({line[:40]!r} ...)", "JSON in every row", DAMAGED) from error
+    row = parse(line, str(path), DAMAGED)
+    if not isinstance(row, dict):
+        raise InputError(str(path), f"({line[:40]!r} ...)", "a JSON object in every row", DAMAGED)
+    return row
 
 
 def _clean(value: Any, where: str, non_finite: dict[str, str]) -> Any:

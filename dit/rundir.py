@@ -12,38 +12,32 @@ Standard library only: ``dit status`` and ``dit study`` read it without torch.
 """
 
 import fcntl
-import json
+import logging
 import os
 import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dit.errors import InputError
+from dit.errors import InputError, check_choice
 from dit.files import remove_unfinished, write_json, write_text
+from dit.reading import INTEGER, NULL, NUMBER, OBJECT, TEXT, read_json
 from dit.slurm import SlurmJob
 
+log = logging.getLogger("dit")
+
 STATES = ("running", "done", "failed", "stopped")
+STATUS = {  # what status.json says besides, where it says it
+    **dict.fromkeys(("heartbeat", "images_per_second", "eta_seconds", "loss"), (*NUMBER, NULL)),
+    **dict.fromkeys(("images_seen", "total_images", "step", "pid", "restart_count"), INTEGER),
+    **{"host": TEXT, "message": TEXT, "job": (str, NULL), "records": OBJECT},
+}
 TAKEOVER_SECONDS = 30  # that a newer copy of a job waits for the older one to let go
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file, or None where there is no such file.
-
-    Raises:
-        InputError: the file holds something else.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:  # no JSON, or no text at all
-        raise InputError(str(path), "(no JSON)", "a file as dit writes it", str(error)) from error
 
 
 def make_directory(key: str, path: Path) -> Path:
@@ -62,10 +56,38 @@ def make_directory(key: str, path: Path) -> Path:
     return path
 
 
+def read_environment(path: Path) -> dict[str, Any] | None:
+    """What a run was made with and its ``config_hash``; None where none has begun.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return read_json(path / "environment.json", {"config_hash": TEXT})
+
+
+def read_status(path: Path) -> dict[str, Any] | None:
+    """How far the run in a directory is, or None where it has not begun.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    status = read_json(path / "status.json", {"state": TEXT}, STATUS)
+    if status is not None:
+        check_choice(f"{path / 'status.json'}: state", status["state"], STATES)
+    return status
+
+
 def is_done(path: Path, config_hash: str) -> bool:
-    """Whether a run of this configuration has finished there."""
-    known, status = read_json(path / "environment.json"), read_json(path / "status.json")
-    return bool(known and status) and known["config_hash"] == config_hash and status["state"] == "done"
+    """Whether a run of this configuration has finished there; a damaged status says that it has not."""
+    known = read_environment(path)
+    try:
+        status = read_status(path)
+    except InputError as error:
+        log.warning("%s; the run is taken up from its newest checkpoint", error)
+        return False
+    if known is None or status is None:
+        return False
+    return known["config_hash"] == config_hash and status["state"] == "done"
 
 
 class RunDirectory:
@@ -86,7 +108,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, config_hash: str, config_yaml: str, job: SlurmJob | None = None) -> None:
         self.path = make_directory("run_dir", path)
-        known = read_json(self.path / "environment.json")
+        known = read_environment(self.path)
         if known is not None and known["config_hash"] != config_hash:
             raise InputError(
                 "run_dir",
@@ -101,6 +123,7 @@ class RunDirectory:
             "job": job.job_id if job else None,
             "restart_count": job.restart_count if job else 0,
         }
+        self.stamp: Callable[[], dict[str, Any]] = dict  # what every status says besides
         self._lock = (self.path / ".lock").open("a+")
         self._take()
         remove_unfinished(self.path)
@@ -110,9 +133,9 @@ class RunDirectory:
 
     def _take(self) -> None:
         """Becomes the owner: of a free directory, or in place of an older copy of the same SLURM job."""
-        owner = read_json(self.path / "owner.json") or {}
+        owner = self._owner()
         same_job = owner.get("job") is not None and owner["job"] == self._token["job"]
-        newer = owner["restart_count"] - self._token["restart_count"] if same_job else 0
+        newer = owner.get("restart_count", 0) - self._token["restart_count"] if same_job else 0
         if newer > 0:
             self._refuse(owner, "It is a newer copy of this job.")
         if not self._lock_it() and newer == 0:
@@ -139,20 +162,29 @@ class RunDirectory:
             f"Process {owner.get('pid')} on {owner.get('host')} holds it. {remedy}",
         )
 
+    def _owner(self) -> dict[str, Any]:
+        """What owner.json says; nothing where it is damaged: the lock decides then."""
+        try:
+            return read_json(self.path / "owner.json", may={"restart_count": INTEGER}) or {}
+        except InputError as error:
+            log.warning("%s", error)
+            return {}
+
     def is_owner(self) -> bool:
         """Whether no newer copy of this job has taken the directory over; to be asked before anything is written."""
-        return read_json(self.path / "owner.json") == self._token
+        return self._owner() == self._token
 
     def status(self) -> dict[str, Any] | None:
         """What ``status.json`` says, or None."""
-        return read_json(self.path / "status.json")
+        return read_status(self.path)
 
     def write_status(self, state: str, **facts: Any) -> None:
         """Says how far the run is; every call is a heartbeat."""
         assert state in STATES, state
         host = {key: self._token[key] for key in ("host", "pid", "job", "restart_count")}
         if self.is_owner():
-            write_json(self.path / "status.json", {"state": state, "heartbeat": time.time(), **host, **facts})
+            said = {"state": state, "heartbeat": time.time(), **host, **self.stamp(), **facts}
+            write_json(self.path / "status.json", said)
 
     def close(self) -> None:
         """Lets another process have the directory."""

@@ -22,7 +22,7 @@ from dit.evaluation.files import evaluate_images, images_identity, open_referenc
 from dit.evaluation.images import open_images
 from dit.evaluation.journal import Journal, request_hash
 from dit.evaluation.measure import check_metrics, measure_images
-from dit.rundir import make_directory, read_json
+from dit.rundir import make_directory, read_environment
 
 log = logging.getLogger("dit")
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
     if first and read_manifest(loaded.cfg.data.directory)["source"]["kind"] != "digits":
         _doubt_features(cfg, loaded.cfg.evaluation)
     yardstick = Yardstick(loaded.cfg, device)
-    known = read_json(Path(cfg.run) / "environment.json") or {}
+    known = read_environment(Path(cfg.run)) or {}
     asked = {
         "config_hash": known.get("config_hash"),
         "images_seen": loaded.images_seen,

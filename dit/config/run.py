@@ -5,20 +5,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
 
 from dit.config import job as job_config
+from dit.config.files import read_yaml
 from dit.config.instantiation import instantiate
 from dit.data.latents import LatentSet
 from dit.diffusion.denoiser import Denoiser
-from dit.errors import InputError
+from dit.errors import InputError, RunError, input_error
 from dit.network.dit import DiT
+from dit.rundir import read_environment
 from dit.training.checkpoint import Checkpoint, clock, open_checkpoint
 from dit.training.saving import CheckpointManager
 from dit.training.synthesis import synthesize
 
 log = logging.getLogger("dit")
+
+# What code raises that is handed a configuration or tensors of another kind than it expects.
+_MISFITS = (
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError),
+    *(OmegaConfBaseException, HydraException),
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +71,20 @@ def load_run(run: str | Path, weights: str | None, images_seen: int | None, devi
         raise InputError(
             "run", str(run), "the directory of a run (config.yaml in it)", "Train one with dit train."
         )
-    try:
-        cfg = OmegaConf.load(directory / "config.yaml")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:  # tags that would run code among them
-        cfg = " ".join(str(error).split())
-    if not isinstance(cfg, DictConfig):
-        allowed = "the configuration of a run, as dit train wrote it"
-        raise InputError(str(directory / "config.yaml"), f"({cfg})", allowed)
+    cfg = read_yaml(directory / "config.yaml")
     checkpoint = _checkpoint(directory / "checkpoints", images_seen)
+    checkpoint.check_run((read_environment(directory) or {}).get("config_hash"))
+    try:
+        return _built(cfg, checkpoint, weights, device)
+    except _MISFITS as error:
+        if input_error(error) is not None or isinstance(error, (RunError, torch.OutOfMemoryError)):
+            raise
+        shown = " ".join(str(error).split())[:300]
+        allowed = "a run whose configuration and weights belong together, as dit train wrote it"
+        raise InputError("run", f"({run}: {type(error).__name__}: {shown})", allowed) from error
+
+
+def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.device) -> Loaded:
     latents = LatentSet(cfg.data.directory, "train", verify=False)
     objective = instantiate(cfg.objective)
     network = DiT(

@@ -4,7 +4,9 @@ A launcher that hands runs to SLURM gives its jobs the launch's name, so that an
 file and ``squeue``, knows which runs wait in the queue. Standard library only.
 """
 
+import logging
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -13,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dit.errors import InputError, check_choice
 from dit.files import write_json
-from dit.rundir import read_json
+from dit.reading import INTEGER, LIST, NUMBER, TEXT, read_json
+
+log = logging.getLogger("dit")
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,10 @@ class Launches:
 
     def begin(self, study: str, runs: Sequence[str], slurm: bool) -> Launch:
         """Notes a launch, before it is made: a driver that is killed then leaves no job that nobody knows."""
-        name = f"dit-{study}-{secrets.token_hex(4)}"
+        plain = re.sub(
+            r"[^A-Za-z0-9._-]+", "_", study
+        )  # the name stands in batch scripts and in squeue's answer
+        name = f"dit-{plain}-{secrets.token_hex(4)}"
         launch = Launch(name, tuple(runs), slurm, time.time(), socket.gethostname(), os.getpid())
         self.directory.mkdir(exist_ok=True)
         write_json(self.directory / f"{name}.json", asdict(launch))
@@ -100,8 +108,22 @@ class Launches:
 
     def all(self) -> list[Launch]:
         """Every launch that was not ended, in no order."""
-        found = [read_json(file) for file in self.directory.glob("*.json")]
-        return [Launch(**{**values, "runs": tuple(values["runs"])}) for values in found if values is not None]
+        found = (_launch(file) for file in self.directory.glob("*.json"))
+        return [launch for launch in found if launch is not None]
+
+
+def _launch(file: Path) -> Launch | None:
+    """The launch that a file tells of; None where it has just ended, or the file is damaged, which is said."""
+    needs = {"name": TEXT, "runs": LIST, "slurm": (bool,), "begun": NUMBER, "host": TEXT, "pid": INTEGER}
+    try:
+        values = read_json(file, needs)
+        if values is None:
+            return None
+        check_choice(f"{file}: name", values["name"], [file.stem])  # ``end`` removes the file of this name
+    except InputError as error:
+        log.warning("%s; this launch is passed over", error)
+        return None
+    return Launch(**{**{key: values[key] for key in needs}, "runs": tuple(map(str, values["runs"]))})
 
 
 def is_alive(host: str, pid: int) -> bool:

@@ -10,6 +10,7 @@ to a launcher before it does so. Every file has one writer and is replaced whole
     stopped   on request, with a checkpoint; or at an end that the plan has moved since
     failed    it raised; its message says what
     done      at its planned end
+    unreadable  its status.json is damaged; it is taken up from its newest checkpoint
 """
 
 import socket
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError
-from dit.rundir import read_json
+from dit.study.files import read_plan, run_status
 from dit.study.launches import Launch, Launches, SlurmQueue, is_alive, slurm_queue
 
 STALE_SECONDS = 300  # without a heartbeat: the process is gone or hangs
-STATES = ("planned", "queued", "running", "stale", "stopped", "failed", "done")
+STATES = ("planned", "queued", "running", "stale", "stopped", "failed", "done", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Entry:
     @property
     def reason(self) -> str:
         """Why it is not done, in words."""
-        if self.state == "failed":
+        if self.state in ("failed", "unreadable"):
             return str(self.status.get("message", "it raised"))
         if self.state == "planned" and self.plan.get("branch_of"):
             return f"{self.plan['branch_of']}, which it begins from, is not done"
@@ -93,9 +94,12 @@ class Ledger:
         Raises:
             InputError: there is neither.
         """
-        plan = read_json(self.directory / "plan.json") or self._found()
+        plan = read_plan(self.directory) or self._found()
         launches = self.launches.all()
-        statuses = {run["name"]: run.get("status") or self._status(run["name"]) for run in plan["runs"]}
+        statuses = {
+            run["name"]: run.get("status") or run_status(self.run_directory(run["name"]))
+            for run in plan["runs"]
+        }
         queue = self._queue(launches, statuses.values())
         waiting = _Waiting(launches, queue)
         return [_entry(run, statuses[run["name"]], waiting) for run in plan["runs"]]
@@ -104,8 +108,8 @@ class Ledger:
         """As a plan: the runs of an ordinary sweep, as far as they have begun."""
         runs = []
         for file in sorted(self.directory.glob("*/status.json")):
-            status = read_json(file)
-            readings = [{"images": status.get("total_images", 1), "budget_flops": None}]
+            status = run_status(file.parent)
+            readings = [{"images": max(1, status.get("total_images", 1)), "budget_flops": None}]
             runs.append({"name": file.parent.name, "flops": 0, "readings": readings, "status": status})
         if not runs:
             raise InputError(
@@ -133,9 +137,6 @@ class Ledger:
             return slurm_queue(self.directory.stat().st_uid)
         return None
 
-    def _status(self, name: str) -> dict[str, Any]:
-        return read_json(self.run_directory(name) / "status.json") or {}
-
 
 class _Waiting:
     """Which runs the launches still have."""
@@ -153,7 +154,7 @@ class _Waiting:
     def has(self, name: str, status: dict[str, Any]) -> bool:
         """Whether a launch will begin this run, or has and is not through with it; or its job will begin again."""
         begun = self.with_driver.get(name)
-        ended = status.get("state") != "running" and status.get("heartbeat", 0) > (begun or 0)
+        ended = status.get("state") != "running" and (status.get("heartbeat") or 0) > (begun or 0)
         return name in self.in_slurm or self._comes_back(status) or (begun is not None and not ended)
 
     def _comes_back(self, status: dict[str, Any]) -> bool:
@@ -165,23 +166,23 @@ class _Waiting:
         """Whether the process that wrote a status may be alive."""
         if status.get("job") and self.queue is not None:
             return status["job"] in self.queue.begun
-        return is_alive(status["host"], status["pid"])
+        return "pid" in status and is_alive(status.get("host", ""), status["pid"])
 
 
 def _entry(run: dict[str, Any], status: dict[str, Any], waiting: _Waiting) -> Entry:
     name, state = run["name"], status.get("state", "planned")
     held = waiting.has(name, status)
     if state == "running":
-        fresh = time.time() - status["heartbeat"] < STALE_SECONDS
+        fresh = time.time() - (status.get("heartbeat") or 0) < STALE_SECONDS
         lives = waiting.lives(status)
         if fresh and lives:
             return Entry(name, "running", True, run, status)
         state = "stale" if not held or lives else "queued"
         held = held or (
-            lives and status["host"] == socket.gethostname()
+            lives and status.get("host") == socket.gethostname()
         )  # hangs, or is busy: but there it is
     elif state == "done":
-        if status["images_seen"] >= run["readings"][-1]["images"]:
+        if status.get("images_seen", 0) >= run["readings"][-1]["images"]:
             return Entry(name, "done", False, run, status)
         state = "queued" if held else "stopped"
     elif held:

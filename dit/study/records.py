@@ -4,7 +4,6 @@ A study directory holds ``plan.json`` (optional) and ``runs/<run>/records.jsonl`
 them), or one ``records.jsonl`` with the rows of all runs (the form in which a finished study is committed).
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,12 +12,11 @@ from typing import Any
 
 from dit.errors import InputError
 from dit.older import with_guidance
-from dit.records import KINDS, SCHEMA
+from dit.reading import INTEGER, LIST, NULL, NUMBER, OBJECT, TEXT, check_fields, parse, read_json
+from dit.records import KINDS, SCHEMA, check_prefix
+from dit.study.files import run_status
 
 Row = dict[str, Any]
-
-NUMBER, INTEGER, TEXT, LIST, OBJECT = (int, float), (int,), (str,), (list,), (dict,)
-NULL = type(None)
 
 # Fields that a row must have and their types; further fields are kept as they are. A measured number may be
 # null (a diverged run; the row then says so under "non_finite").
@@ -159,13 +157,17 @@ def load_study(study_dir: str | Path) -> Study:
     files = sorted(directory.glob("runs/*/records.jsonl"))
     if not files and (directory / "records.jsonl").is_file():
         files = [directory / "records.jsonl"]
+    found = sorted(directory.glob("runs/*/status.json"))
+    statuses = {file.parent.name: run_status(file.parent) for file in found}
     rows: dict[str, list[Row]] = {kind: [] for kind in KINDS}
     seen: dict[tuple[Any, ...], str] = {}
     torn = []
     for file in files:
         shown = str(file.relative_to(directory))
         content = file.read_bytes()
-        if content and not content.endswith(b"\n"):
+        known = statuses.get(file.parent.name, {}).get("records")
+        short = known is not None and not check_prefix(file, known)
+        if short or (content and not content.endswith(b"\n")):
             torn.append(shown)
         for where, row in _lines(shown, content):
             _check(where, row)
@@ -180,10 +182,8 @@ def load_study(study_dir: str | Path) -> Study:
             "No run has written its first row there.",
         )
     _refuse_orphans(rows)
-    statuses = {file.parent.name: _json_file(file) for file in sorted(directory.glob("runs/*/status.json"))}
-    plan = directory / "plan.json"
-    found = _json_file(plan) if plan.is_file() else {}
-    return Study(directory, found, rows, statuses, tuple(torn), _evaluations(directory, rows["run"]))
+    plan = read_json(directory / "plan.json") or {}
+    return Study(directory, plan, rows, statuses, tuple(torn), _evaluations(directory, rows["run"]))
 
 
 def _evaluations(directory: Path, runs: list[Row]) -> tuple[Row, ...]:
@@ -211,15 +211,7 @@ def _lines(file: str, content: bytes) -> Iterator[tuple[str, Row]]:
     """The complete lines of a file as ("file:line", row)."""
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         where = f"{file}:{number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                where,
-                f"({error})",
-                "one JSON object per line",
-                "Only a file's last line may be cut short; restore this file from its run.",
-            ) from None
+        row = parse(line, where, "Only a file's last line may be cut short; restore this file from its run.")
         if not isinstance(row, dict):
             raise InputError(where, row, "one JSON object per line")
         yield where, row
@@ -236,12 +228,7 @@ def _check(where: str, row: Row) -> None:
         raise InputError(f"{where}: kind", kind, "one of " + ", ".join(KINDS))
     if not isinstance(row.get("run"), str):
         raise InputError(f"{where}: run", row.get("run"), "the name of the run")
-    for name, types in FIELDS[kind].items():
-        if name not in row:
-            raise InputError(f"{where}: {name}", "(nothing)", f"a {kind} row with this field")
-        value = row[name]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise InputError(f"{where}: {name}", value, " or ".join(_word(kind_) for kind_ in types))
+    check_fields(where, row, FIELDS[kind])
     if kind == "run":
         _check_sizes(where, row)
     elif row["images_seen"] < 0 or row["train_flops"] < 0:
@@ -279,25 +266,3 @@ def _refuse_orphans(rows: dict[str, list[Row]]) -> None:
                 raise InputError(
                     f"run {row['run']}", f"({kind} rows, no run row)", "a run row before any measurement"
                 )
-
-
-def _json_file(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InputError(str(file), f"({error})", "a JSON file") from None
-    if not isinstance(content, dict):
-        raise InputError(str(file), f"({type(content).__name__})", "a JSON object")
-    return content
-
-
-def _word(kind: type) -> str:
-    words = {
-        int: "an integer",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "an object",
-        NULL: "null",
-    }
-    return words[kind]

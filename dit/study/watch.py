@@ -63,7 +63,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "images_per_second": status.get("images_per_second"),
         "eta_seconds": status.get("eta_seconds") if entry.state == "running" else None,
         "job": status.get("job"),
-        "message": entry.reason if entry.state in ("failed", "stale") else None,
+        "message": entry.reason if entry.state in ("failed", "stale", "unreadable") else None,
     }
 
 

@@ -10,7 +10,6 @@ wrote.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,10 @@ from torch.distributed.tensor import DTensor
 
 from dit.errors import InputError, RunError
 from dit.files import sync
+from dit.reading import INTEGER, NULL, OBJECT, TEXT, check_fields, parse
 
 FORMAT = 1
+NEEDS = {"images_seen": INTEGER, "files": OBJECT}  # of a manifest
 _SEPARATOR = "|"
 
 
@@ -47,6 +48,14 @@ class Checkpoint:
     @property
     def images_seen(self) -> int:
         return int(self.manifest["images_seen"])
+
+    def check_run(self, config_hash: str | None) -> None:
+        """Raises InputError where it is another run's: copied here, or of another configuration."""
+        found = self.manifest.get("config_hash")
+        if None not in (found, config_hash) and found != config_hash:
+            allowed = f"a checkpoint of this run, whose configuration's hash is {config_hash}"
+            remedy = "Remove it; to begin from another run's checkpoint, use branch_from."
+            raise InputError(str(self.directory), f"(a checkpoint of the run {found})", allowed, remedy)
 
     def read(self, names: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
         """Whole (unsharded) tensors by name; all of them where ``names`` is None.
@@ -122,6 +131,8 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         file = directory / name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing")
+        if Path(name).name != name or file.is_symlink():
+            raise InputError(f"{directory / 'manifest.json'}: files", name, "files of the checkpoint itself")
         try:
             size, digest = file.stat().st_size, _digest(file)
         except OSError as error:  # a disk that fails, or a file of another user
@@ -147,9 +158,15 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if hashlib.sha256(text.encode()).hexdigest() != seal:
         raise CheckpointError(f"{file} is corrupted: its seal does not match")
-    manifest = json.loads(text) if text.startswith("{") else {}
-    if manifest.get("format") != FORMAT:
-        raise InputError(str(file), manifest.get("format"), f"a checkpoint of format {FORMAT}")
+    manifest = parse(text, str(file))
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(str(file), f"({text[:40]} ...)", f"a checkpoint of format {FORMAT}")
+    check_fields(str(file), manifest, NEEDS, {"config_hash": (str, NULL), "keep": (bool,)})
+    for name, entry in manifest["files"].items():
+        where = f"{file}: files.{name}"
+        if not isinstance(entry, dict):
+            raise InputError(where, entry, "an object")
+        check_fields(where, entry, {"bytes": INTEGER, "sha256": TEXT})
     return manifest
 
 

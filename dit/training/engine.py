@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from dit import signals
 from dit.errors import InputError
 from dit.launch import of_rank_0
-from dit.records import RecordWriter
+from dit.records import RecordWriter, check_prefix
 from dit.rundir import RunDirectory
 from dit.training.batches import Batches
 from dit.training.checkpoint import Checkpoint, open_checkpoint
@@ -67,6 +67,8 @@ class _Attempt:
         self.may_write = run_directory.is_owner if run_directory else lambda: True
         self.manager = CheckpointManager(path / "checkpoints", world=job.world, may_write=self.may_write)
         self.writer = RecordWriter(path / "records.jsonl") if run_directory else None
+        if run_directory is not None and self.writer is not None:
+            run_directory.stamp = lambda writer=self.writer: {"records": writer.prefix()}
         per_image = job.counts.train_flops_per_image
         self.recorder = Recorder(job.name, self.writer, per_image, job.sinks, self.may_write)
         self.passed_over: list[int] = []
@@ -76,6 +78,8 @@ class _Attempt:
     def run(self) -> str | None:
         job = self.job
         checkpoint = self.manager.latest()
+        if checkpoint is not None:
+            checkpoint.check_run(self.job.config_hash)
         self.manager.tidy()
         start = checkpoint or self._branch()
         module = build_module(job)
@@ -252,6 +256,10 @@ def _keep_measured(writer: RecordWriter, checkpoint: Checkpoint, due: Sequence[M
 
     A measure that is not asked for any more, as of an end that was moved, is kept where all that are due are there.
     """
+    n_bytes = int(checkpoint.manifest["records_bytes"])
+    known = {"bytes": n_bytes, "sha256": checkpoint.manifest.get("records_sha256")}
+    if not check_prefix(writer.path, known):
+        writer.truncate_to(n_bytes)  # raises, and says what is missing
     ends = [
         end
         for end, row in writer.rows()
@@ -262,7 +270,7 @@ def _keep_measured(writer: RecordWriter, checkpoint: Checkpoint, due: Sequence[M
         n_rows += due[n_done].n_rows
         n_done += 1
     kept = ends if n_done == len(due) else ends[:n_rows]
-    writer.truncate_to(max([int(checkpoint.manifest["records_bytes"]), *kept]))
+    writer.truncate_to(max([n_bytes, *kept]))
     return n_done
 
 

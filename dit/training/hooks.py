@@ -52,10 +52,10 @@ class Recorder:
     sinks: Sequence[Sink] = ()
     may_write: Callable[[], bool] = lambda: True
 
-    @property
-    def offset(self) -> int:
-        """Bytes of the records so far."""
-        return self.writer.offset if self.writer else 0
+    def prefix(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the records so far: their length and hash; rank 0's counts."""
+        found = self.writer.prefix() if self.writer else {"bytes": 0, "sha256": None}
+        return {f"records_{key}": value for key, value in found.items()}
 
     def write(self, kind: str, **fields: Any) -> None:
         if self.writer is None or not self.may_write():
@@ -186,7 +186,7 @@ class Checkpoints:
         facts = {
             "step": module.steps_done,
             "config_hash": self.config_hash,
-            "records_bytes": self.recorder.offset,
+            **self.recorder.prefix(),
         }
         keep = self._is_kept(module.steps_done)
         self.manager.save(module.state_tensors(), module.images_seen, facts, keep=keep)

@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 
 import dit
 from dit.config import study as study_config
+from dit.errors import InputError
 from dit.files import write_json
-from dit.rundir import read_json
+from dit.reading import TEXT, read_json
 from dit.verbs.app import hydra_app
 
 MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the headline
@@ -47,12 +48,20 @@ def write_if_changed(study: Path, out: Path) -> bool:
     Returns:
         Whether a page was written.
     """
-    made_from = read_json(out / MADE_FROM)
-    if made_from is not None and made_from["inputs"] == _inputs(study) and (out / "report.html").is_file():
+    made_from = _made_from(out)
+    if made_from.get("inputs") == _inputs(study) and (out / "report.html").is_file():
         _say(made_from["headline"], out)
         return False
     write(study, out)
     return True
+
+
+def _made_from(out: Path) -> dict[str, Any]:
+    """What the page that is there was made from; nothing where there is none, or nobody can tell."""
+    try:
+        return read_json(out / MADE_FROM, {"headline": TEXT}) or {}
+    except InputError:
+        return {}
 
 
 def log_to_wandb(cfg: DictConfig, out: Path) -> None:

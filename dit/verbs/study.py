@@ -20,8 +20,9 @@ from dit.config import job as job_config
 from dit.config import study as study_config
 from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
 from dit.files import write_json
-from dit.rundir import make_directory, read_json
+from dit.rundir import make_directory
 from dit.study.driver import Driver, Launcher
+from dit.study.files import read_plan
 from dit.study.ledger import Ledger
 from dit.study.plan import Plan, PlannedRun
 from dit.verbs import report, train
@@ -109,9 +110,9 @@ def _write_plan(directory: Path, settings: str, plan: Plan) -> None:
     Raises:
         InputError: the directory belongs to other settings, or a run has passed a budget that it now should be read at.
     """
-    known = read_json(directory / "plan.json")
+    known = read_plan(directory)
     if known is not None:
-        if known["settings"] != settings:
+        if known.get("settings") != settings:
             raise InputError(
                 "study.directory",
                 str(directory),

@@ -8,10 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
 from dit.config import job as job_config
+from dit.config.files import to_yaml
 from dit.errors import EXIT_DONE, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped
 from dit.launch import World, in_processes, leave, part, same_everywhere
-from dit.records import readings
-from dit.rundir import RunDirectory, is_done, make_directory
+from dit.records import check_prefix, readings
+from dit.rundir import RunDirectory, is_done, make_directory, read_status
 from dit.slurm import SlurmJob
 from dit.verbs.app import explain, hydra_app
 
@@ -26,7 +27,11 @@ def task(cfg: DictConfig) -> None:
     config_hash = job_config.identity(cfg)
     path = Path(cfg.run_dir) if cfg.run_dir else Path("runs") / (cfg.run_name or f"train-{config_hash}")
     read_at = [point.step * cfg.batch_size for point in job_config.read_points(cfg)]
-    if is_done(path, config_hash) and readings(path / "records.jsonl").issuperset(read_at):
+    if (
+        is_done(path, config_hash)
+        and _has_rows(path)
+        and readings(path / "records.jsonl").issuperset(read_at)
+    ):
         log.info("%s is done already", path)
         return
     world, processes = World.of_launcher(), job_config.n_processes(cfg)
@@ -38,6 +43,12 @@ def task(cfg: DictConfig) -> None:
             "hardware.processes", processes, f"1 where a launcher started {world.size} processes"
         )
     _run(cfg, config_hash, path, read_at, world)
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether the records of a finished run are those that it wrote; changed ones are an error."""
+    known = (read_status(path) or {}).get("records")
+    return known is None or check_prefix(path / "records.jsonl", known)
 
 
 def job(cfg: DictConfig) -> None:
@@ -105,7 +116,7 @@ def _take(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int]) -> 
     from dit.training.checkpoint import clock
     from dit.training.saving import CheckpointManager
 
-    directory = RunDirectory(path, config_hash, OmegaConf.to_yaml(cfg, resolve=True), SlurmJob.current())
+    directory = RunDirectory(path, config_hash, to_yaml(cfg), SlurmJob.current())
     # what is due at the clock of the checkpoint that it goes on from, and was not measured, is measured then
     seen = max(map(clock, CheckpointManager(path / "checkpoints").directories()), default=0)
     passed = [

@@ -1,0 +1,71 @@
+"""A run's ``config.yaml`` and the objective in exported weights, written and read: files that may be a stranger's.
+
+What is written is resolved: plain values, with a seal in the last line. What is read must be: an interpolation would be
+worked out from the reader's environment, and aliases of aliases take minutes to follow.
+"""
+
+import hashlib
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dit.errors import InputError
+from dit.reading import CHANGED
+
+MOST_BYTES = 2**20  # of a configuration; those of our runs have 5 kB
+DEEPEST = 40
+_SEAL = "# seal: "
+
+
+def to_yaml(cfg: DictConfig) -> str:
+    """A configuration as text, resolved and sealed."""
+    text = OmegaConf.to_yaml(cfg, resolve=True)
+    return f"{text}{_SEAL}{_seal(text)}\n"
+
+
+def read_yaml(file: Path) -> DictConfig:
+    """The configuration of a run.
+
+    Raises:
+        InputError: the file holds no plain configuration, or another than was written.
+    """
+    allowed = "the configuration of a run, as dit train wrote it"
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MOST_BYTES + 1).decode()
+        if len(text) > MOST_BYTES:
+            raise InputError(str(file), f"(more than {MOST_BYTES} bytes)", allowed)
+        check_plain(str(file), text)
+        cfg = OmegaConf.create(text)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, OmegaConfBaseException) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(str(file), f"({' '.join(str(error).split())})", allowed) from error
+    if not isinstance(cfg, DictConfig):
+        raise InputError(str(file), f"({type(cfg).__name__})", allowed)
+    body, mark, seal = text.rpartition(_SEAL)
+    if mark and seal.strip() != _seal(body):
+        raise InputError(str(file), "(not what was written: its seal differs)", allowed, CHANGED)
+    return cfg
+
+
+def check_plain(where: str, text: str) -> None:
+    """Raises InputError where a YAML (or JSON) text holds more than plain values."""
+    allowed = "plain values: configurations are resolved when they are written"
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise InputError(where, f"(the alias {event.anchor})", allowed, "Write the value itself.")
+        if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+            raise InputError(
+                where, f"(the interpolation {event.value[:80]})", allowed, "Write the value itself."
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise InputError(where, f"(values {depth} levels deep)", allowed)
+
+
+def _seal(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

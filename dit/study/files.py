@@ -1,0 +1,46 @@
+"""The files of a study that are no records, read and checked: a name in ``plan.json`` will be a folder's."""
+
+from pathlib import Path
+from typing import Any
+
+from dit.errors import InputError, check_name
+from dit.reading import INTEGER, LIST, NULL, NUMBER, TEXT, check_fields, read_json
+from dit.rundir import read_status
+
+RUN = {"name": TEXT, "flops": NUMBER, "readings": LIST}
+READING = {"images": INTEGER, "budget_flops": (*NUMBER, NULL)}
+
+
+def read_plan(directory: Path) -> dict[str, Any] | None:
+    """The plan of a study's directory, or None where it has none.
+
+    Raises:
+        InputError: it is not one that ``dit study`` wrote.
+    """
+    file = directory / "plan.json"
+    plan: dict[str, Any] | None = read_json(file, {"runs": LIST}, {"settings": TEXT, "study": (str, NULL)})
+    for place, run in enumerate(plan["runs"] if plan else []):
+        where = f"{file}: runs[{place}]"
+        _check_object(where, run, RUN, {"branch_of": (str, NULL)})
+        check_name(f"{where}.name", run["name"])
+        if not run["readings"]:
+            raise InputError(f"{where}.readings", "[]", "at least one reading")
+        for reading in run["readings"]:
+            _check_object(f"{where}.readings", reading, READING)
+            if reading["images"] < 1:
+                raise InputError(f"{where}.readings: images", reading["images"], ">= 1")
+    return plan
+
+
+def run_status(run: Path) -> dict[str, Any]:
+    """What a run says of itself; of a damaged file that it is one, so that the other runs are shown all the same."""
+    try:
+        return read_status(run) or {}
+    except InputError as error:
+        return {"state": "unreadable", "message": str(error)}
+
+
+def _check_object(where: str, value: Any, needs: dict[str, Any], may: dict[str, Any] | None = None) -> None:
+    if not isinstance(value, dict):
+        raise InputError(where, value, "an object")
+    check_fields(where, value, needs, may or {})
