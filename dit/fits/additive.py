@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dit.errors import InputError, check_choice, check_number
+from dit.errors import InputError
 from dit.fits import laws
-from dit.fits.losses import NAMES
+from dit.fits.losses import chosen
 from dit.fits.points import Points
 from dit.fits.search import Axis, Problem, Searched, search
 from dit.fits.starts import STEEPEST, additive_starts
@@ -157,8 +157,7 @@ def fit_additive(points: Points, loss: str = "huber", delta: float = 1e-3) -> Ad
     Raises:
         InputError: an unknown loss, fewer points than parameters, N and D on one line (a single budget).
     """
-    check_choice("loss", loss, NAMES)
-    check_number("delta", delta, above=0.0)
+    loss = chosen(loss, delta)
     problem = AdditiveProblem(points, loss, delta)
     theta, searched = search(problem)
     law = problem.to_law(theta[None])

@@ -13,6 +13,7 @@ from dit.fits.choose import fit_law
 from dit.fits.compare import compare
 from dit.fits.holdout import Holdout, holdout, holdout_by_budget, holdout_minimum
 from dit.fits.laws import settled
+from dit.fits.losses import NARROWEST, WIDEST
 from dit.fits.points import Points
 from dit.fits.profile import Profile, profiles
 from dit.fits.sensitivity import exponent, sensitivity
@@ -94,7 +95,7 @@ def fit_points(
     if law == "envelope":
         result["frontier"] = fit.frontier.tolist()
     result["sensitivity"] = _sensitivity(points, fit, boot, law, loss, delta, others)
-    result["warnings"] = _warnings(points, fit, boot)
+    result["warnings"] = other_loss(fit, loss, delta) + _warnings(points, fit, boot)
     return plain(result)
 
 
@@ -260,6 +261,15 @@ def _sensitivity(
         "largest_shift": max(shifts, default=None),
         "variants": rows,
     }
+
+
+def other_loss(fit: Any, loss: str, delta: float) -> list[str]:
+    """Says which loss was fitted where it is not the one that was asked for."""
+    searched = getattr(fit, "searched", None)
+    if searched is None or searched.loss == loss:
+        return []
+    side = f"below {NARROWEST:g}" if delta < NARROWEST else f"above {WIDEST:g}"
+    return [f"delta {delta:g} lies {side}, where {loss} is {searched.loss}: that was fitted"]
 
 
 def _warnings(points: Points, fit: Any, boot: Bootstrap | None) -> list[str]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dit.errors import InputError, check_choice, check_number
+from dit.errors import InputError
 from dit.fits.additive import check_design
-from dit.fits.losses import NAMES
+from dit.fits.losses import chosen
 from dit.fits.points import Points
 from dit.fits.search import Axis, Problem, Searched, search
 from dit.fits.starts import STEEPEST, additive_starts
@@ -239,8 +239,7 @@ def fit_data_limited(points: Points, loss: str = "huber", delta: float = 1e-3) -
     Raises:
         InputError: an unknown loss, no unique counts, too few points, or no repetition in them.
     """
-    check_choice("loss", loss, NAMES)
-    check_number("delta", delta, above=0.0)
+    loss = chosen(loss, delta)
     problem = DataLimitedProblem(points, loss, delta)
     theta, searched = search(problem)
     law = problem.to_law(theta[None])

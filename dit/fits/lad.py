@@ -11,6 +11,7 @@ from dit.fits.newton import Law, Minimum, newton
 
 Array = np.ndarray
 SHRINK, STAGES, FIRST_TRY = 0.25, 13, 2
+COARSER = 0.1  # the same towards a delta that is not 0, whose own Newton follows
 ROUNDS = 6  # Newton steps to the limit
 EXACT = (
     1e-12  # mean deviation of points that the law fits to rounding, where no vertex can be told from another
@@ -29,7 +30,7 @@ def lad(
     restricted to a ``basis``, end at a delta of 1e-8 of the spread.
     """
     rows = theta.shape[0]
-    spread = float(np.median(np.abs(law.value(theta) - y))) + 1e-12
+    spread = _spread(law, y, theta)
     stage = newton(law, huber(spread), y, w, theta, max_iterations, basis)
     out, converged, left = stage.theta.copy(), stage.converged.copy(), np.arange(rows)
     iterations = stage.iterations
@@ -47,6 +48,21 @@ def lad(
             break
     objective = (w * np.abs(law.value(out) - y)).sum(1)
     return Minimum(out, objective, converged | (objective <= EXACT * w.sum(1)), iterations)
+
+
+def approach(
+    law: Law, delta: float, y: Array, w: Array, theta: Array, max_iterations: int, basis: Array | None
+) -> Array:
+    """Starts (R, p) for Huber's loss with a narrow ``delta``: optima of wider ones, from the residuals' spread down."""
+    wide = _spread(law, y, theta)
+    while wide > delta:
+        theta = newton(law, huber(wide), y, w, theta, max_iterations, basis).theta
+        wide *= COARSER
+    return theta
+
+
+def _spread(law: Law, y: Array, theta: Array) -> float:
+    return float(np.median(np.abs(law.value(theta) - y))) + 1e-12
 
 
 def _limit(law: Law, y: Array, w: Array, theta: Array, delta: float) -> tuple[Array, Array]:

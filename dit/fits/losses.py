@@ -13,6 +13,8 @@ from dit.errors import check_choice, check_number
 
 Array = np.ndarray
 NAMES = ("huber", "lad", "mse_log", "mse")
+WIDEST = 1e4  # Huber's delta above which no residual of ln L lies: it is mse_log
+NARROWEST = 1e-8  # below which float64 cannot tell its optimum from that of lad: it is lad
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ def mse() -> Loss:
         return r * r, 2.0 * r * predicted, 2.0 * predicted * (predicted + r)
 
     return Loss(derivatives, 1.0)
+
+
+def chosen(loss: str, delta: float) -> str:
+    """The loss that is fitted for a name and Huber's delta: below NARROWEST and above WIDEST huber is another one.
+
+    Raises:
+        InputError: an unknown name, or a delta that is not positive.
+    """
+    check_choice("loss", loss, NAMES)
+    check_number("delta", delta, above=0.0)
+    if loss != "huber" or NARROWEST <= delta <= WIDEST:
+        return loss
+    return "lad" if delta < NARROWEST else "mse_log"
 
 
 def smooth_loss(name: str, delta: float) -> Loss:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dit.errors import InputError, check_choice, check_number
+from dit.errors import InputError
 from dit.fits import laws
-from dit.fits.losses import NAMES
+from dit.fits.losses import chosen
 from dit.fits.points import Points
 from dit.fits.search import Axis, Problem, Searched, search
 from dit.fits.starts import STEEPEST, power_floor_starts
@@ -132,8 +132,7 @@ def fit_power(points: Points, floor: bool = False, loss: str = "huber", delta: f
     Raises:
         InputError: an unknown loss, no regressor, fewer points than parameters.
     """
-    check_choice("loss", loss, NAMES)
-    check_number("delta", delta, above=0.0)
+    loss = chosen(loss, delta)
     problem = PowerProblem(points, floor, loss, delta)
     theta, searched = search(problem)
     law = problem.to_law(theta[None])

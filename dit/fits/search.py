@@ -11,7 +11,7 @@ import numpy as np
 
 from dit.fits.losses import smooth_loss
 from dit.fits.newton import Law, Minimum
-from dit.fits.optimum import minimise
+from dit.fits.optimum import minimise, rounding
 
 Array = np.ndarray
 SAME = 1e-6  # objectives within this relative distance are the same optimum
@@ -209,13 +209,6 @@ class Problem(ABC):
         return Refitted(self.to_law(theta), first.converged | better, int(better.sum()))
 
 
-def _rounding(problem: Problem) -> float:
-    """Objective of points that the law fits to rounding: 1e-12 of ln L each."""
-    if problem.loss == "lad":
-        return 1e-12 * len(problem.y)
-    return 1e-24 * float(np.sum(np.exp(2 * problem.y))) if problem.loss == "mse" else 1e-24 * len(problem.y)
-
-
 def search(problem: Problem) -> tuple[Array, Searched]:
     """The best optimum (p,) over all starts, and how it was found.
 
@@ -228,7 +221,8 @@ def search(problem: Problem) -> tuple[Array, Searched]:
     if not np.array_equal(raised, best):
         found = _both(found, _from(problem, raised[None]))
     objective, best = found.objective, int(np.argmin(found.objective))
-    agreed = found.converged & (objective <= objective[best] * (1 + SAME) + _rounding(problem))
+    exact = rounding(problem.loss, problem.y[None], np.ones((1, len(problem.y))))
+    agreed = found.converged & (objective <= objective[best] * (1 + SAME) + exact)
     theta, lowest, absent = _without_idle(problem, found.theta[best], float(objective[best]))
     return theta, Searched(
         problem.loss, problem.delta, lowest, len(problem.y),

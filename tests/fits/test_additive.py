@@ -6,6 +6,7 @@ from scipy.optimize import linprog, minimize, nnls
 
 from dit.errors import InputError
 from dit.fits.additive import AdditiveProblem, fit_additive
+from dit.fits.answer import other_loss
 from dit.fits.losses import NAMES, smooth_loss
 from dit.fits.points import Points
 from dit.fits.power import fit_power
@@ -187,6 +188,35 @@ def test_a_floor_lost_on_the_way_is_found_again(loss, monkeypatch):
     found = fit_additive(points, loss)
     assert found.objective == pytest.approx(expected.objective, rel=1e-9)
     assert pytest.approx(expected.E, rel=1e-6) == found.E
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 0.03])
+@pytest.mark.parametrize("delta", [1e-4, 1e-6, 1e-8])
+def test_a_narrow_huber_loss_converges(noise, delta):
+    """From every start, to where nothing near is lower."""
+    points = isoflop_points(TRUTH, noise, budgets=4, sizes=6)
+    fit = fit_additive(points, "huber", delta)
+    assert fit.searched.converged == fit.searched.starts
+    if noise > 0:  # at its optimum nothing is lower, and lad is no further than half a delta per point
+        lad = fit_additive(points, "lad").objective
+        assert lad - 0.5 * delta * len(points) <= fit.objective / delta <= lad
+    theta, problem = fit.problem(points).to_theta(fit), fit.problem(points)
+    rng = np.random.default_rng(0)
+    near = theta + 1e-6 * rng.standard_normal((50, 5))
+    assert all(problem.objective(row) >= fit.objective * (1 - 1e-9) for row in near)
+
+
+@pytest.mark.parametrize(
+    ("delta", "other"), [(1e-9, "lad"), (1e-12, "lad"), (1e5, "mse_log"), (1e200, "mse_log")]
+)
+def test_a_huber_loss_at_its_limits_is_another_and_says_so(delta, other):
+    points = isoflop_points(TRUTH, 0.03, budgets=4, sizes=6)
+    fit, expected = fit_additive(points, "huber", delta), fit_additive(points, other)
+    assert fit.searched.loss == other
+    assert (fit.a, fit.objective) == (expected.a, expected.objective)
+    (told,) = other_loss(fit, "huber", delta)
+    assert other in told
+    assert not other_loss(fit_additive(points), "huber", 1e-3)
 
 
 @pytest.mark.parametrize("floor", [False, True])
