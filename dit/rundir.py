@@ -11,12 +11,12 @@
 Standard library only: ``dit status`` and ``dit study`` read it without torch.
 """
 
-import fcntl
 import logging
 import os
 import platform
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -26,12 +26,14 @@ from typing import Any, NoReturn
 
 from dit.errors import InputError, check_choice
 from dit.files import remove_unfinished, write_json, write_text
+from dit.locks import Lock
 from dit.reading import INTEGER, NULL, NUMBER, OBJECT, TEXT, read_json
 from dit.slurm import SlurmJob
 
 log = logging.getLogger("dit")
 
 STATES = ("running", "done", "failed", "stopped")
+LOCK = ".lock"  # the file in a run's directory that its process holds
 STATUS = {  # what status.json says besides, where it says it
     **dict.fromkeys(("heartbeat", "images_per_second", "eta_seconds", "loss"), (*NUMBER, NULL)),
     **dict.fromkeys(("images_seen", "total_images", "step", "pid", "restart_count"), INTEGER),
@@ -48,9 +50,8 @@ def make_directory(key: str, path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # gone with its process
+            pass
     except OSError as error:
         raise InputError(key, str(path), f"a directory that can be written ({error.strerror})") from error
     return path
@@ -124,7 +125,7 @@ class RunDirectory:
             "restart_count": job.restart_count if job else 0,
         }
         self.stamp: Callable[[], dict[str, Any]] = dict  # what every status says besides
-        self._lock = (self.path / ".lock").open("a+")
+        self._lock, self._warned = Lock(self.path / LOCK), False
         self._take()
         remove_unfinished(self.path)
         if known is None:
@@ -138,21 +139,11 @@ class RunDirectory:
         newer = owner.get("restart_count", 0) - self._token["restart_count"] if same_job else 0
         if newer > 0:
             self._refuse(owner, "It is a newer copy of this job.")
-        if not self._lock_it() and newer == 0:
+        if not self._lock.take() and newer == 0:
             self._refuse(owner, "Stop that process first.")
         write_json(self.path / "owner.json", self._token)
-        deadline = time.monotonic() + TAKEOVER_SECONDS
-        while newer and not self._lock_it() and time.monotonic() < deadline:
-            time.sleep(
-                0.2
-            )  # the older copy lets go when it next looks; hanging, it will look before it writes
-
-    def _lock_it(self) -> bool:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
-        except OSError:
-            return False
-        return True
+        if newer:  # the older copy lets go when it next looks; hanging, it will look before it writes
+            self._lock.take(TAKEOVER_SECONDS)
 
     def _refuse(self, owner: dict[str, Any], remedy: str) -> NoReturn:
         raise InputError(
@@ -174,21 +165,38 @@ class RunDirectory:
         """Whether no newer copy of this job has taken the directory over; to be asked before anything is written."""
         return self._owner() == self._token
 
+    def lost_by(self) -> str | None:
+        """How it was lost: ``superseded`` by a newer copy of this job, or ``removed``; None while it is ours."""
+        if self.is_owner():
+            return None
+        return "superseded" if (self.path / "owner.json").exists() else "removed"
+
     def status(self) -> dict[str, Any] | None:
         """What ``status.json`` says, or None."""
         return read_status(self.path)
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """Says how far the run is; every call is a heartbeat."""
+        """Says how far the run is; every call is a heartbeat.
+
+        Raises:
+            OSError: that it is done cannot be written; other states are for people, and end no run.
+        """
         assert state in STATES, state
         host = {key: self._token[key] for key in ("host", "pid", "job", "restart_count")}
-        if self.is_owner():
-            said = {"state": state, "heartbeat": time.time(), **host, **self.stamp(), **facts}
-            write_json(self.path / "status.json", said)
+        try:
+            if self.is_owner():
+                said = {"state": state, "heartbeat": time.time(), **host, **self.stamp(), **facts}
+                write_json(self.path / "status.json", said)
+        except OSError as error:
+            if state == "done":
+                raise
+            if not self._warned:
+                log.warning("%s cannot be written, and the run goes on: %s", error.filename, error.strerror)
+            self._warned = True
 
     def close(self) -> None:
         """Lets another process have the directory."""
-        self._lock.close()
+        self._lock.release()
 
 
 def environment() -> dict[str, Any]:

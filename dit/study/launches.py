@@ -17,9 +17,12 @@ from pathlib import Path
 
 from dit.errors import InputError, check_choice
 from dit.files import write_json
+from dit.locks import is_held
 from dit.reading import INTEGER, LIST, NUMBER, TEXT, read_json
 
 log = logging.getLogger("dit")
+
+DRIVER_LOCK = ".driver.lock"  # the file in a study's directory that its driver holds
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,20 @@ class Launch:
     host: str
     pid: int
 
-    def waiting(self, queue: SlurmQueue | None) -> set[str]:
-        """The runs that this launch may still begin or is running, as far as it can tell."""
+    def waiting(self, queue: SlurmQueue | None, driver_lives: bool | None) -> set[str]:
+        """The runs that this launch may still begin or is running, as far as it can tell.
+
+        Args:
+            queue: SLURM's; None where it does not answer.
+            driver_lives: whether the study has a driver, which forgets the launches of the one before; None where
+                locks say nothing.
+        """
         if self.slurm:
             if queue is None:
                 return set(self.runs)
             return {run for place, run in enumerate(self.runs) if (self.name, place) in queue.places}
-        return set(self.runs) if is_alive(self.host, self.pid) else set()
+        lives = is_alive(self.host, self.pid) if driver_lives is None else driver_lives
+        return set(self.runs) if lives else set()
 
 
 class Launches:
@@ -106,6 +116,10 @@ class Launches:
         """Forgets a launch that is over."""
         (self.directory / f"{launch.name}.json").unlink(missing_ok=True)
 
+    def driver_lives(self) -> bool | None:
+        """Whether a process drives the study now; None where locks say nothing."""
+        return is_held(self.directory.parent / DRIVER_LOCK)
+
     def all(self) -> list[Launch]:
         """Every launch that was not ended, in no order."""
         found = (_launch(file) for file in self.directory.glob("*.json"))
@@ -127,7 +141,7 @@ def _launch(file: Path) -> Launch | None:
 
 
 def is_alive(host: str, pid: int) -> bool:
-    """Whether a process lives; one of another host is taken to."""
+    """Whether a process of this id lives; one of another host is taken to. For want of a lock: an id comes back."""
     if host != socket.gethostname():
         return True
     try:

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError
+from dit.locks import is_held
+from dit.rundir import LOCK
 from dit.study.files import read_plan, run_status
 from dit.study.launches import Launch, Launches, SlurmQueue, is_alive, slurm_queue
 
@@ -101,8 +103,8 @@ class Ledger:
             for run in plan["runs"]
         }
         queue = self._queue(launches, statuses.values())
-        waiting = _Waiting(launches, queue)
-        return [_entry(run, statuses[run["name"]], waiting) for run in plan["runs"]]
+        waiting = _Waiting(launches, queue, self.launches.driver_lives())
+        return [self._entry(run, statuses[run["name"]], waiting) for run in plan["runs"]]
 
     def _found(self) -> dict[str, Any]:
         """As a plan: the runs of an ordinary sweep, as far as they have begun."""
@@ -110,7 +112,8 @@ class Ledger:
         for file in sorted(self.directory.glob("*/status.json")):
             status = run_status(file.parent)
             readings = [{"images": max(1, status.get("total_images", 1)), "budget_flops": None}]
-            runs.append({"name": file.parent.name, "flops": 0, "readings": readings, "status": status})
+            found = {"name": file.parent.name, "directory": file.parent, "status": status}
+            runs.append({**found, "flops": 0, "readings": readings})
         if not runs:
             raise InputError(
                 "study.directory",
@@ -125,7 +128,7 @@ class Ledger:
         launches = self.launches.all()
         queue = self._queue(launches, [])
         for launch in launches:
-            if not (launch.slurm and launch.waiting(queue)):
+            if not (launch.slurm and launch.waiting(queue, None)):
                 self.launches.end(launch)
 
     def _queue(self, launches: list[Launch], statuses: Iterable[dict[str, Any]]) -> SlurmQueue | None:
@@ -137,19 +140,25 @@ class Ledger:
             return slurm_queue(self.directory.stat().st_uid)
         return None
 
+    def _entry(self, run: dict[str, Any], status: dict[str, Any], waiting: "_Waiting") -> Entry:
+        directory = run.get("directory") or self.run_directory(run["name"])
+        # in another state, the lock says nothing new
+        locked = status.get("state") == "running" and is_held(directory / LOCK)
+        return _entry(run, status, waiting, locked)
+
 
 class _Waiting:
     """Which runs the launches still have."""
 
-    def __init__(self, launches: list[Launch], queue: SlurmQueue | None) -> None:
+    def __init__(self, launches: list[Launch], queue: SlurmQueue | None, driver_lives: bool | None) -> None:
         self.queue = queue
         self.in_slurm: set[str] = set()
         self.with_driver: dict[str, float] = {}  # run -> when it was handed over
         for launch in launches:
             if launch.slurm:
-                self.in_slurm |= launch.waiting(queue)
+                self.in_slurm |= launch.waiting(queue, driver_lives)
             else:
-                self.with_driver |= dict.fromkeys(launch.waiting(queue), launch.begun)
+                self.with_driver |= dict.fromkeys(launch.waiting(queue, driver_lives), launch.begun)
 
     def has(self, name: str, status: dict[str, Any]) -> bool:
         """Whether a launch will begin this run, or has and is not through with it; or its job will begin again."""
@@ -162,25 +171,38 @@ class _Waiting:
         over = status.get("state") in ("done", "failed")
         return self.queue is not None and status.get("job") in self.queue.pending and not over
 
-    def lives(self, status: dict[str, Any]) -> bool:
-        """Whether the process that wrote a status may be alive."""
+    def lives(self, status: dict[str, Any], locked: bool | None) -> bool:
+        """Whether the process that wrote a status may be alive.
+
+        Its lock says so. Where locks stay on their host, or are not known at all, the heartbeat of a clock that is near
+        ours, or the process id, has to do.
+        """
+        if locked or (locked is False and _is_here(status)):
+            return locked
         if status.get("job") and self.queue is not None:
             return status["job"] in self.queue.begun
-        return "pid" in status and is_alive(status.get("host", ""), status["pid"])
+        if not _is_here(status):
+            return abs(_age(status)) < STALE_SECONDS
+        return "pid" in status and is_alive(status["host"], status["pid"])
 
 
-def _entry(run: dict[str, Any], status: dict[str, Any], waiting: _Waiting) -> Entry:
+def _is_here(status: dict[str, Any]) -> bool:
+    return status.get("host") == socket.gethostname()
+
+
+def _age(status: dict[str, Any]) -> float:
+    return time.time() - (status.get("heartbeat") or 0)
+
+
+def _entry(run: dict[str, Any], status: dict[str, Any], waiting: _Waiting, locked: bool | None) -> Entry:
     name, state = run["name"], status.get("state", "planned")
     held = waiting.has(name, status)
     if state == "running":
-        fresh = time.time() - (status.get("heartbeat") or 0) < STALE_SECONDS
-        lives = waiting.lives(status)
-        if fresh and lives:
+        lives = waiting.lives(status, locked)
+        if _age(status) < STALE_SECONDS and lives:
             return Entry(name, "running", True, run, status)
         state = "stale" if not held or lives else "queued"
-        held = held or (
-            lives and status.get("host") == socket.gethostname()
-        )  # hangs, or is busy: but there it is
+        held = held or bool(locked) or (lives and _is_here(status))  # hangs, or is busy: but there it is
     elif state == "done":
         if status.get("images_seen", 0) >= run["readings"][-1]["images"]:
             return Entry(name, "done", False, run, status)

@@ -1,11 +1,13 @@
 """The ledger: what it says of runs in every situation, and that no writer, reader or kill can tear it."""
 
-import json
+import errno
+import fcntl
 import multiprocessing
 import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import pytest
 
 from dit.errors import InputError
 from dit.files import write_json
-from dit.rundir import RunDirectory
+from dit.locks import Lock, is_held
+from dit.rundir import LOCK, RunDirectory
 from dit.study import ledger as ledgers
-from dit.study.launches import SlurmQueue
+from dit.study.launches import DRIVER_LOCK, SlurmQueue
 from dit.study.ledger import STALE_SECONDS, Ledger
 
 HERE = {"host": os.uname().nodename, "pid": os.getpid(), "job": None}
@@ -45,6 +48,14 @@ def say(ledger: Ledger, name: str, state: str, age: float = 0.0, **facts) -> Non
     write_json(path / "status.json", {"state": state, "heartbeat": time.time() - age, **facts})
 
 
+def lock(path: Path) -> Lock:
+    """A lock as a process holds it that owns a run, or drives a study."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = Lock(path)
+    assert held.take()
+    return held
+
+
 def state(ledger: Ledger, name: str = "a") -> tuple[str, bool]:
     entry = next(entry for entry in ledger.entries() if entry.name == name)
     return entry.state, entry.held
@@ -69,13 +80,14 @@ def queue(monkeypatch):
 def test_states_without_slurm(tmp_path):
     ledger = study(tmp_path, "a")
     assert state(ledger) == ("planned", False)
+    held = lock(ledger.run_directory("a") / LOCK)
     say(ledger, "a", "running")
     assert state(ledger) == ("running", True)
     say(ledger, "a", "running", age=STALE_SECONDS + 1)  # hangs, but lives: launched again it would run twice
     assert state(ledger) == ("stale", True)
     say(ledger, "a", "running", age=STALE_SECONDS + 1, host="elsewhere")
-    assert state(ledger) == ("stale", False)
-    say(ledger, "a", "running", pid=gone_process())
+    assert state(ledger) == ("stale", True)
+    held.release()
     assert state(ledger) == ("stale", False)
     say(ledger, "a", "running", host="elsewhere", pid=1)  # a fresh heartbeat is all there is to go by
     assert state(ledger) == ("running", True)
@@ -87,6 +99,52 @@ def test_states_without_slurm(tmp_path):
     assert state(ledger) == ("done", False)
 
 
+def test_neither_a_process_id_that_lives_again_nor_a_clock_ahead_holds_a_run(tmp_path):
+    """Our own id is as alive as any that came back; a host whose clock was a day ahead has died."""
+    ledger = study(tmp_path, "a")
+    lock(ledger.run_directory("a") / LOCK).release()
+    say(ledger, "a", "running")
+    assert state(ledger) == ("stale", False)
+    say(ledger, "a", "running", age=-86400)
+    assert state(ledger) == ("stale", False)
+    say(ledger, "a", "running", age=-86400, host="elsewhere", pid=1)
+    assert state(ledger) == ("stale", False)
+    ledger.launches.begin("s", ["a"], slurm=False)  # by a driver that is gone, whose id is ours now
+    assert state(ledger)[1] is False
+
+
+def test_where_there_are_no_locks_the_process_id_has_to_do(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    ledger = study(tmp_path, "a")
+    RunDirectory(ledger.run_directory("a"), "hash", "").write_status("running", images_seen=1)
+    assert state(ledger) == ("running", True)
+    say(ledger, "a", "running", pid=gone_process())
+    assert state(ledger) == ("stale", False)
+
+
+def test_who_asks_for_a_lock_keeps_nobody_from_taking_it(tmp_path):
+    """A reader looks all the time, while a run takes its directory and lets go of it again."""
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            is_held(tmp_path / LOCK)
+
+    readers = [threading.Thread(target=look) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(30):
+            RunDirectory(tmp_path, "hash", "").close()
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+
+
 def test_a_run_whose_end_has_moved_is_not_done(tmp_path):
     ledger = study(tmp_path, "a")
     say(ledger, "a", "done", images_seen=1000)
@@ -96,13 +154,13 @@ def test_a_run_whose_end_has_moved_is_not_done(tmp_path):
 
 def test_a_living_driver_holds_what_it_has_not_begun(tmp_path):
     ledger = study(tmp_path, "a", "b", "c")
+    driver = lock(tmp_path / DRIVER_LOCK)
     say(ledger, "b", "failed", age=60)
-    launch = ledger.launches.begin("s", ["a", "b"], slurm=False)
+    ledger.launches.begin("s", ["a", "b"], slurm=False)
     assert [state(ledger, name) for name in "abc"] == [("queued", True), ("queued", True), ("planned", False)]
     say(ledger, "b", "failed")  # tried and failed again, in this launch
     assert state(ledger, "b") == ("failed", False)
-    file = tmp_path / "launches" / f"{launch.name}.json"
-    write_json(file, {**json.loads(file.read_text()), "pid": gone_process()})
+    driver.release()
     assert state(ledger) == ("planned", False)
     ledger.forget_dead_launches()
     assert not ledger.launches.all()
@@ -215,8 +273,8 @@ def test_the_queue_is_read_from_squeue(tmp_path, monkeypatch):
 
 
 def test_the_runs_of_an_ordinary_sweep_are_found_without_a_plan(tmp_path):
+    held = [lock(tmp_path / name / LOCK) for name in ("a", "b")]
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
         facts = {"images_seen": 5, "total_images": 10, **HERE}
         write_json(tmp_path / name / "status.json", {"state": "running", "heartbeat": time.time(), **facts})
     entries = Ledger(tmp_path).entries()
@@ -224,3 +282,5 @@ def test_the_runs_of_an_ordinary_sweep_are_found_without_a_plan(tmp_path):
         ("a", "running", 10),
         ("b", "running", 10),
     ]
+    held[0].release()
+    assert [entry.state for entry in Ledger(tmp_path).entries()] == ["stale", "running"]
