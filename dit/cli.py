@@ -11,7 +11,7 @@ import io
 import os
 import sys
 
-from dit.errors import EXIT_DONE, EXIT_INPUT
+from dit.errors import EXIT_DONE, EXIT_INPUT, EXIT_RESUMABLE
 
 VERBS = {
     "encode": "images -> autoencoder moments -> latent shards with a manifest",
@@ -74,14 +74,20 @@ def main(argv: list[str] | None = None) -> None:
         from dit import signals
 
         signals.listen()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank of torchrun, which may be killed
+        from dit import signals
+
+        signals.die_with(os.getppid())
     # Hydra otherwise prints its own shortened message and exits with 1 before we can tell whose mistake it was.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # argparse, below Hydra, takes overrides in one piece only: -m may stand among them.
     overrides.sort(key=lambda word: word not in ("-m", "--multirun"))
     sys.argv = [f"dit {verb}", *overrides]
-    module = importlib.import_module(f"dit.verbs.{verb}")
-    from dit.verbs.app import run
-
+    try:
+        module = importlib.import_module(f"dit.verbs.{verb}")
+        from dit.verbs.app import run
+    except KeyboardInterrupt:  # in the seconds that the imports take
+        sys.exit(EXIT_RESUMABLE)
     code = run(module.app)
     if {"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(os.environ):
         from dit.launch import World, leave

@@ -1,11 +1,14 @@
 """The error a user can cause and the checks that raise it; the error of work that cannot go on; the exit codes.
 
 Every message names the key, what it got, what is allowed and the remedy; the command line turns it into exit code 2
-without a traceback. Imports nothing, so that every layer may use it.
+without a traceback. Imports nothing of ours, so that every layer may use it.
 """
 
+import errno
 import math
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
 
 # Exit codes of the command line: done, anything else, the user's input is wrong, stopped on request and resumable.
 EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE = 0, 1, 2, 75
@@ -38,13 +41,43 @@ class Stopped(Exception):
 
 def input_error(error: BaseException | None) -> InputError | None:
     """The InputError behind an exception, through whatever was raised from it; None where there is none."""
+    return next((found for found in _chain(error) if isinstance(found, InputError)), None)
+
+
+def disk_trouble(error: BaseException | None) -> str | None:
+    """What a disk that is full, or may not be written, has refused, in words; None where the error is another one."""
+    for found in _chain(error):
+        number = (
+            found.errno if isinstance(found, OSError) and found.errno in _DISK else _number_in(str(found))
+        )
+        if number is not None:
+            file = getattr(found, "filename", None)
+            return f"{os.strerror(number)}{f': {file}' if file else ''}. {_DISK[number]}; the same command continues."
+    return None
+
+
+_ROOM, _ANOTHER = "Make room on the disk", "Choose another place, or mend this one"
+_DISK = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE), _ANOTHER),
+}
+# what libraries say instead of an OSError: safetensors and Arrow by the system's words, numpy and torch by their own
+_WRITTEN_IN_PART = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed writing")
+
+
+def _number_in(text: str) -> int | None:
+    """Which trouble of a disk a library's message is about."""
+    named = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) if os.strerror(number) in text)
+    return next(named, errno.ENOSPC if _WRITTEN_IN_PART.search(text) else None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and what it was raised from."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        if isinstance(error, InputError):
-            return error
+        yield error
         seen.append(error)
         error = error.__cause__ or error.__context__
-    return None
 
 
 class RunError(RuntimeError):

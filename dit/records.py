@@ -5,6 +5,7 @@ it. Rows hold no time of day and no absolute path: the file of a run that was ki
 for byte, the file of the same run undisturbed.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -64,7 +65,7 @@ class RecordWriter:
         written = os.write(self._fd, line)
         if written != len(line):  # a full disk writes part of a line: take it back rather than leave it torn
             os.ftruncate(self._fd, self.offset)
-            raise OSError(f"{self.path}: wrote {written} of {len(line)} bytes of a row")
+            raise OSError(errno.ENOSPC, f"wrote {written} of {len(line)} bytes of a row", str(self.path))
         os.fsync(self._fd)
         self.offset += written
         self._digest.update(line)

@@ -78,6 +78,7 @@ class Driver:
                 waiting = {entry.name for entry in missing}  # a branch waits for the run that it begins from
                 ready = [entry for entry in missing if entry.plan.get("branch_of") not in waiting]
                 again = [entry for entry in ready if used[entry.name] <= self.retries]
+                self._heed_stop(entries)
                 if not again:
                     return {entry.name: self._reason(entry) for entry in missing}
                 for entry in again:

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import hydra
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from dit import signals
 from dit.config.instantiation import config_dir
 from dit.config.known import checked
 from dit.config.words import NAMES, PATHS
@@ -29,6 +31,7 @@ from dit.errors import (
     RunError,
     Stopped,
     check_choice,
+    disk_trouble,
     input_error,
 )
 
@@ -75,49 +78,63 @@ class _Guarded:
         except Exception as error:
             if isinstance(error, Stopped) or HydraConfig.get().mode is not RunMode.MULTIRUN:
                 sys.exit(explain(error))
-            raise _portable(error) from error
+            raise portable(error) from error
         finally:
             warnings.showwarning = shown
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The user's mistake behind an error, the error itself if it is ours, or its text: a library's may not pickle."""
-    ours = type(error).__module__.startswith("dit.")
-    return input_error(error) or (error if ours else RuntimeError(repr(error)))
+    mistake, trouble = input_error(error), disk_trouble(error)
+    if mistake is not None:
+        return mistake
+    if type(error).__module__.startswith("dit."):
+        return error
+    return RunError(trouble) if trouble else RuntimeError(repr(error))
 
 
 def run(app: Callable[[], None]) -> int:
     """Runs a Hydra app and returns the exit code."""
     try:
         app()
+        sys.stdout.flush()  # a full disk is found here, not in the interpreter's own way out
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAILED
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, signals.Interrupted) as error:
         return explain(error)
     return EXIT_DONE
 
 
 def explain(error: BaseException) -> int:
     """Says on stderr what went wrong, a user's mistake as one message, and returns the exit code."""
-    if isinstance(error, Stopped):
-        _say(str(error))
-        return EXIT_RESUMABLE
-    if isinstance(error, KeyboardInterrupt):
-        _say("interrupted; the same command continues")
+    if isinstance(error, (Stopped, KeyboardInterrupt, signals.Interrupted)):
+        signals.leave_at_next()
+        _say(str(error) if isinstance(error, Stopped) else "interrupted; the same command continues")
         return EXIT_RESUMABLE
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough: dit ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_FAILED
     # submitit's: SLURM refused the jobs, or one has died; the text says which, and how it ended
     if isinstance(error, RunError) or type(error).__module__.startswith("submitit."):
         print(f"dit: {error}", file=sys.stderr)
         return EXIT_FAILED
     message = input_message(error)
-    if message is None:
+    if message is not None:
+        _say(message)
+        return EXIT_INPUT
+    trouble = disk_trouble(error)
+    if trouble is not None:
+        _drop_output()
+        print(f"dit: {trouble}", file=sys.stderr)
+    else:
         traceback.print_exception(error)
-        return EXIT_FAILED
-    _say(message)
-    return EXIT_INPUT
+    return EXIT_FAILED
+
+
+def _drop_output() -> None:
+    """What is still to be printed goes nowhere: the interpreter would try once more in its way out."""
+    with suppress(OSError, ValueError):  # ValueError: a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:

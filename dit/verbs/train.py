@@ -1,6 +1,7 @@
 """``dit train``: trains one network, from its newest checkpoint where there is one."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def _rank(cfg: DictConfig) -> None:
     code = EXIT_DONE
     try:
         task(OmegaConf.merge(cfg, {"hardware": {"processes": 1}}))  # type: ignore[arg-type]
-    except Exception as error:
+    except (Exception, signals.Interrupted) as error:
         code = explain(error)
     leave(code)
 
@@ -101,6 +102,8 @@ def _run(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int], worl
         return
     if stopped_by == "superseded":
         raise Stopped(f"stopped without writing: a newer copy of this job has taken {path} over")
+    if stopped_by == "removed":
+        raise RunError(f"{path} was removed, or emptied, while its run went on: there is nothing to continue")
     slurm_job = SlurmJob.current()
     if stopped_by == "notice" and slurm_job is not None and world.rank == 0:
         slurm_job.requeue()
@@ -138,7 +141,7 @@ def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | 
 
     if run_directory is None:
         return train(job, path, None)
-    handler = logging.FileHandler(path / "log.txt")
+    handler = _LogFile(path / "log.txt", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
     try:
@@ -146,9 +149,22 @@ def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | 
     except BaseException as error:
         known = run_directory.status() or {}
         clock = {key: known[key] for key in ("images_seen", "step", "total_images") if key in known}
+        if isinstance(error, (KeyboardInterrupt, signals.Interrupted)):
+            run_directory.write_status("stopped", **clock)
+            raise Stopped(
+                f"stopped at once, without a checkpoint; the same command resumes {path}"
+            ) from error
         run_directory.write_status("failed", message=f"{type(error).__name__}: {error}", **clock)
         log.error("failed: %s", error)
         raise
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """Lines for people: one that a full disk does not take ends no run, and what matters meets that disk as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass

@@ -6,9 +6,10 @@ after another, so the seconds that torch takes to import are paid once per worke
 """
 
 import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
@@ -17,7 +18,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dit import signals
-from dit.launch import die_with_parent
+from dit.launch import begin_child, tell
+from dit.verbs.app import portable
 
 
 class LocalLauncher(Launcher):
@@ -42,7 +44,7 @@ class LocalLauncher(Launcher):
         A stop signal is passed on to the workers, which end their jobs with a checkpoint; jobs not begun are dropped.
         """
         setup_globals()
-        assert self.config is not None
+        assert self.config is not None and self.hydra_context is not None and self.task_function is not None
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         with ProcessPoolExecutor(
             max_workers=min(self.jobs, len(job_overrides)),
@@ -50,22 +52,44 @@ class LocalLauncher(Launcher):
             initializer=_begin_worker,
         ) as pool:
             arguments = (self.hydra_context, self.config, self.task_function)
+            # a signal waits for a worker that does not listen yet; the tracker's start would undo that
+            resource_tracker.ensure_running()
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOP_SIGNALS)
             futures = [
                 pool.submit(_run, index, list(overrides), *arguments)
                 for index, overrides in enumerate(job_overrides, initial_job_idx)
             ]
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             _wait(pool, futures)
         return [_outcome(future) for future in futures]
 
 
 def _begin_worker() -> None:
-    signals.listen()
+    begin_child()
+    signals.listen(interrupted=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOP_SIGNALS)
     # numpy and torch read it when they are imported; a run sets its own number of threads after that
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    die_with_parent()
 
 
 def _run(
+    index: int,
+    overrides: list[str],
+    hydra_context: HydraContext,
+    config: DictConfig,
+    task_function: TaskFunction,
+) -> JobReturn:
+    try:
+        if signals.stop_requested():  # the pool hands out a job before its worker is free
+            return JobReturn(status=JobStatus.UNKNOWN)
+        return _train(index, overrides, hydra_context, config, task_function)
+    except Exception as error:
+        return _failed(portable(error))
+    finally:
+        signals.listen(interrupted=False)
+
+
+def _train(
     index: int,
     overrides: list[str],
     hydra_context: HydraContext,
@@ -92,22 +116,26 @@ def _run(
 
 
 def _wait(pool: ProcessPoolExecutor, futures: Sequence[Future[JobReturn]]) -> None:
-    told = False
+    told: set[int] = set()
     while wait(futures, timeout=0.3).not_done:
-        if signals.stop_requested() and not told:
-            told = True
-            for future in futures:
-                future.cancel()
-            for process in (pool._processes or {}).values():
-                process.terminate()  # SIGTERM: a flag in the worker
+        if not signals.stop_requested():
+            continue
+        for future in futures:
+            future.cancel()
+        now = signals.received().count(signal.SIGINT) > 1
+        if (number := signals.NOW if now else signal.SIGTERM) not in told:
+            told.add(number)
+            tell((pool._processes or {}).values(), number)
 
 
 def _outcome(future: "Future[JobReturn]") -> JobReturn:
     if future.cancelled():
         return JobReturn(status=JobStatus.UNKNOWN)
     error = future.exception()
-    if error is not None:
-        result = JobReturn(status=JobStatus.FAILED)
-        result.return_value = error
-        return result
-    return future.result()
+    return future.result() if error is None else _failed(error)
+
+
+def _failed(error: BaseException) -> JobReturn:
+    result = JobReturn(status=JobStatus.FAILED)
+    result.return_value = error
+    return result
