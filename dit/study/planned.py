@@ -12,6 +12,7 @@ import numpy as np
 from dit.errors import InputError, check_number
 from dit.fits.points import Points
 from dit.network.counting import Counts
+from dit.overrides import override
 from dit.study.forecast import Expectation
 from dit.study.price import Price
 
@@ -110,7 +111,7 @@ class PlannedRun:
         cooldown = self.readings[-1].images - self.branch_images
         branch = ["schedule=wsd", f"schedule.cooldown_images={cooldown}", "schedule.cooldown_share=null"]
         return [
-            f"run_name={self.name}",
+            override("run_name", self.name),
             f"network.width={self.width}",
             f"seed={self.seed}",
             f"duration.steps={self.readings[-1].steps}",

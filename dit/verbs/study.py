@@ -3,10 +3,7 @@
 The verb is ``dit train`` under the ``study`` sweeper (``hydra_plugins/dit_study``), which calls ``run`` here.
 """
 
-import fcntl
-import json
 import logging
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +16,14 @@ from dit import signals
 from dit.config import job as job_config
 from dit.config import study as study_config
 from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
-from dit.files import write_json
+from dit.files import remove_unfinished, write_json
+from dit.launch import in_child
+from dit.locks import Lock
+from dit.overrides import override
 from dit.rundir import make_directory
 from dit.study.driver import Driver, Launcher
 from dit.study.files import read_plan
+from dit.study.launches import DRIVER_LOCK
 from dit.study.ledger import Ledger
 from dit.study.plan import Plan, PlannedRun
 from dit.verbs import report, train
@@ -69,11 +70,11 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
 
 def _overrides(ledger: Ledger, run: PlannedRun) -> list[str]:
     """What makes a planned run in this study's directory."""
-    found = [*run.overrides(), f"run_dir={ledger.run_directory(run.name)}"]
+    found = [*run.overrides(), override("run_dir", str(ledger.run_directory(run.name)))]
     if run.branch_of is None:
         return found
     checkpoint = f"checkpoints/images-{run.branch_images:012d}"
-    return [*found, f"branch_from={ledger.run_directory(run.branch_of) / checkpoint}"]
+    return [*found, override("branch_from", str(ledger.run_directory(run.branch_of) / checkpoint))]
 
 
 def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
@@ -85,8 +86,8 @@ def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
     for group in ("data", "autoencoder"):
         # every setting, since an experiment's file changes them too, and encode takes no experiment
         settings = _leaves(group, OmegaConf.to_container(cfg[group], resolve=True))
-        words += [f"{group}={choices[group]}", *(f"++{key}={value}" for key, value in settings)]
-    code = subprocess.run([sys.executable, "-m", "dit", "encode", *words]).returncode
+        words += [f"{group}={choices[group]}", *(f"++{override(key, value)}" for key, value in settings)]
+    code = in_child([sys.executable, "-m", "dit", "encode", *words])
     if code == EXIT_RESUMABLE or signals.stop_requested():
         raise Stopped("stopped while encoding; the same command continues the study")
     if code == EXIT_INPUT:
@@ -95,13 +96,13 @@ def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
         raise RunError(f"dit encode ended with exit code {code}")
 
 
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The values below a key as Hydra's command line takes them."""
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The values below a key."""
     if isinstance(value, dict) and value:
         for name, child in value.items():
             yield from _leaves(f"{key}.{name}", child)
     else:
-        yield key, json.dumps(value, ensure_ascii=False)
+        yield key, value
 
 
 def _write_plan(directory: Path, settings: str, plan: Plan) -> None:
@@ -140,14 +141,14 @@ def _check_growth(directory: Path, known: dict[str, Any], plan: Plan) -> None:
 @contextmanager
 def _only_driver(directory: Path) -> Iterator[None]:
     """One driver per study at a time; the lock ends with the process, however it ends."""
-    with (directory / ".driver.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                "study.directory",
-                str(directory),
-                "a study that no other driver is running",
-                "See dit status.",
-            ) from error
+    lock = Lock(directory / DRIVER_LOCK)
+    try:
+        if not lock.take():
+            allowed = "a study that no other driver is running"
+            raise InputError("study.directory", str(directory), allowed, "See dit status.")
+        for folder in (directory, directory / "launches"):
+            if folder.is_dir():
+                remove_unfinished(folder)
         yield
+    finally:
+        lock.release()
