@@ -3,17 +3,32 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dit.errors import check_choice
+from dit.errors import InputError, check_choice
 
 log = logging.getLogger("dit")
 
 MODES = (None, "online", "offline", "disabled")
-SECRET = ("key", "token", "secret", "password")
+# Seconds that a server has to answer, before the run goes on offline; and to take the last rows (the disk has them).
+LIMITS = {"WANDB_INIT_TIMEOUT": 15.0, "WANDB_FINISH_TIMEOUT": 300.0}
+# W&B's own variables, which win over what we would say
+VARIABLES = {
+    **{"project": "WANDB_PROJECT", "mode": "WANDB_MODE", "id": "WANDB_RUN_ID", "name": "WANDB_NAME"},
+    **{
+        "group": "WANDB_RUN_GROUP",
+        "job_type": "WANDB_JOB_TYPE",
+        "dir": "WANDB_DIR",
+        "resume": "WANDB_RESUME",
+    },
+}
+# Words of names. What stands under the first is hidden, under the others where it is text: sizes count tokens.
+SECRET = {"secret", "secrets", "password", "passwords", "passwd", "passphrase", "credential", "credentials"}
+SECRET_TEXT = {"key", "keys", "apikey", "token", "tokens", "auth"}
 
 
 class WandbSink:
@@ -22,11 +37,12 @@ class WandbSink:
     The run's id is the hash of its configuration, so a resumed run continues its own page; rows are drawn against
     ``images_seen`` and ``train_flops``. W&B's own step is ``images_seen`` too: the parts of a run that was offline fit
     together, and rows that come again after a kill or a rollback are not logged twice. Once W&B fails it gets no more
-    rows, and the run goes on. Keys come from the environment alone.
+    rows, and the run goes on. Keys come from the environment alone, and what W&B's own variables say goes before ours.
 
     Args:
         project: W&B project.
-        mode: ``online`` | ``offline`` | ``disabled``; None is online where WANDB_API_KEY is set, else offline.
+        mode: ``online`` | ``offline`` | ``disabled``; None is online where WANDB_API_KEY is set, else offline. A server
+            that does not answer makes it offline.
         run_id: of the run.
         group: the study.
         directory: of the run: W&B keeps its files there, and pictures of records lie there.
@@ -43,20 +59,15 @@ class WandbSink:
         directory: str,
         settings: dict[str, Any],
     ) -> None:
-        check_choice("logger.mode", mode, MODES)
-        import wandb
+        _wandb()
+        self._directory, self._failed = Path(directory), False
+        facts = {"id": run_id, "name": settings.get("run_name"), "group": group, "dir": directory}
+        arguments = _arguments(project, mode, **facts)
+        self._run: Any = None
+        self._try(self._begin, {**arguments, "config": _redacted(settings)})
 
-        self._directory, self._image, self._failed = Path(directory), wandb.Image, False
-        self._run = wandb.init(
-            project=project,
-            mode=_mode(mode),  # pyright: ignore[reportArgumentType]
-            id=run_id,
-            name=settings.get("run_name"),
-            group=group,
-            dir=directory,
-            resume="allow",
-            config=_redacted(settings),
-        )
+    def _begin(self, arguments: dict[str, Any]) -> None:
+        self._run = _init(arguments)
         for axis in ("images_seen", "train_flops"):
             self._run.define_metric(axis)
         self._run.define_metric("*", step_metric="images_seen")
@@ -80,7 +91,7 @@ class WandbSink:
             protocols = {**self._run.config.get("protocols", {}), row["protocol_hash"]: row["protocol"]}
             self._run.config.update({"protocols": protocols}, allow_val_change=True)
         if row.get("grid") and (self._directory / row["grid"]).is_file():
-            logged[f"{name}/grid"] = self._image(str(self._directory / row["grid"]))
+            logged[f"{name}/grid"] = _wandb().Image(str(self._directory / row["grid"]))
         self._log(logged, late=row["kind"] == "event")
 
     def watch(self, clock: dict[str, float], facts: dict[str, Any]) -> None:
@@ -99,12 +110,10 @@ class WandbSink:
 
     def close(self) -> None:
         """Ends the W&B run."""
-        import wandb
-
-        self._try(self._run.finish)
+        self._try(lambda: self._run.finish())
         if self._failed:
             with suppress(Exception):
-                wandb.teardown()  # what its exit hook would do, with a traceback
+                _wandb().teardown()  # what its exit hook would do, with a traceback
 
     def _try(self, act: Callable[..., None], *arguments: Any) -> None:
         """Does something at W&B, which holds a copy alone: its trouble is said, and is not the run's.
@@ -148,20 +157,11 @@ def log_study(
     Returns:
         What was done, in words; where the report page is, or why there is none.
     """
-    check_choice("logger.mode", mode, MODES)
-    import wandb
-
-    mode = _mode(mode)
-    run = wandb.init(
-        project=project,
-        mode=mode,  # pyright: ignore[reportArgumentType]
-        id="report-" + hashlib.sha256(study.encode()).hexdigest()[:16],
-        name=f"{study}: report",
-        group=study,
-        job_type="report",
-        dir=str(directory),
-        resume="allow",
-    )
+    wandb = _wandb()
+    facts = {"name": f"{study}: report", "group": study, "job_type": "report", "dir": str(directory)}
+    run_id = "report-" + hashlib.sha256(study.encode()).hexdigest()[:16]
+    run = _init(_arguments(project, mode, ("id", "name", "job_type"), id=run_id, **facts))
+    mode = str(run.settings.mode)
     logged: dict[str, Any] = {f"report/{title}": wandb.Image(str(file)) for title, file in figures.items()}
     for name, (columns, rows) in tables.items():
         table = wandb.Table(columns=columns, allow_mixed_types=True)  # pyright: ignore[reportArgumentType]
@@ -171,9 +171,13 @@ def log_study(
     run.log({**logged, "report/page": wandb.Html(page.read_text(encoding="utf-8"))})
     run.summary.update(dict(numbers))
     entity, media = run.entity, [f"report/{title}" for title in figures]
+    project = run.project or project
     run.finish()
     said = f"logged the report of {study} to W&B ({mode})"
-    return f"{said}; {_report_page(mode, entity, project, study, media)}"
+    try:
+        return f"{said}; {_report_page(mode, entity, project, study, media)}"
+    except Exception as error:  # the network's; the report itself is written
+        return f"{said}; no W&B report page: {error!r}"
 
 
 def _report_page(mode: str, entity: str, project: str, study: str, media: list[str]) -> str:
@@ -200,9 +204,43 @@ def _report_page(mode: str, entity: str, project: str, study: str, media: list[s
     return f"W&B report page: {page.url}"
 
 
-def _mode(mode: str | None) -> str:
-    """The mode that was asked for; by default online where there is a key."""
-    return mode or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+def _wandb() -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        remedy = "pip install wandb, or logger=none."
+        raise InputError("logger", "wandb", f"a logger that is installed ({error})", remedy) from error
+    return wandb
+
+
+def _arguments(project: str, mode: str | None, fixed: Sequence[str] = (), **facts: Any) -> dict[str, Any]:
+    """What ``wandb.init`` is told: ours, but for what variables of W&B's own say of others than the ``fixed`` keys."""
+    check_choice("logger.mode", mode, MODES)
+    keyed = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    ours = {"project": project, "mode": mode or keyed, "resume": "allow", **facts}
+    named = {key: os.environ.get(name) for key, name in VARIABLES.items() if key not in fixed}
+    said = {key: value for key, value in named.items() if value}
+    if "mode" in said:
+        check_choice("WANDB_MODE", said["mode"], (*MODES[1:], "shared", "dryrun", "run"))
+    for key, asked in (("project", project), ("mode", mode)):
+        if key in said and asked not in (None, said[key]):
+            log.info("%s=%s goes before logger.%s=%s", VARIABLES[key], said[key], key, asked)
+    return {**ours, **said}
+
+
+def _init(arguments: dict[str, Any]) -> Any:
+    """A run of W&B's: where it asks for a server that does not answer, an offline one, which is said."""
+    wandb = _wandb()
+    limits = {name: limit for name, limit in LIMITS.items() if name not in os.environ}
+    ours = {name.removeprefix("WANDB_").lower(): limit for name, limit in limits.items()}
+    try:
+        return wandb.init(**arguments, settings=wandb.Settings(**ours))
+    except Exception as error:
+        if arguments["mode"] in ("offline", "disabled", "dryrun"):
+            raise
+        said = str(error).partition("\n")[0] or repr(error)
+        log.warning("W&B cannot be reached (%s): this run is kept offline, for wandb sync", said)
+        return wandb.init(**{**arguments, "mode": "offline"})
 
 
 def _numbers(name: str, row: dict[str, Any], skip: set[str]) -> Any:
@@ -215,9 +253,26 @@ def _numbers(name: str, row: dict[str, Any], skip: set[str]) -> Any:
             yield f"{name}/{key}", value
 
 
-def _redacted(value: Any) -> Any:
+def _redacted(value: Any, secret: bool = False) -> Any:
+    """A configuration without its secrets: told by whole words of their names, so that ``macs_per_token`` stays.
+
+    Args:
+        value: of any kind.
+        secret: whether it stands under a name of SECRET_TEXT.
+    """
     if isinstance(value, dict):
-        return {
-            k: _redacted(v) for k, v in value.items() if not any(word in str(k).lower() for word in SECRET)
-        }
-    return value
+        named = [(key, child, _words(str(key))) for key, child in value.items()]
+        shown = [(key, child, words) for key, child, words in named if not words & SECRET]
+        pairs = ((key, _redacted(child, secret or bool(words & SECRET_TEXT))) for key, child, words in shown)
+        return {key: child for key, child in pairs if child is not _HIDDEN}
+    if isinstance(value, (list, tuple)):
+        return [child for child in (_redacted(child, secret) for child in value) if child is not _HIDDEN]
+    return _HIDDEN if secret and isinstance(value, str) else value
+
+
+_HIDDEN = object()
+
+
+def _words(name: str) -> set[str]:
+    """The words of ``api_key``, ``apiKey`` or ``API-KEY``, in lower case."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
