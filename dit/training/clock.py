@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import lightning as L
 
+from dit.training.guards import LOST
 from dit.training.module import DiffusionModule
 
 
@@ -67,7 +68,7 @@ class Clock(L.Callback):
         module, guards, step = pl_module, pl_module.guards, pl_module.steps_done
         if guards.stopped_by or any(each.due(step) for each in (*self.hooks, *self.measures)):
             guards.settle()
-        if guards.stopped_by != "superseded":
+        if guards.stopped_by not in LOST:
             for hook in self.hooks:
                 if hook.due(step):
                     hook(module)

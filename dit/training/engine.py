@@ -19,11 +19,13 @@ from dit.rundir import RunDirectory
 from dit.training.batches import Batches
 from dit.training.checkpoint import Checkpoint, open_checkpoint
 from dit.training.clock import Clock, Hook, Measure
-from dit.training.guards import DivergedError, RollBack
+from dit.training.former import Former, former_readings
+from dit.training.guards import LOST, DivergedError, RollBack
 from dit.training.hooks import Checkpoints, Events, Progress, Recorder, Samples, TrainRecords, Validation
 from dit.training.job import Job, build_module, run_facts
 from dit.training.module import DiffusionModule
 from dit.training.saving import CheckpointManager
+from dit.training.settings import ReadPoint
 from dit.training.strategy import make_trainer
 from dit.training.watching import Waiting, Work, device_name
 
@@ -86,10 +88,11 @@ class _Attempt:
         module.passed_over = set(self.passed_over)
         if start is not None:
             module.steps_done = start.images_seen // job.settings.batch_size
-        measures = _measures(job, self.recorder)
+        former = self._former(checkpoint)
+        measures = _measures(job, self.recorder, former)
         due = [measure for measure in measures if checkpoint and measure.due(module.steps_done)]
         left = due[self._open_records(checkpoint, module, due) :]
-        save = self._saving()
+        save = self._saving(former)
         self._status("running", module)
         self.waiting = Waiting(_batches(job, module, self.last_step))
         clock = Clock(self._hooks(module, save), measures, left, self._alive(module), self._progress())
@@ -97,7 +100,7 @@ class _Attempt:
             self._fit(module, start, clock)
         ended = module.steps_done == self.last_step and not clock.left
         stopped_by = None if ended else module.guards.stopped_by
-        if stopped_by and stopped_by != "superseded":
+        if stopped_by and stopped_by not in LOST:
             save(module)
         self.manager.wait()
         for sink in job.sinks:
@@ -121,7 +124,8 @@ class _Attempt:
 
     def _fit(self, module: DiffusionModule, start: Checkpoint | None, clock: Clock) -> None:
         job = self.job
-        module.guards.asks_to_stop = _Stop(job.deadline, self.may_write)
+        lost_by = self.run_directory.lost_by if self.run_directory else lambda: None
+        module.guards.asks_to_stop = _Stop(job.deadline, lost_by)
         restore = _Restore(start.tensors() if start else None)
         trainer = make_trainer(job.hardware, job.resolved_strategy, job.world, [restore, clock])
         trainer.fit(module, self.waiting)
@@ -139,13 +143,22 @@ class _Attempt:
         work = Work(self.total_images, per_image, device_name(device), job.world.size)
         return Progress(self.run_directory, work, self.waiting, device, job.sinks)
 
-    def _saving(self) -> Checkpoints:
+    def _former(self, checkpoint: Checkpoint | None) -> list[Former]:
+        found: list[Former] = []
+        if self.writer is not None:
+            asked = {point.step * self.job.settings.batch_size for point in self.job.points}
+            found = former_readings(
+                self.path, self.writer, checkpoint.images_seen if checkpoint else 0, asked
+            )
+        return of_rank_0(self.job.world, found)
+
+    def _saving(self, former: Sequence[Former]) -> Checkpoints:
         settings = self.job.settings
         kept = settings.keep_every_images
         return Checkpoints(
             every=settings.in_steps(settings.checkpoint_every_images),
             keep_every=settings.in_steps(kept) if kept is not None else None,
-            points={point.step: point for point in self.job.points},
+            points=_points(self.job, former),
             manager=self.manager,
             recorder=self.recorder,
             config_hash=self.job.config_hash,
@@ -206,19 +219,20 @@ class _Stop:
 
     Args:
         deadline: of the monotonic clock.
-        is_owner: reads a file, so it is asked at most every second.
+        lost_by: one of ``guards.LOST``, or None; reads a file, so it is asked at most every second.
     """
 
-    def __init__(self, deadline: float | None, is_owner: Callable[[], bool]) -> None:
-        self.deadline, self.is_owner = deadline, is_owner
-        self._asked, self._superseded = 0.0, False
+    def __init__(self, deadline: float | None, lost_by: Callable[[], str | None]) -> None:
+        self.deadline, self.lost_by = deadline, lost_by
+        self._asked: float = 0.0
+        self._lost: str | None = None
 
     def __call__(self) -> str | None:
         now = time.monotonic()
         if now - self._asked > 1:
-            self._asked, self._superseded = now, not self.is_owner()
-        if self._superseded:
-            return "superseded"
+            self._asked, self._lost = now, self.lost_by()
+        if self._lost:
+            return self._lost
         name = signals.stop_requested()
         if name in ("SIGTERM", "SIGINT"):
             return "signal to end"
@@ -239,9 +253,15 @@ class _Restore(L.Callback):
             self.tensors = None
 
 
-def _measures(job: Job, recorder: Recorder) -> list[Measure]:
-    points = {point.step: point for point in job.points}
-    end = {job.points[-1].step: job.points[-1]}
+def _points(job: Job, former: Sequence[Former], first: int = 0) -> dict[int, ReadPoint]:
+    """By step: the points of a job from ``first`` on, and those of former readings."""
+    again = [entry.point(job.settings.batch_size) for entry in former]
+    return {point.step: point for point in (*job.points[first:], *again)}
+
+
+def _measures(job: Job, recorder: Recorder, former: Sequence[Former]) -> list[Measure]:
+    points = _points(job, former)
+    end = _points(job, [entry for entry in former if entry.n_samples == len(job.measures)], first=-1)
     n_rows = 1 + len(job.profiles)
     found: list[Measure] = [
         Validation(points, job.validation, job.validation_labels, recorder, job.world, n_rows)

@@ -14,9 +14,11 @@ from dit.errors import RunError
 from dit.training.meters import Meters
 from dit.training.settings import Settings
 
-# Reasons to stop, the first that any rank has being that of all: a newer copy of this job owns the run (nothing is
-# written any more); somebody ended it (SIGTERM, SIGINT); its time is nearly up (SIGUSR1, SIGUSR2, max_time).
-STOPS = ("superseded", "signal to end", "notice")
+# Reasons to stop, the first that any rank has being that of all: a newer copy of this job owns the run, or its
+# directory is gone (nothing is written any more); somebody ended it (SIGTERM, SIGINT); its time is nearly up (SIGUSR1,
+# SIGUSR2, max_time).
+LOST = ("superseded", "removed")
+STOPS = (*LOST, "signal to end", "notice")
 MOST_SKIPPED = 10  # steps in a row whose loss or gradient is not finite: such a run will not come back
 
 

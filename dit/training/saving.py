@@ -118,6 +118,8 @@ class CheckpointManager:
 
     def _write(self, pieces: dict[str, torch.Tensor], manifest: dict[str, Any], final: Path) -> None:
         # A name of this process's own: two live copies of one job must not write into each other's folder.
+        if not self._of_rank_0(self.may_write()):
+            return  # nor makes the directory again that somebody has removed
         partial = final.with_name(f"{final.name}.{self._of_rank_0(_copy_name())}.tmp")
         self._together(lambda: partial.mkdir(parents=True), on_rank_0=True)
         file = partial / f"rank-{self.world.rank:05d}.safetensors"
