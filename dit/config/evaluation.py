@@ -44,6 +44,7 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
         "config_hash": known.get("config_hash"),
         "images_seen": loaded.images_seen,
         "weights": loaded.weights,
+        "weights_sha256": loaded.sha256,
         "extractor": yardstick.extractor.metadata(),
         "metrics": sorted(yardstick.metrics),
         "reference": yardstick.reference_identity(),
@@ -58,13 +59,14 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
         "train_flops": loaded.images_seen * job_config.counts(loaded.cfg, network).train_flops_per_image,
         "weights": loaded.weights,
         "image_size": loaded.image_size,
+        "content": loaded.sha256[:16],
     }
     out = _directory(cfg, default=cfg.run)
     assert out is not None
     keep = _Keep(out, distributed, _sinks(cfg, loaded, known.get("config_hash"), out) if first else ())
     rows: list[Row] = []
     for number, sampling in enumerate(settings, start=1):
-        request = {**asked, **sampling.facts()}
+        request = {**asked, "run": facts["run"], **sampling.facts()}
         told = ", ".join(f"{key} {value}" for key, value in sampling.facts().items())
         log.info("%d of %d: %s", number, len(settings), told)
 
@@ -102,17 +104,21 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         if place(distributed)[0] == 0:
             log.info("%s: statistics of %d images", measured.save(cfg.statistics), n)
         return []
+    name, out = cfg.name or Path(cfg.images).resolve().stem, _directory(cfg)
+    content = (
+        images_identity(cfg.images) if out is not None else ""
+    )  # else nothing is kept, to be known again
     request = {
-        "images": images_identity(cfg.images),
+        "run": name,
+        "images": content,
         "image_size": cfg.image_size,
         "n": n,
         "subsets": list(cfg.subsets),
         "extractor": extractor.metadata(),
         "metrics": sorted(metrics),
-        "reference": images_identity(cfg.reference, "reference"),
+        "reference": images_identity(cfg.reference, "reference") if out is not None else "",
     }
-    name = cfg.name or Path(cfg.images).resolve().stem
-    keep = _Keep(_directory(cfg), distributed)
+    keep = _Keep(out, distributed)
 
     def answer() -> tuple[Evaluation, str]:
         reference = open_reference(cfg.reference, extractor, metrics, image_size=cfg.image_size, **options)
@@ -121,7 +127,8 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         )
         return found, f"{name}-{request_hash(request)[:8]}"
 
-    return keep.answer(request, {"run": name, "image_size": images.read(0, 1).shape[-1]}, answer)
+    facts = {"run": name, "image_size": images.read(0, 1).shape[-1], "content": content[:16]}
+    return keep.answer(request, facts, answer)
 
 
 class _Keep:
@@ -199,7 +206,8 @@ def _sweep(cfg: DictConfig, evaluation: DictConfig, weak: Loaded | None) -> Iter
     names = list(evaluation.protocols) if cfg.protocols is None else list(cfg.protocols)
     more: Row = {"subsets": tuple(cfg.subsets)}
     if weak is not None:
-        more |= {"weak": weak.denoiser, "weak_name": f"{Path(cfg.weak_run).name}@{weak.images_seen}"}
+        name = f"{Path(cfg.weak_run).name}@{weak.images_seen} {weak.sha256[:8]}"
+        more |= {"weak": weak.denoiser, "weak_name": name}
     axes = {}
     for key, values in cfg.sweep.items():
         listed = [None] if values is None else values

@@ -1,7 +1,9 @@
 """A trained denoiser back from its run directory."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -48,6 +50,15 @@ class Loaded:
     images_seen: int
     weights: str
     image_size: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the network's weights: what was sampled, whatever its run is called."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.denoiser.network.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 def load_run(run: str | Path, weights: str | None, images_seen: int | None, device: torch.device) -> Loaded:

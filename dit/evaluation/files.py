@@ -6,10 +6,13 @@ B images of a batch, N images in all.
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from dit.data.images import Source, UnreadableImage
 from dit.errors import InputError
 from dit.evaluation.evaluate import Evaluation
 from dit.evaluation.features import Extractor, file_sha256
@@ -24,6 +27,8 @@ from dit.evaluation.measure import (
 )
 from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import read_arrays
+
+READERS = 8  # threads that read files: hashing waits for the disk
 
 
 def evaluate_images(
@@ -79,15 +84,26 @@ def evaluate_images(
 
 
 def images_identity(path: str | Path, key: str = "images") -> str:
-    """What lies at a path, which messages call ``key``, without decoding it: a file's hash, or that of a folder's names
-    and sizes.
+    """What lies at a path, which messages call ``key``, without decoding it: the hash of its bytes, in the order in
+    which a folder's images are measured. Names, sizes and times may stay when pictures change.
     """
     path = Path(path)
     if path.is_file():
         return file_sha256(path)
     images = open_images(path, key=key)
     assert isinstance(images, ImageFiles)
-    return str(images.source.identity()["listing_sha256"])
+    source, digest = images.source, hashlib.sha256()
+    with ThreadPoolExecutor(READERS) as pool:
+        for content in pool.map(partial(_content_sha256, source), range(len(source))):
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _content_sha256(source: Source, index: int) -> bytes:
+    try:
+        return hashlib.sha256(source.content(index)).digest()
+    except UnreadableImage as error:
+        raise InputError(source.describe(index), str(error), "an image that can be read") from None
 
 
 def open_reference(

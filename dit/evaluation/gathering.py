@@ -1,6 +1,7 @@
 """Evaluations kept on disk, gathered for a page. Imports no torch."""
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from dit.errors import InputError
 from dit.evaluation.journal import NAME, read_rows
 from dit.evaluation.protocol import Protocol, require_equal
 from dit.evaluation.report import SWEPT, Row, write_report
+
+log = logging.getLogger("dit")
 
 SOURCES = (NAME, "records.jsonl")  # of dit evaluate, of training
 NO_METRICS = frozenset({"images_seen", "train_flops", "budget_flops", "image_size", "schema"})
@@ -33,7 +36,10 @@ def report_of(directory: Path, models: Iterable[str] | None = None) -> Path:
 
 
 def gather(directory: Path) -> list[Row]:
-    """Every evaluation under a directory; metrics of one model under one protocol together, the last of each."""
+    """Every evaluation under a directory; metrics of one model under one protocol together, the last of each.
+
+    Of weights or images that have changed under a name, the last are shown alone.
+    """
     if not directory.is_dir():
         raise InputError("report", str(directory), "a directory with evaluations in it")
     paths = sorted(path for name in SOURCES for path in directory.rglob(name))
@@ -45,6 +51,8 @@ def gather(directory: Path) -> list[Row]:
         places.setdefault(record["run"], {}).setdefault(config_hash, folder.relative_to(directory))
         clocks.setdefault((record["run"], config_hash), set()).add(record.get("images_seen", 0))
     rows: dict[tuple[str, str], Row] = {}
+    contents: dict[tuple[str, str], str | None] = {}  # hashes of what was measured
+    replaced: set[str] = set()
     for folder, config_hash, record in records:
         run = record["run"]
         name = _name(run, config_hash, places[run])
@@ -52,10 +60,17 @@ def gather(directory: Path) -> list[Row]:
             name += f", {record['images_seen']:,} images"
         row = as_row(record, name, folder)
         key = row.model, row.protocol.hash
-        if key in rows:
+        content = record.get("content") or contents.get(key)  # rows of training do not say
+        if contents.setdefault(key, content) not in (None, content):
+            replaced.add(row.model)
+        elif key in rows:
             known = {name: value for name, value in row.metrics.items() if value is not None}
             row = replace(row, metrics={**rows[key].metrics, **known})
-        rows[key] = row
+        rows[key], contents[key] = row, content
+    for name in sorted(replaced):
+        log.warning(
+            "%s: what was measured under this name has changed; the last is shown (name= tells apart)", name
+        )
     if not rows:
         remedy = "Make some: dit evaluate run=RUN, or images=... out=DIR."
         raise InputError(

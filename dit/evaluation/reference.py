@@ -19,6 +19,7 @@ import torch
 
 from dit.data.images import Source
 from dit.data.latents import LatentSet
+from dit.errors import InputError
 from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.features import Extractor
 from dit.evaluation.measure import (
@@ -56,7 +57,9 @@ def latents_reference(
     """
     size = latents.manifest["image_shape"][1]
     images = SourceImages(source, latents.source_index.tolist(), size)
-    key = _hash({"source": source.identity(), "index": images.index, "image_size": size})
+    encoded = latents.manifest["source"]  # the pictures that were encoded, by their bytes
+    told = {"kind": encoded["kind"], "content_sha256": encoded["content_sha256"]}
+    key = _hash({"source": told, "index": images.index, "image_size": size})
     wanted = _asked_of_references(metrics)
     return _cached(
         lambda: measure_images(images, extractor, wanted, batch_size=BATCH, distributed=distributed)[0],
@@ -148,16 +151,33 @@ def _cache_path(
 
 
 def _cached(measure: Callable[[], Measured], path: Path | None, distributed: bool = False) -> Measured:
-    """What the file holds, or what is measured now, by all ranks alike, and left there by the first."""
-    if path is not None and (rank_zero_says(path.is_file()) if distributed else path.is_file()):
-        return Measured.load(path)
+    """What the file holds, or what is measured now, by all ranks alike, and left there by the first.
+
+    A damaged file is made again: everything in it follows from what it is named after.
+    """
+    first = place(distributed)[0] == 0
+    held = _held(path) if path is not None and first else None
+    if distributed and path is not None and rank_zero_says(held is not None) and not first:
+        held = Measured.load(path)
+    if held is not None:
+        return held
     measured = measure()
-    if path is not None and place(distributed)[0] == 0:
+    if path is not None and first:
         try:
             measured.save(path)
         except OSError as error:  # shared data are often read-only: slower next time, no worse
             log.warning("%s: statistics are not kept (%s)", path, error.strerror)
     return measured
+
+
+def _held(path: Path) -> Measured | None:
+    if not path.is_file():
+        return None
+    try:
+        return Measured.load(path)
+    except InputError as error:
+        log.warning("%s: damaged, and made again (%s)", path, error)
+        return None
 
 
 def _hash(record: dict[str, object]) -> str:

@@ -4,7 +4,9 @@ B images of a batch, N images in all, D feature width.
 """
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +17,19 @@ from dit.errors import InputError
 from dit.files import whole
 
 FORMAT = 1
+UNREADABLE = (  # what numpy and zipfile raise for damaged files; RuntimeError: encrypted
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 BLOCK = 1024  # rows between updates: one pass over the scatter matrix per block, whatever the batches
 
 
@@ -188,10 +203,20 @@ class Statistics:
         return cls.of_moments(int(arrays["n"]) if "n" in arrays else None, mu, sigma, metadata)
 
 
+def _parsed(path: Path, text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InputError("reference", str(path), "metadata in JSON", str(error)) from None
+    if not isinstance(found, dict):
+        raise InputError("reference", str(path), "metadata that are an object of JSON")
+    return found
+
+
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> Path:
     """Writes arrays and metadata (as JSON text) to an .npz, whole or not at all."""
     path = Path(path)
-    record = json.dumps({"format": FORMAT, **metadata}, sort_keys=True)
+    record = json.dumps({"format": FORMAT, "arrays": sorted(arrays), **metadata}, sort_keys=True)
     with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, metadata=np.str_(record), **arrays)
     return path
@@ -202,17 +227,23 @@ def read_arrays(path: str | Path, names: tuple[str, ...]) -> tuple[dict[str, np.
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in (*names, "metadata") if name in stored.files}
+            for member in stored.zip.infolist():  # a damaged name would only seem to be absent
+                stored.zip.open(member).close()
+            held = set(stored.files)
+            arrays = {name: stored[name] for name in (*names, "metadata") if name in held}
     except FileNotFoundError:
         raise InputError("reference", str(path), "an existing .npz file of statistics") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(
             "reference", str(path), "an .npz of plain arrays", f"Reading it failed: {error}"
         ) from None
     metadata: dict[str, object] = {"images": path.name}
     if "metadata" in arrays:
-        metadata = json.loads(str(arrays.pop("metadata")))
+        metadata = _parsed(path, str(arrays.pop("metadata")))
         stored_format = metadata.pop("format", None)
         if stored_format != FORMAT:
             raise InputError(str(path), stored_format, f"format {FORMAT}", "Measure the images again.")
+        written = metadata.pop("arrays", None)  # older files do not say
+        if written is not None and (not isinstance(written, list) or held != {"metadata", *written}):
+            raise InputError("reference", str(path), "the arrays that were written", "It is damaged.")
     return arrays, metadata

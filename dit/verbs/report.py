@@ -16,6 +16,8 @@ from dit.files import write_json
 from dit.reading import TEXT, read_json
 from dit.verbs.app import hydra_app
 
+ROWS = ("records.jsonl", "evaluations.jsonl")
+DATA = ("plan.json", *ROWS, "*.csv", *(f"runs/*/{name}" for name in (*ROWS, "status.json", "samples/*.png")))
 MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the headline
 
 
@@ -114,13 +116,17 @@ def _say(headline: str, out: Path) -> None:
 
 
 def _inputs(study: Path) -> str:
-    """The hash of what a report is made from: the plan, the records, and the code that reads them."""
+    """The hash of what a report is made from: plan, records, evaluations, states, pictures, and the code that reads."""
     package = Path(dit.__file__).parent
-    code = sorted(file for room in ("fits", "study", "report") for file in (package / room).rglob("*.*"))
-    data = [study / "plan.json", study / "records.jsonl", *sorted(study.glob("runs/*/records.jsonl"))]
-    files = [*filter(Path.is_file, data), *code]
+    code = [file for pattern in ("*.py", "*.j2", "*.csv") for file in package.rglob(pattern)]
+    data = [file for pattern in DATA for file in study.glob(pattern)]
     digest = hashlib.sha256()
-    for file in files:
-        if file.suffix in (".json", ".jsonl", ".py", ".j2", ".csv"):
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for file in (*sorted(code), *sorted(data)):
+        content = _without_heartbeat(file) if file.name == "status.json" else file.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def _without_heartbeat(file: Path) -> bytes:
+    status = {key: value for key, value in (read_json(file) or {}).items() if key != "heartbeat"}
+    return json.dumps(status, sort_keys=True).encode()

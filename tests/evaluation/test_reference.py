@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,30 @@ def test_source_images_are_the_sources_pixels_in_order() -> None:
     assert [len(batch) for batch in batches] == [2, 1]
     expected = source.pixels(source.content(8), 32).transpose(2, 0, 1)
     np.testing.assert_array_equal(batches[1][0].numpy(), expected)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None], ids=["empty", "torn", "a flipped bit"])
+def test_damaged_statistics_are_made_again(digits, tmp_path, damage) -> None:
+    extractor = load_extractor("digits")
+    first = latents_reference(digits, Digits(), extractor, ("kid",), cache=tmp_path)
+    (file,) = tmp_path.glob("statistics-*.npz")
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(
+        whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :] if damage is None else damage
+    )
+    again = latents_reference(digits, Digits(), extractor, ("kid",), cache=tmp_path)
+    assert again.stats.mean.tolist() == first.stats.mean.tolist()
+    assert again.features is not None and np.array_equal(again.features, first.features)
+    assert file.read_bytes() == whole
+
+
+def test_statistics_are_known_by_the_bytes_of_the_pictures_that_were_encoded(digits, tmp_path) -> None:
+    """Other pictures of the same names, sizes and places among all: as a folder that was drawn anew has them."""
+    extractor = load_extractor("digits")
+    latents_reference(digits, Digits(), extractor, cache=tmp_path)
+    other = copy.copy(digits)
+    source = {**digits.manifest["source"], "content_sha256": "0" * 64}
+    other.manifest = {**digits.manifest, "source": source}
+    latents_reference(other, Digits(), extractor, cache=tmp_path)
+    assert len(list(tmp_path.glob("statistics-*.npz"))) == 2

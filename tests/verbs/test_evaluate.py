@@ -1,6 +1,8 @@
 """``dit evaluate``: sweeps that resume, images in every form, several processes, one page, bad input."""
 
+import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from dit.config import evaluation
 from dit.config.instantiation import config_dir
@@ -199,6 +202,57 @@ def test_images_of_every_form_against_images_and_their_statistics(pictures, ask,
     whole = ask(*stored)["evaluations"][0]
     assert whole["frechet_distance"] == pytest.approx(found[0]["frechet_distance"], rel=1e-9)
     assert whole["kernel_distance"] == pytest.approx(found[0]["kernel_distance"], rel=1e-9)
+
+
+def test_pictures_that_changed_under_their_names_are_measured_again(ask, tmp_path):
+    """With names, sizes and times as they were: bitmaps of one shape, drawn anew."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(name: str, low: int) -> None:
+        for number in range(12):
+            picture = torch.randint(low, 256, (32, 32, 3), dtype=torch.uint8, generator=generator)
+            path = tmp_path / name / f"{number:02d}.bmp"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(picture.numpy()).save(path)
+            os.utime(path, ns=(10**18, 10**18))
+
+    def measured(*settings: str) -> float:
+        asked = [f"images={tmp_path}/set", f"reference={tmp_path}/real", f"out={tmp_path}/out", *settings]
+        (row,) = ask(*asked, "format=json")["evaluations"]
+        return row["frechet_distance"]
+
+    drawn("set", 0), drawn("real", 60)
+    first = measured()
+    measured("metrics=[is]", "name=set")
+    drawn("set", 60)
+    second = measured()
+    assert second != first and measured() == second
+    drawn("real", 0)
+    assert measured() not in (first, second)
+    ask(f"report={tmp_path}/out")
+    lines = (tmp_path / "out/evaluations.csv").read_text().splitlines()
+    shown = list(csv.DictReader(lines))
+    assert repr(first) not in [row["frechet_distance"] for row in shown]
+    assert not any(row.get("inception_score") for row in shown if row["frechet_distance"]), (
+        "of the pictures before"
+    )
+
+
+def test_weights_that_changed_under_their_clock_are_measured_again(run, ask, measured, tmp_path, monkeypatch):
+    command = [f"run={run}", *FEW, f"out={tmp_path}"]
+    ask(*command), ask(*command)
+    assert len(measured) == 1
+    load = evaluation.load_run
+
+    def other(*arguments):
+        loaded = load(*arguments)
+        for parameter in loaded.denoiser.parameters():
+            parameter.mul_(1.01)
+        return loaded
+
+    monkeypatch.setattr(evaluation, "load_run", other)
+    ask(*command)
+    assert len(measured) == 2
 
 
 def test_the_page_gathers_evaluations_and_refuses_models_without_a_common_protocol(
