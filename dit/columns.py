@@ -1,6 +1,9 @@
-"""Plain aligned tables for a terminal or a file, whatever its width."""
+"""Plain aligned tables for a terminal or a file, whatever its width, and tables as CSV."""
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def align(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
@@ -11,9 +14,45 @@ def align(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
         right: columns that are aligned to the right.
     """
     right = set(right)
+    rows = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for row in rows:
         cells = (f"{cell:{'>' if i in right else '<'}{w}}" for i, (cell, w) in enumerate(zip(row, widths)))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _printable(cell: str) -> str:
+    """A cell without what a terminal would obey: its text may be a stranger's."""
+    return cell if cell.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in cell)
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, empty cells for None. A text that a spreadsheet would take for a formula has an apostrophe before
+    it, as OWASP's page on CSV injection advises.
+    """
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([_csv_cell(cell) for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _csv_cell(cell: Any) -> Any:
+    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") and not _is_number(cell):
+        cell = f"'{cell}"
+    if isinstance(cell, str):
+        return cell.replace("\r", " ")  # which would end a row, but is not quoted
+    return "" if cell is None else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def legend_text(name: str) -> str:
+    """A name as matplotlib shows it in a legend, which leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name

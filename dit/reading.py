@@ -18,6 +18,7 @@ CHANGED = (
     "The disk damaged it, or it was changed by hand: restore it, or, if that was on purpose, remove its seal."
 )
 NUMBER, INTEGER, TEXT, LIST, OBJECT, NULL = (int, float), (int,), (str,), (list,), (dict,), type(None)
+MOST_PIXELS, MOST_BYTES = 2**26, 2**26  # of a picture of samples; ours have about 2**20
 Fields = Mapping[str, tuple[type, ...]]
 _WORDS = {
     int: "an integer",
@@ -120,3 +121,19 @@ def file_below(directory: Path, name: object) -> Path | None:
         return path if inside and path.is_file() else None
     except (OSError, RuntimeError, ValueError):  # a name that is too long, links that go round
         return None
+
+
+def picture_below(directory: Path, name: object) -> Path | None:
+    """The PNG below a directory that a row of somebody else names; None for any other file, or a huge one."""
+    path = file_below(directory, name)
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        head = file.read(24)  # the signature, then the first chunk: its length, IHDR, width and height
+    sides = int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    good = head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR"
+    return (
+        path
+        if good and 0 < sides[0] * sides[1] <= MOST_PIXELS and path.stat().st_size <= MOST_BYTES
+        else None
+    )

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         found = evaluate_images(
             images, extractor, reference, n=n, metrics=metrics, subsets=cfg.subsets, preview=40, **options
         )
-        return found, f"{name}-{request_hash(request)[:8]}"
+        plain = re.sub(r"[/\0]", "_", name)[:100]
+        return found, f"{plain}-{request_hash(request)[:8]}"
 
     facts = {"run": name, "image_size": images.read(0, 1).shape[-1], "content": content[:16]}
     return keep.answer(request, facts, answer)

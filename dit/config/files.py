@@ -62,6 +62,10 @@ def check_plain(where: str, text: str) -> None:
             raise InputError(
                 where, f"(the interpolation {event.value[:80]})", allowed, "Write the value itself."
             )
+        if isinstance(event, yaml.ScalarEvent) and not depth:
+            raise InputError(
+                where, f"({event.value[:80]!r})", "keys and values, as in the config.yaml of a run"
+            )
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise InputError(where, f"(values {depth} levels deep)", allowed)

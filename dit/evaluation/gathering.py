@@ -11,6 +11,7 @@ from dit.errors import InputError
 from dit.evaluation.journal import NAME, read_rows
 from dit.evaluation.protocol import Protocol, require_equal
 from dit.evaluation.report import SWEPT, Row, write_report
+from dit.reading import picture_below
 
 log = logging.getLogger("dit")
 
@@ -102,7 +103,7 @@ def as_row(record: Mapping[str, Any], model: str | None = None, folder: Path | N
         model: what to call its model; None: the run's name.
         folder: where its picture lies.
     """
-    picture = folder / record["grid"] if folder is not None and record.get("grid") else None
+    picture = picture_below(folder, record.get("grid")) if folder is not None else None
     metrics = {
         name: value
         for name, value in record.items()
@@ -114,7 +115,7 @@ def as_row(record: Mapping[str, Any], model: str | None = None, folder: Path | N
         model=model or record["run"],
         metrics=metrics,
         protocol=Protocol.from_dict(record["protocol"]),
-        picture=picture.read_bytes() if picture is not None and picture.is_file() else None,
+        picture=picture.read_bytes() if picture is not None else None,
         resolution=record.get("image_size"),
     )
 

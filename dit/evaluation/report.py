@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
+from dit.columns import csv_text, legend_text
 from dit.errors import InputError, check_choice
 from dit.evaluation.protocol import GUIDANCE, Protocol, over_seeds, require_equal
 from dit.files import write_text
@@ -167,16 +168,14 @@ def columns(rows: Iterable[Row]) -> list[str]:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    names, file = columns(rows), io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    names = columns(rows)
     # a metric and a field of protocols may share a name, as precision does
     fields = (f"protocol {name}" if name in names else name for name in rows[0].protocol.as_dict())
-    writer.writerow(["model", *names, *fields])
-    for row in rows:
-        writer.writerow(
-            [row.model, *(row.metrics.get(name) for name in names), *row.protocol.as_dict().values()]
-        )
-    return file.getvalue()
+    cells = (
+        [row.model, *(row.metrics.get(name) for name in names), *row.protocol.as_dict().values()]
+        for row in rows
+    )
+    return csv_text([["model", *names, *fields], *cells])
 
 
 def _table_section(group: Sequence[Row]) -> str:
@@ -219,11 +218,11 @@ def _figure_section(axis: str, group: Sequence[Row]) -> str:
     from matplotlib.figure import Figure
 
     shown = [name for name in columns(group) if not name.endswith(NO_CURVE)]
-    with matplotlib.rc_context({"svg.hashsalt": "dit", "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.hashsalt": "dit", "svg.fonttype": "none", "text.parse_math": False}):
         figure = Figure(figsize=(4.2 * len(shown), 3.2), layout="constrained")
         for panel, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
             for (model, solver), line in _lines(group, axis, name).items():
-                panel.plot(*zip(*sorted(line)), marker="o", label=f"{model}, {solver}")
+                panel.plot(*zip(*sorted(line)), marker="o", label=legend_text(f"{model}, {solver}"))
             panel.set_xlabel({"guidance": "guidance scale", "nfe": "network calls per image"}[axis])
             panel.set_ylabel(name.replace("_", " "))
             panel.grid(alpha=0.3)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dit.columns import legend_text
 from dit.report.material import COMPUTE, Drawn, Material
 from dit.report.style import INK, LINES, MARKERS, QUIET, log_axis, new_figure, shades
 
@@ -15,7 +16,7 @@ def comparison(first: Material) -> Drawn:
         law, marker = m.analysis["additive"]["loss"], MARKERS[index % len(MARKERS)]
         budgets = m.points.budgets
         least = [m.points.loss[m.points.budget == budget].min() for budget in budgets]
-        left.plot(budgets, least, marker, color=colour, ms=5, label=m.study.name)
+        left.plot(budgets, least, marker, color=colour, ms=5, label=legend_text(m.study.name))
         if law is not None:
             shown = np.array(law["c"]) <= 1.6 * budgets[-1]
             left.plot(
@@ -37,7 +38,13 @@ def comparison(first: Material) -> Drawn:
         x = [nudge * row["level"] for row in rows]
         style = MARKERS[index % len(MARKERS)] + LINES[index % len(LINES)]
         right.plot(
-            x, [row["ratio"] for row in rows], style, color=colour, mec=INK, ms=5.5, label=entry["study"]
+            x,
+            [row["ratio"] for row in rows],
+            style,
+            color=colour,
+            mec=INK,
+            ms=5.5,
+            label=legend_text(entry["study"]),
         )
     right.axhline(1, color=QUIET, lw=0.9)
     for axes in (left, right):

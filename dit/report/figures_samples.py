@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dit.reading import picture_below
 from dit.report.material import COMPUTE, Drawn, Material, Missing
 from dit.report.style import (
     DPI,
@@ -213,11 +214,14 @@ def sample_grids(m: Material) -> Drawn:
     if not columns:
         raise Missing("no samples row names a grid that exists")
     budgets = sorted({budget for _, best in columns for budget in best})
-    pictures = {
-        (c, b): np.asarray(Image.open(path).convert("RGB"))
-        for c, (_, best) in enumerate(columns)
-        for b, (_, path) in best.items()
-    }
+    try:
+        pictures = {
+            (c, b): np.asarray(Image.open(path).convert("RGB"))
+            for c, (_, best) in enumerate(columns)
+            for b, (_, path) in best.items()
+        }
+    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's name for a damaged PNG
+        raise Missing(f"a picture cannot be read: {error}") from None
     tall = max(picture.shape[0] for picture in pictures.values())
     wide = max(picture.shape[1] for picture in pictures.values())
     across = min(6.2 / len(columns), max(2.5, wide / DPI))
@@ -254,7 +258,7 @@ def _best_grids(m: Material, group: Samples) -> dict[float, tuple[dict[str, Any]
     runs = {row["budget_flops"]: row["best_run"] for row in m.analysis["isoflop"]["n_flop"]["budgets"]}
     best: dict[float, tuple[dict[str, Any], Path]] = {}
     for row in group.rows:
-        path = m.study.run_directory(row["run"]) / row["grid"] if row["grid"] else None
-        if runs.get(row["budget_flops"]) == row["run"] and path is not None and path.is_file():
+        path = picture_below(m.study.run_directory(row["run"]), row["grid"])
+        if runs.get(row["budget_flops"]) == row["run"] and path is not None:
             best[row["budget_flops"]] = (row, path)
     return best

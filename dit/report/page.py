@@ -6,6 +6,7 @@ Equal records give equal bytes: no time, no path and no version of anything is w
 import base64
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -121,7 +122,7 @@ def _template() -> jinja2.Template:
 def _command(material: Material) -> str:
     names = ",".join(f"<{other.study.name}>" for other in material.others)
     compared = f" compare=[{names}]" if names else ""
-    return f"dit report study.name={material.study.name}{compared}"
+    return f"dit report {shlex.quote(f'study.name={material.study.name}')}{compared}"
 
 
 def _draw_all(material: Material, out: Path) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ RC: Any = {
     "lines.markersize": 4.5,
     "legend.frameon": False,
     "text.hinting": "none",  # hinted superscripts look bold beside their base
+    "text.parse_math": False,  # a dollar in a name is one
     "svg.hashsalt": "dit",
     "svg.fonttype": "path",
     "savefig.dpi": "figure",

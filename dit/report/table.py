@@ -1,11 +1,10 @@
 """A table: columns of plain values, written in full to CSV and rounded for the page."""
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from dit.columns import csv_text
 from dit.report.style import engineering
 
 SHOWN_ROWS = 60
@@ -23,11 +22,7 @@ class Table:
 
     def csv(self) -> str:
         """All rows, numbers in full."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
-        return out.getvalue()
+        return csv_text([self.columns, *self.rows])
 
     def shown(self) -> list[list[str]]:
         """The rows as the page shows them, at most SHOWN_ROWS."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dit.errors import InputError, check_number
+from dit.errors import InputError, check_name, check_number
 from dit.fits.points import Points
 from dit.network.counting import Counts
 from dit.overrides import override
@@ -44,8 +44,7 @@ class Grid:
     cooldown_share: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or {"/", ","} & set(self.name):  # of files, and of jobs in lists for scancel
-            raise InputError("study.name", self.name, "a name without / and ,", "Or set study.directory.")
+        check_name("study.name", self.name)
         for key in ("budgets_flops", "widths", "seeds"):
             values = getattr(self, key)
             if not isinstance(values, (list, tuple)) or not (values or key == "widths"):

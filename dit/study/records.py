@@ -226,8 +226,9 @@ def _check(where: str, row: Row) -> None:
     kind = row.get("kind")
     if kind not in KINDS:
         raise InputError(f"{where}: kind", kind, "one of " + ", ".join(KINDS))
-    if not isinstance(row.get("run"), str):
-        raise InputError(f"{where}: run", row.get("run"), "the name of the run")
+    run = row.get("run")
+    if not isinstance(run, str) or run in ("", ".", "..") or {"/", "\0"} & set(run):  # it names a folder
+        raise InputError(f"{where}: run", run, "the name of the run")
     check_fields(where, row, FIELDS[kind])
     if kind == "run":
         _check_sizes(where, row)

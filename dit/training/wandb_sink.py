@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError, check_choice
+from dit.reading import picture_below
 
 log = logging.getLogger("dit")
 
@@ -90,8 +91,9 @@ class WandbSink:
         if "protocol" in row:
             protocols = {**self._run.config.get("protocols", {}), row["protocol_hash"]: row["protocol"]}
             self._run.config.update({"protocols": protocols}, allow_val_change=True)
-        if row.get("grid") and (self._directory / row["grid"]).is_file():
-            logged[f"{name}/grid"] = _wandb().Image(str(self._directory / row["grid"]))
+        picture = picture_below(self._directory, row.get("grid"))
+        if picture is not None:
+            logged[f"{name}/grid"] = _wandb().Image(str(picture))
         self._log(logged, late=row["kind"] == "event")
 
     def watch(self, clock: dict[str, float], facts: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from dit.errors import (
     RunError,
     Stopped,
     check_choice,
+    check_name,
     disk_trouble,
     input_error,
 )
@@ -166,6 +167,11 @@ def check_texts(cfg: DictConfig) -> None:
         if value is not None and not isinstance(value, str):
             remedy = f"If that is its name, quote it twice: '{key}=\"{value}\"'."
             raise InputError(key, value, "text or null", remedy)
+    for key in ("run_name", "data.name", "study.name"):
+        if OmegaConf.select(cfg, key) is not None:
+            check_name(key, OmegaConf.select(cfg, key))
+    if not (OmegaConf.select(cfg, "name") or "").isprintable():  # of a model, as in "DiT-XL/2"
+        raise InputError("name", cfg.name, "a name on one line")
     if OmegaConf.select(cfg, "data.directory", default="") is None:
         raise InputError(
             "data.directory", None, "a directory", "Leave it out for the one named after the data."
