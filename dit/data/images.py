@@ -9,6 +9,8 @@ without torch.
 import gzip
 import hashlib
 import importlib.util
+import os
+import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +22,36 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+MAX_FILE_BYTES = 2**30  # twice the largest image that is decoded, uncompressed: more is no picture
+
+
 class UnreadableImage(Exception):
     """One image that cannot be read or decoded; the message is the reason."""
+
+
+def check_file_bytes(size: int) -> None:
+    """Raises UnreadableImage for more bytes than a picture's file has, before any memory is taken for them."""
+    if not 0 <= size <= MAX_FILE_BYTES:
+        raise UnreadableImage(
+            f"{size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read for one picture"
+        )
+
+
+def read_picture(path: str | Path) -> bytes:
+    """The bytes of a picture's file, read once its size is known; never waits for a pipe.
+
+    Raises:
+        UnreadableImage: it cannot be read, is too large, or is no regular file.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableImage("a pipe, a device or a folder")
+            check_file_bytes(status.st_size)
+            return file.read(status.st_size)
+    except OSError as error:
+        raise UnreadableImage(str(error)) from error
 
 
 class Source(Protocol):
@@ -36,6 +66,12 @@ class Source(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """What tells these images from others in a manifest: kind and hash, never a path."""
+        ...
+
+    def stamp(self) -> str:
+        """One hash over names, sizes and times of the files: while it stays, nothing needs to be read again. Empty
+        where ``identity`` holds the images' own hash.
+        """
         ...
 
     def describe(self, index: int) -> str:
@@ -104,6 +140,9 @@ class Digits:
 
     def identity(self) -> dict[str, Any]:
         return {"kind": "digits", "sha256": hashlib.sha256(self._file).hexdigest()}
+
+    def stamp(self) -> str:
+        return ""
 
     def describe(self, index: int) -> str:
         return f"digits[{index}]"

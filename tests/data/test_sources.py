@@ -211,8 +211,8 @@ def test_folder_without_images(tmp_path):
 
 
 def test_wrong_label_types(tmp_path):
-    write_parquet(tmp_path / "a.parquet", ORDERED[:2], ["ant", "bee"], pa.string(), features=False)
-    with pytest.raises(InputError, match=r"a\.parquet: label.*string.*integer"):
+    write_parquet(tmp_path / "a.parquet", ORDERED[:2], [0.5, 1.5], pa.float64(), features=False)
+    with pytest.raises(InputError, match=r"a\.parquet: label.*double.*integer"):
         len(Parquet(str(tmp_path / "a.parquet")))
     write_parquet(tmp_path / "b.parquet", ORDERED[:2], [-1, -1], features=False)
     with pytest.raises(InputError, match=r"b\.parquet: label.*-1.*>= 0"):
@@ -348,8 +348,8 @@ def test_a_tar_sample_has_one_image(tmp_path):
             for member in [*members, *more]:
                 add(tar, *member)
     assert Tar(str(tmp_path / "mask.tar")).content(0) == jpeg(0)
-    for name, member in (("two", "0.png"), ("twice", "0.jpg")):
-        with pytest.raises(InputError, match=rf"{name}\.tar/{member}, a second image of this key"):
+    for name, member in (("two", "0.png, a second image of this key"), ("twice", "0.jpg is there twice")):
+        with pytest.raises(InputError, match=rf"{name}\.tar/{member}"):
             len(Tar(str(tmp_path / f"{name}.tar")))
 
 

@@ -1,44 +1,70 @@
 """What sources of encoded image files have in common."""
 
+import glob
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dit.data.sources.names import check_one_split, is_hidden, walk
 from dit.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_CLASSES = 2**20  # each has a name in the manifest and a row in the network: more is a mistake
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+Stamp = tuple[str, int, int]  # name, size in bytes, time of the last change in ns
 
 
-def is_image(name: str) -> bool:
-    """Whether a relative path has the extension of an image and no hidden part: a dot in front, or the second copies
-    that macOS puts into zip files.
+def at_home(path: str) -> Path:
+    """A path with ``~`` read as a shell would."""
+    return Path(path).expanduser()
+
+
+def expand(path: str, ending: str) -> list[Path]:
+    """The files that ``path`` stands for: itself, a wildcard, or everything of ``ending`` under a folder;
+    sorted, hidden ones left out.
+
+    Raises:
+        InputError: there are none, one is no regular file, or they are of several splits.
     """
-    if not name.lower().endswith(EXTENSIONS):
-        return False
-    return not any(part == "__MACOSX" or (part.startswith(".") and part != ".") for part in name.split("/"))
-
-
-def expand(path: str, pattern: str) -> list[Path]:
-    """The files that ``path`` stands for: itself, a wildcard, or everything of ``pattern`` under a folder;
-    sorted.
-    """
-    place = Path(path)
-    if place.is_file():
-        return [place]
-    if any(character in path for character in "*?["):
-        anchor = Path(place.anchor) if place.is_absolute() else Path()
-        files = sorted(anchor.glob(str(place.relative_to(place.anchor))))
+    place = at_home(path)
+    if place.is_dir():
+        files = [place / name for name, _ in walk(place) if name.endswith(ending)]
+    elif place.exists():
+        files = [place]
     else:
-        files = sorted(place.rglob(pattern)) if place.is_dir() else []
+        found = glob.glob(str(place), recursive=True)
+        files = [Path(name) for name in found if not is_hidden(os.path.relpath(name, _fixed(place)))]
     if not files:
-        raise InputError("data.source.path", path, f"a file, a folder or a wildcard that holds {pattern}")
-    return files
+        raise InputError("data.source.path", path, f"a file, a folder or a wildcard that holds *{ending}")
+    for file in files:
+        check_regular(file)
+    common = os.path.commonpath([file.parent for file in files])
+    check_one_split(path, [file.relative_to(common).as_posix() for file in files])
+    return sorted(files)
+
+
+def _fixed(pattern: Path) -> Path:
+    """The folder before the first wildcard."""
+    parts = pattern.parts
+    first = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return Path(*parts[:first])
+
+
+def check_regular(path: Path) -> os.stat_result:
+    """The state of a file that can be read to its end: no pipe, no device."""
+    try:
+        status = os.stat(path)
+    except OSError as error:  # left out without a word, it would change the data
+        got = f"{error.filename} ({error.strerror})"
+        raise InputError("data.source.path", got, "files and folders that can be read") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("data.source.path", f"({path}, a pipe, a device or a folder)", "regular files")
+    return status
 
 
 class EncodedFiles:
@@ -55,6 +81,10 @@ class EncodedFiles:
         """Names, sizes in bytes, labels, and class names."""
         raise NotImplementedError
 
+    def _stamps(self) -> Iterable[Stamp]:
+        """Of every file that is read."""
+        raise NotImplementedError
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class."""
@@ -68,6 +98,9 @@ class EncodedFiles:
         for name, size, label in zip(*self._listing[:3]):
             digest.update(f"{name}\0{size}\0{label}\n".encode())
         return {"kind": type(self).__name__.lower(), "count": len(self), "listing_sha256": digest.hexdigest()}
+
+    def stamp(self) -> str:
+        return stamps_sha256(self._stamps())
 
     def describe(self, index: int) -> str:
         return self._listing[0][index]
@@ -83,6 +116,21 @@ class EncodedFiles:
 
     def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
         return self._decode(content, image_size)
+
+
+def stamps_sha256(stamps: Iterable[Stamp]) -> str:
+    """One hash for names, sizes and times of files."""
+    digest = hashlib.sha256()
+    for name, size, changed_ns in stamps:
+        digest.update(f"{name}\0{size}\0{changed_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def file_stamps(paths: Iterable[Path]) -> Iterable[Stamp]:
+    """The stamps of containers of images, which are known by their names alone: a folder may move."""
+    for path in paths:
+        status = check_regular(path)
+        yield path.name, status.st_size, status.st_mtime_ns
 
 
 def check_labels(labels: list[int], name: str) -> list[int]:

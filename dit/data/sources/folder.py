@@ -1,39 +1,33 @@
 """Images in one folder per class, on disk or in a zip file."""
 
+import lzma
 import os
+import posixpath
+import stat
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from pathlib import Path
 
-from dit.data.images import UnreadableImage
-from dit.data.sources.base import EXTENSIONS, EncodedFiles, is_image
+from dit.data.images import UnreadableImage, check_file_bytes, read_picture
+from dit.data.sources.base import EncodedFiles, Stamp, at_home, check_regular, file_stamps
+from dit.data.sources.names import (
+    check_composed,
+    check_distinct,
+    class_folders,
+    is_image,
+    log,
+    portable,
+    say_passed_over,
+    shown,
+    walk,
+)
 from dit.errors import InputError
 
-
-def _by_class_folder(path: str, names: list[str]) -> tuple[list[int], tuple[str, ...]]:
-    """Labels of files named ``class/.../file``: classes in alphabetical order; one class where there are no
-    folders.
-    """
-    if not names:
-        raise InputError(
-            "data.source.path", path, "images in one folder per class (" + " ".join(EXTENSIONS) + ")"
-        )
-    tops = [name.split("/", 1)[0] if "/" in name else "" for name in names]
-    if "" in tops and len(set(tops)) > 1:
-        stray = names[tops.index("")]
-        raise InputError(
-            "data.source.path", f"{path}: {stray} beside class folders", "one folder per class", "Move it."
-        )
-    classes = sorted(set(tops))
-    number = {name: label for label, name in enumerate(classes)}
-    return [number[top] for top in tops], tuple(name or "all" for name in classes)
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
+MAX_LINK_BYTES = 4096  # as Linux: a link in a zip file is a member that holds the name it leads to
 
 
 @dataclass(frozen=True)
@@ -51,37 +45,53 @@ class Folder(EncodedFiles):
     path: str
 
     @cached_property
-    def _listing(self):
-        root = Path(self.path)
-        if not root.is_dir():
+    def _root(self) -> Path:
+        return at_home(self.path)
+
+    @cached_property
+    def _files(self) -> list[tuple[str, str, os.stat_result]]:
+        """(name to show, name, state) of every image, in order."""
+        if not self._root.is_dir():
             raise InputError("data.source.path", self.path, "a folder of images")
-        found = []
+        found, others = [], []
         try:
-            for folder, _, files in os.walk(root, followlinks=True, onerror=_raise):
-                prefix = Path(folder).relative_to(root).as_posix()
-                for name in files:
-                    relative = name if prefix == "." else f"{prefix}/{name}"
-                    if is_image(relative):
-                        found.append((relative, os.stat(f"{folder}/{name}").st_size))
+            for name, entry in walk(self._root):
+                if is_image(name):
+                    found.append((shown(name), name, entry.stat()))
+                else:
+                    others.append(name)
+                    if entry.is_symlink() and not os.path.exists(entry.path):
+                        log.warning(
+                            "%s: passed over the link %s, which leads nowhere", self.path, shown(name)
+                        )
         except OSError as error:  # left out without a word, they would change the data
             got = f"{error.filename} ({error.strerror})"
             raise InputError("data.source.path", got, "files and folders that can be read") from error
-        found.sort()
-        names = [name for name, _ in found]
-        labels, classes = _by_class_folder(self.path, names)
-        return names, [size for _, size in found], labels, classes
+        say_passed_over(self.path, others)
+        return sorted(found, key=lambda file: file[:2])
+
+    @cached_property
+    def _listing(self):
+        names, sizes = [file[0] for file in self._files], [file[2].st_size for file in self._files]
+        for _, name, status in self._files:
+            if not stat.S_ISREG(status.st_mode):
+                check_regular(self._root / name)
+        check_distinct(self.path, names)
+        check_composed(self.path, (name.rpartition("/")[0] for _, name, _ in self._files))
+        labels, classes = class_folders(self.path, names)
+        return names, sizes, labels, classes
+
+    def _stamps(self) -> Iterable[Stamp]:
+        return ((name, status.st_size, status.st_mtime_ns) for name, _, status in self._files)
 
     def content(self, index: int) -> bytes:
-        try:
-            return (Path(self.path) / self._listing[0][index]).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(str(error)) from error
+        return read_picture(self._root / self._files[index][1])
 
 
 @dataclass(frozen=True)
 class Zip(EncodedFiles):
     """A zip file that holds one folder per class, as `Folder`; a single outermost folder around them is
-    ignored.
+    ignored. A link is the image that it leads to in the same file.
 
     Args:
         path: the file.
@@ -91,28 +101,69 @@ class Zip(EncodedFiles):
 
     @cached_property
     def _file(self) -> zipfile.ZipFile:
+        path = at_home(self.path)
+        check_regular(path)
         try:
-            return zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
+            return zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise InputError("data.source.path", f"{self.path} ({error})", "a readable zip file") from error
 
     @cached_property
-    def _members(self) -> list[zipfile.ZipInfo]:
-        members = [info for info in self._file.infolist() if not info.is_dir() and is_image(info.filename)]
-        return sorted(members, key=lambda info: info.filename)
+    def _members(self) -> list[tuple[str, zipfile.ZipInfo]]:
+        """(name, member that holds it) of every image, in order."""
+        infos = [info for info in self._file.infolist() if not _is_folder(info)]
+        named = {portable(info.filename): info for info in infos}
+        images = [info for info in infos if is_image(info.filename)]
+        check_distinct(self.path, [portable(info.filename) for info in images])
+        check_composed(self.path, (info.filename.rpartition("/")[0] for info in images))
+        rest = [info for info in infos if not is_image(info.filename)]
+        say_passed_over(self.path, [info.filename for info in rest])
+        for info in filter(_is_link, rest):
+            log.warning("%s: passed over the link %s to a folder", self.path, info.filename)
+        return sorted((portable(info.filename), self._target(info, named)) for info in images)
+
+    def _target(self, info: zipfile.ZipInfo, named: dict[str, zipfile.ZipInfo]) -> zipfile.ZipInfo:
+        """The member that a link leads to, through other links; a member that is none is its own."""
+        name, passed = portable(info.filename), set[str]()
+        while _is_link(info):
+            place = (
+                self._file.read(info).decode("utf-8", "replace") if info.file_size < MAX_LINK_BYTES else ""
+            )
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(portable(info.filename)), place))
+            if target not in named or target in passed:
+                got = f"({self.path}: {name}, a link to {place})"
+                raise InputError("data.source.path", got, "links to files of the same archive")
+            passed.add(target)
+            info = named[target]
+        return info
 
     @cached_property
     def _listing(self):
-        names = [info.filename for info in self._members]
-        parts = [PurePosixPath(name).parts for name in names]
+        parts = [name.split("/") for name, _ in self._members]
         wrapped = len({p[0] for p in parts}) == 1 and all(len(p) > 2 for p in parts)
         inner = ["/".join(p[1:] if wrapped else p) for p in parts]
-        labels, classes = _by_class_folder(self.path, inner)
-        return inner, [info.file_size for info in self._members], labels, classes
+        labels, classes = class_folders(self.path, inner)
+        return inner, [info.file_size for _, info in self._members], labels, classes
+
+    def _stamps(self) -> Iterable[Stamp]:
+        return file_stamps([at_home(self.path)])
 
     def content(self, index: int) -> bytes:
+        info = self._members[index][1]
+        check_file_bytes(info.file_size)
         try:
-            return self._file.read(self._members[index])
+            return self._file.read(info)
         # RuntimeError: encrypted, or compressed by a method that Python does not know
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
             raise UnreadableImage(str(error)) from error
+        except (lzma.LZMAError, MemoryError) as error:
+            raise UnreadableImage(f"{type(error).__name__} {error}") from error
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    """Whether a member is a folder, also one that Windows' separators end."""
+    return info.filename.endswith(("/", "\\"))
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16)

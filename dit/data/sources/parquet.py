@@ -1,32 +1,40 @@
 """Images in parquet files, in the layout of the Hugging Face Hub."""
 
 import bisect
-import json
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dit.data.images import UnreadableImage
-from dit.data.sources.base import EncodedFiles, check_labels, expand, numbered
+from dit.data.images import UnreadableImage, check_file_bytes
+from dit.data.sources import columns
+from dit.data.sources.base import EncodedFiles, Stamp, expand, file_stamps
+from dit.data.sources.names import shown
 from dit.errors import InputError
+
+BATCH_ROWS = 64  # read at a time: a whole row group of more than 2 GiB is too much for one Arrow array
 
 
 @dataclass(frozen=True)
 class Parquet(EncodedFiles):
-    """Parquet files in the layout of the Hugging Face Hub: a struct column with the file's ``bytes``, an
-    integer label column.
+    """Parquet files in the layout of the Hugging Face Hub: a struct column with the file's ``bytes``, or a binary
+    column, beside a column of labels.
 
-    Class names come from the ``huggingface`` metadata of the first file where it has them.
+    Integer labels are numbers of classes, whose names come from the ``huggingface`` metadata of the first file where
+    it has them; text and booleans are classes in alphabetical order.
 
     Args:
         path: a parquet file, a folder of them, or a wildcard.
         label_column: name of the label column; None makes all images one class.
+        image_column: name of the image column, ``outer.inner`` for a field of a nested one; None is the only one
+            there is.
     """
 
     path: str
     label_column: str | None = "label"
+    image_column: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
     _recent: list[tuple[int, list[bytes | None]]] = field(
         default_factory=list, init=False, repr=False, compare=False
@@ -34,7 +42,7 @@ class Parquet(EncodedFiles):
 
     @cached_property
     def _paths(self) -> list[Path]:
-        return expand(self.path, "*.parquet")
+        return expand(self.path, ".parquet")
 
     @cached_property
     def _files(self) -> list[Any]:
@@ -45,9 +53,12 @@ class Parquet(EncodedFiles):
         for path in self._paths:
             try:
                 files.append(pq.ParquetFile(path))
-            except (OSError, pa.ArrowInvalid) as error:
+            except (OSError, pa.ArrowException, MemoryError) as error:
                 raise InputError("data.source.path", f"{path} ({error})", "readable parquet files") from error
-            _check_columns(path, files[-1].schema_arrow, self.label_column)
+            _check_rows(path, files[-1].metadata)
+            columns.image_column(path, files[-1].schema_arrow, self.image_column)
+            if self.label_column is not None:
+                columns.check_label_column(path, files[-1].schema_arrow, self.label_column)
         return files
 
     @cached_property
@@ -63,26 +74,40 @@ class Parquet(EncodedFiles):
 
     @cached_property
     def _listing(self):
-        names, sizes, labels = [], [], []
+        names, sizes, values = [], [], []
         for path, file in zip(self._paths, self._files):
-            column = [0] * file.metadata.num_rows
-            if self.label_column is not None:
-                column = file.read(columns=[self.label_column]).column(0).to_pylist()
-            labels += check_labels(column, f"{path.name}: {self.label_column}")
-            names += [f"{path.name}:{row}" for row in range(len(column))]
-            sizes += [path.stat().st_size] * len(column)  # the rows' own sizes would mean reading everything
-        if not labels:
+            rows = self._labels(path, file)
+            values += rows
+            names += [f"{shown(path.name)}:{row}" for row in range(len(rows))]
+            sizes += [path.stat().st_size] * len(rows)  # the rows' own sizes would mean reading everything
+        if not values:
             raise InputError("data.source.path", self.path, "parquet files with at least one row")
         if self.label_column is None:
-            return names, sizes, labels, ("all",)
-        hub = json.loads((self._files[0].schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-        feature = hub.get("info", {}).get("features", {}).get(self.label_column, {})
-        return names, sizes, labels, numbered(labels, feature.get("names"))
+            return names, sizes, values, ("all",)
+        hub = columns.hub_names(self._paths[0], self._files[0].schema_arrow, self.label_column)
+        where = f"{self._paths[0].name}: {self.label_column}"
+        return names, sizes, *columns.classes(values, hub, where)
+
+    def _labels(self, path: Path, file: Any) -> list[Any]:
+        """The label of every row of a file, as it stands there."""
+        import pyarrow as pa
+
+        if self.label_column is None:
+            return [0] * file.metadata.num_rows
+        try:
+            table = file.read(columns=[self.label_column])
+        except (OSError, pa.ArrowException, MemoryError) as error:
+            raise InputError("data.source.path", f"{path} ({error})", "readable parquet files") from error
+        return columns.leaf(table.column(0), table.column_names[0], self.label_column).to_pylist()
+
+    def _stamps(self) -> Iterable[Stamp]:
+        return file_stamps(self._paths)
 
     def content(self, index: int) -> bytes:
         data = self._row(index)
         if data is None:
             raise UnreadableImage("no bytes stored (only a path)")
+        check_file_bytes(len(data))
         return data
 
     def _row(self, index: int) -> bytes | None:
@@ -99,29 +124,24 @@ class Parquet(EncodedFiles):
             return next(rows for start, rows in self._recent if start == starts[place])[index - starts[place]]
 
     def _read_group(self, number: int, group: int) -> list[bytes | None]:
-        column = _image_column(self._paths[number], self._files[number].schema_arrow)
-        table = self._files[number].read_row_group(group, columns=[f"{column}.bytes"])
-        return table.column(0).combine_chunks().field("bytes").to_pylist()
+        import pyarrow as pa
+
+        path, file = self._paths[number], self._files[number]
+        column = columns.image_column(path, file.schema_arrow, self.image_column)
+        rows: list[bytes | None] = []
+        try:
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column]):
+                rows += columns.leaf(batch.column(0), batch.schema.names[0], column).to_pylist()
+        except (OSError, pa.ArrowException, MemoryError) as error:
+            raise UnreadableImage(f"{path.name}, row group {group}: {error}") from error
+        if len(rows) != file.metadata.row_group(group).num_rows:
+            raise UnreadableImage(f"{path.name}, row group {group}: {len(rows)} rows, fewer than it promises")
+        return rows
 
 
-def _check_columns(path: Path, schema: Any, label_column: str | None) -> None:
-    import pyarrow as pa
-
-    _image_column(path, schema)
-    if label_column is None:
-        return
-    if label_column not in schema.names:
-        raise InputError("data.source.label_column", label_column, f"a column of {path.name}: {schema.names}")
-    kind = schema.field(label_column).type
-    if not pa.types.is_integer(kind):
-        raise InputError(f"{path.name}: {label_column}", str(kind), "an integer column of class labels")
-
-
-def _image_column(path: Path, schema: Any) -> str:
-    import pyarrow as pa
-
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    if len(structs) != 1:
-        allowed = "one struct column with a field `bytes`, as the Hub stores images"
-        raise InputError("data.source.path", f"{path.name} with columns {schema.names}", allowed)
-    return structs[0]
+def _check_rows(path: Path, footer: Any) -> None:
+    """Refuses a footer that promises more rows than the file can hold, before memory is taken for them."""
+    groups = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+    if min(groups, default=0) < 0 or sum(groups) != footer.num_rows or footer.num_rows > path.stat().st_size:
+        got = f"({path} with {footer.num_rows} rows in groups of {groups[:5]})"
+        raise InputError("data.source.path", got, "a footer that agrees with its file")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dit.data.sources.base import check_labels, numbered
+from dit.data.sources.base import at_home, check_labels, numbered, stamps_sha256
+from dit.data.sources.names import walk
 from dit.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Torchvision:
                 "data.source.name", self.name, "the name of a dataset class of torchvision.datasets"
             )
         try:
-            return getattr(datasets, self.name)(self.root, **self.options)
+            return getattr(datasets, self.name)(str(at_home(self.root)), **self.options)
         except (RuntimeError, OSError) as error:
             call = f"torchvision.datasets.{self.name}({self.root!r}, download=True)"
             remedy = f'Where there is a network: `python -c "import torchvision; {call}"`.'
@@ -73,6 +74,10 @@ class Torchvision:
     def identity(self) -> dict[str, Any]:
         labels = hashlib.sha256(bytes(str(self._labels), "ascii")).hexdigest()
         return {"kind": "torchvision", "name": self.name, "options": self.options, "labels_sha256": labels}
+
+    def stamp(self) -> str:
+        stats = ((name, entry.stat()) for name, entry in walk(at_home(self.root)))
+        return stamps_sha256(sorted((name, found.st_size, found.st_mtime_ns) for name, found in stats))
 
     def describe(self, index: int) -> str:
         return f"{self.name}[{index}]"
