@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -171,7 +172,7 @@ class Pretrained:
 
     @property
     def _local(self) -> Path | None:
-        folder = Path(self.path)
+        folder = Path(self.path).expanduser()
         if folder.is_dir():
             return folder / self.subfolder
         if self.path.count("/") != 1 or self.path.startswith((".", "~", "/")):
@@ -212,7 +213,8 @@ class Pretrained:
                 warnings.catch_warnings()
             ):  # diffusers 0.42 passes huggingface_hub an argument it has dropped
                 warnings.simplefilter("ignore", UserWarning)
-                model, found = diffusers_class(self.kind).from_pretrained(self.path, **options)
+                place = os.path.expanduser(self.path)
+                model, found = diffusers_class(self.kind).from_pretrained(place, **options)
         except (OSError, ValueError) as error:
             if self._local is not None:
                 raise InputError(

@@ -6,6 +6,7 @@ channel over the training split. No `scaling_factor` of diffusers is applied any
 mean and std are the only scaling there is.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 
 from dit.data.autoencoder import KINDS
 from dit.data.manifest import REENCODE, check_file, read_manifest
-from dit.errors import InputError, check_choice
+from dit.errors import InputError, check_choice, check_number
+
+# keys of an autoencoder's configuration, and what they are where it has none
+STATISTICS = (("shift_factor", 0.0), ("scaling_factor", 1.0), ("latents_mean", 0.0), ("latents_std", 1.0))
 
 
 def diffusers_class(kind: str) -> Any:
@@ -72,10 +76,22 @@ class Autoencoder:
         return self
 
     def own_statistics(self, channels: int) -> tuple[list[float], list[float]]:
-        """The (mean, std) per channel that the autoencoder's own shift and scaling factors stand for."""
+        """The (mean, std) per channel of raw latents that the autoencoder's configuration states.
+
+        ``shift_factor`` and ``scaling_factor`` hold for all channels, ``latents_mean`` and ``latents_std`` for each.
+
+        Source: diffusers' pipelines, which decode ``z * latents_std / scaling_factor + latents_mean``, and
+            ``z / scaling_factor + shift_factor``.
+        """
         config = getattr(self.module, "config", {})
-        shift, scaling = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
-        return [shift] * channels, [1 / scaling] * channels
+        shift, scaling = (_stated(config, key, 1) or [default] for key, default in STATISTICS[:2])
+        mean, std = (
+            _stated(config, key, channels) or [default] * channels for key, default in STATISTICS[2:]
+        )
+        if scaling[0] <= 0 or min(std) <= 0:
+            got = f"(scaling_factor {scaling[0]}, latents_std {std})"
+            raise InputError("autoencoder", got, "positive numbers", "Or set data.normalise=channel.")
+        return [shift[0] + m for m in mean], [s / scaling[0] for s in std]
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -96,6 +112,19 @@ class Autoencoder:
         if self.module is None:
             return latents
         return self.module.decode(latents).sample  # type: ignore[operator]
+
+
+def _stated(config: Mapping[str, Any], key: str, count: int) -> list[float] | None:
+    """The ``count`` numbers of a key of an autoencoder's configuration; None where it has none."""
+    value = config.get(key)
+    if value is None:
+        return None
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if len(values) != count:
+        raise InputError(f"autoencoder {key}", value, f"{count} numbers", "Or set data.normalise=channel.")
+    for one in values:
+        check_number(f"autoencoder {key}", one)
+    return [float(one) for one in values]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # as Image.open: more may be an attack
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended and progressive frames
 JPEG_NO_SEGMENT = {*range(0xC0), *range(0xD0, 0xDB), 0xFF}  # no length follows, or pixels begin
+BICUBIC = Image.Resampling.BICUBIC
+LONG = 8  # times its other side: beyond, no whole enlargement is made
+MARGIN = 4  # pixels that the bicubic filter reaches beyond a place when it enlarges, and one more
 SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -82,7 +85,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImage("floating-point pixels")
     if image.mode in SIXTEEN_BIT:
-        levels = np.rint(np.asarray(image).astype(np.float64) / 257)
+        # rounded to the nearest, in whole numbers, which take half the memory: 257 is odd, so there are no ties
+        levels = (np.asarray(image).astype(np.int32) + 128) // 257
         if levels.min() < 0 or levels.max() > 255:
             raise UnreadableImage("integer pixels outside 16 bits")
         image = Image.fromarray(levels.astype(np.uint8))
@@ -106,9 +110,30 @@ def centre_crop(image: Image.Image, size: int) -> np.ndarray:
     if min(image.size) != size:
         scale = size / min(image.size)
         new_size = (round(image.width * scale), round(image.height * scale))
-        image = image.resize(new_size, Image.Resampling.BICUBIC)
+        if scale > 1 and max(new_size) > LONG * size:
+            return np.asarray(_enlarged_middle(image, size, new_size))
+        image = image.resize(new_size, BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image)[top : top + size, left : left + size]
+
+
+def _enlarged_middle(image: Image.Image, size: int, new_size: tuple[int, int]) -> Image.Image:
+    """The central square of what ``image`` would be at ``new_size``, without making it: as a whole, a strip of 65,000x8
+    would take a thousand times its own memory.
+
+    One axis after the other, as Pillow does it, with the pixels that the filter reaches. A level of 255 may differ.
+    """
+    for axis in (0, 1):
+        step, first = image.size[axis] / new_size[axis], (new_size[axis] - size) // 2
+        low, high = first * step, (first + size) * step
+        cut = max(0, int(low) - MARGIN)  # Pillow has boxes in float32: exact near 0 alone
+        bounds = [0, 0, *image.size]
+        bounds[axis], bounds[axis + 2] = cut, min(image.size[axis], int(high) + MARGIN)
+        near = image.crop((bounds[0], bounds[1], bounds[2], bounds[3]))
+        box, target = [0.0, 0.0, *map(float, near.size)], list(near.size)
+        box[axis], box[axis + 2], target[axis] = low - cut, min(high - cut, near.size[axis]), size
+        image = near.resize((target[0], target[1]), BICUBIC, box=(box[0], box[1], box[2], box[3]))
+    return image
 
 
 def decode_square(content: bytes, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from safetensors.torch import save_file
 
 from dit.data.autoencoder import Pretrained
-from dit.data.codec import Codec
+from dit.data.codec import Autoencoder, Codec
 from dit.data.encode import encode_dataset
 from dit.data.images import Digits
 from dit.data.latents import LatentSet
@@ -118,6 +118,54 @@ def test_latents_and_decoding_are_those_of_diffusers(saved, tmp_path):
         decoded = model.decode(latents).sample
     levels = (127.5 * decoded + 128).clamp(0, 255)
     assert (codec.decode(train.draw(index)).float() - levels.floor()).abs().max() <= 1
+
+
+MEAN, STD = [0.1, -0.2, 0.3, 0.0], [0.5, 2.0, 1.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("stated", "mean", "std"),
+    [
+        ({}, [0] * 4, [1] * 4),
+        ({"scaling_factor": 0.5}, [0] * 4, [2] * 4),
+        ({"shift_factor": 0.25, "scaling_factor": 0.5}, [0.25] * 4, [2] * 4),
+        ({"latents_mean": MEAN, "latents_std": STD}, MEAN, STD),
+        ({"latents_mean": MEAN, "latents_std": STD, "scaling_factor": 0.5}, MEAN, [1, 4, 2, 8]),
+        ({"latents_mean": MEAN, "shift_factor": None, "scaling_factor": None}, MEAN, [1] * 4),
+    ],
+)
+def test_all_of_an_autoencoders_own_statistics_are_obeyed(saved, stated, mean, std, tmp_path):
+    """diffusers decodes z * latents_std / scaling_factor + latents_mean, or z / scaling_factor + shift_factor."""
+    kind, directory, _ = saved
+    shutil.copytree(directory, tmp_path / "vae")
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    known = {"shift_factor", "scaling_factor", "latents_mean", "latents_std"}
+    config = (
+        {key: value for key, value in config.items() if key not in known} | {"scaling_factor": 1.0} | stated
+    )
+    (tmp_path / "vae" / "config.json").write_text(
+        json.dumps(config | {"shift_factor": stated.get("shift_factor")})
+    )
+    found = Autoencoder.load(kind, tmp_path / "vae").own_statistics(4)
+    np.testing.assert_allclose(found, [mean, std])
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"latents_mean": [0.0]}, "latents_mean.*4 numbers"),
+        ({"latents_std": [1.0, 1.0, 0.0, 1.0]}, "positive"),
+        ({"scaling_factor": 0.0}, "positive"),
+        ({"scaling_factor": -1.0}, "positive"),
+        ({"shift_factor": "a"}, "shift_factor.*finite number"),
+        ({"latents_mean": [0, 0, float("nan"), 0]}, "latents_mean.*finite number"),
+    ],
+)
+def test_statistics_that_are_none_are_refused(stated, words):
+    model = kl()
+    model.register_to_config(**stated)
+    with pytest.raises(InputError, match=words):
+        Autoencoder("AutoencoderKL", model).own_statistics(4)
 
 
 def test_channel_statistics_undo_each_other(saved, tmp_path):
