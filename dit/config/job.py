@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.config.data import check_images, held_out_count, in_sweep
 from dit.config.instantiation import instantiate
 from dit.data.manifest import check_settings, manifest_hash, read_manifest
+from dit.data.split import is_of_before
 from dit.errors import InputError, check_choice, check_number
 from dit.launch import World, same_everywhere
 from dit.network.config import DiTConfig
@@ -92,15 +94,17 @@ def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
     if (directory / "manifest.json").is_file():
         # not the source and the autoencoder's weights, which need not be where a run is
         asked = {key: cfg.data[key] for key in ("image_size", "flip", "normalise")}
-        check_settings(directory, {**asked, "split": instantiate(cfg.data.split).config})
-        manifest = read_manifest(directory)
+        manifest, split = read_manifest(directory), instantiate(cfg.data.split).config
+        if not is_of_before(manifest["config"].get("split"), split):
+            asked["split"] = split
+        check_settings(directory, asked)
         channels, height, width = manifest["shape"]
         return (channels, height, width), manifest["num_classes"], manifest["splits"]["train"]["count"]
     check_number("data.image_size", cfg.data.image_size, low=1, integer=True)
     shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
-    source, split = instantiate(cfg.data.source), cfg.data.split
-    n_train = len(source) - split.count if "count" in split else None
-    return shape, len(source.class_names), n_train
+    source = instantiate(cfg.data.source)
+    held = instantiate(cfg.data.split).held_out(source)
+    return shape, len(source.class_names), None if held is None else len(source) - held
 
 
 def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
@@ -199,6 +203,9 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
     from dit.training.job import Job
     from dit.training.settings import Settings, seconds
 
+    held_out_count(cfg)  # some, or this raises
+    if world.rank == 0 and not in_sweep():  # a study's driver has looked
+        check_images(cfg)
     settings = Settings(**{key: cfg[key] for key in SETTINGS})
     limit = seconds(cfg.max_time)
     objective, network = instantiate(cfg.objective), network_config(cfg)
@@ -208,15 +215,16 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
     schedule.check(points[-1].step * settings.batch_size, settings.warmup_images)
     strategy = training_strategy(cfg)
     strategy.resolve(world, settings.batch_size)
-    latents = LatentSet(cfg.data.directory, "train", verify=world.rank == 0)
-    held_out = LatentSet(cfg.data.directory, "validation", verify=False)  # the line above read every file
+    latents = LatentSet(cfg.data.directory, "train")
+    held_out = LatentSet(cfg.data.directory, "validation")
     draws = validation_draws(held_out, cfg.validation.n_draws, cfg.validation.n_bins, cfg.validation.seed)
     name = cfg.run_name or path.name
     facts = {
         "study": cfg.study.name or name,
         "objective": describe_objective(cfg),
         "git_commit": git_commit(),
-        "data": {"name": cfg.data.name, "manifest_hash": latents.manifest_hash, "n_train": len(latents)},
+        "data": {"name": cfg.data.name, "manifest_hash": latents.manifest_hash, "n_train": len(latents)}
+        | {"n_held_out": len(held_out)},
     }
     return Job(
         name=name,

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
+from dit.config.data import check_images
 from dit.config.instantiation import config_dir, instantiate
 from dit.config.job import PROTOCOL
 from dit.data.codec import Codec
@@ -66,6 +67,11 @@ class Yardstick:
         return known["kind"] if known["sha256"] is None else f"{known['kind']} {known['sha256'][:16]}"
 
     @cached_property
+    def empty_classes(self) -> list[int]:
+        """Classes without a training image."""
+        return read_manifest(self.cfg.data.directory).get("empty_classes", [])
+
+    @cached_property
     def reference(self) -> Measured:
         """The reference that was named, or the source's training images, as they are before any autoencoder."""
         options: dict[str, Any] = {"distributed": self.distributed}
@@ -84,7 +90,8 @@ class Yardstick:
         )
 
     def _training_images(self) -> tuple[LatentSet, Any]:
-        latents = LatentSet(self.cfg.data.directory, "train", verify=False)
+        check_images(self.cfg)
+        latents = LatentSet(self.cfg.data.directory, "train")
         return latents, instantiate(self.cfg.data.source)
 
     def reference_identity(self) -> str:
@@ -224,6 +231,7 @@ def measure(yardstick: Yardstick, sampling: Sampling, denoiser: Any, weights: st
         metrics=yardstick.metrics,
         subsets=sampling.subsets,
         labels=sampling.labels,
+        empty_classes=yardstick.empty_classes,
         seed=sampling.seed,
         batch_size=yardstick.evaluation.batch_size,
         weights=weights,

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from dit.config import job as job_config
 from dit.config.files import read_yaml
 from dit.config.instantiation import instantiate
-from dit.data.latents import LatentSet
+from dit.data.manifest import read_manifest
 from dit.diffusion.denoiser import Denoiser
 from dit.errors import InputError, RunError, input_error
 from dit.network.dit import DiT
@@ -96,18 +96,19 @@ def load_run(run: str | Path, weights: str | None, images_seen: int | None, devi
 
 
 def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.device) -> Loaded:
-    latents = LatentSet(cfg.data.directory, "train", verify=False)
+    data = read_manifest(cfg.data.directory)
+    channels, height, width = data["shape"]
     objective = instantiate(cfg.objective)
     network = DiT(
         job_config.network_config(cfg),
-        latents.shape,
-        latents.num_classes,
-        objective.out_channels(latents.shape[0]),
+        (channels, height, width),
+        data["num_classes"],
+        objective.out_channels(channels),
     )
     names = [name for name, _ in network.named_parameters()]
     network.load_state_dict(_tensors(checkpoint, weights, names, cfg), strict=False)
     denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)
-    return Loaded(denoiser, cfg, checkpoint.images_seen, weights, latents.manifest["image_shape"][1])
+    return Loaded(denoiser, cfg, checkpoint.images_seen, weights, data["image_shape"][1])
 
 
 def _tensors(

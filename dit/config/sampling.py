@@ -31,7 +31,7 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     check_choice("precision", cfg.precision, PRECISIONS)
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
     codec = Codec.open(loaded.cfg.data.directory, device)
-    held_out = LatentSet(loaded.cfg.data.directory, "validation", verify=False)
+    held_out = LatentSet(loaded.cfg.data.directory, "validation")
     denoiser, labels = _guided(cfg, loaded.denoiser, device), _labels(cfg, held_out)
     make_directory("out", out)
     if cfg.task == "generate":
@@ -65,7 +65,8 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
 
 def _labels(cfg: DictConfig, held_out: LatentSet) -> torch.Tensor:
     """The (n,) labels asked for; one and the same between two seeds, those of the held-out images that are changed."""
-    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes)
+    empty = held_out.manifest.get("empty_classes", ())
+    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes, empty)
     if cfg.task in ("image_to_image", "inpaint"):
         return held_out.labels[torch.arange(cfg.n) % len(held_out)]
     return labels if cfg.task == "generate" else labels[:1].expand(cfg.n)

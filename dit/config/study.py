@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.config.data import held_out_count
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list, data_facts, network_config, out_channels
 from dit.errors import InputError, check_number
@@ -42,7 +43,7 @@ def grid(cfg: DictConfig) -> Grid:
 
 def plan(cfg: DictConfig, grid: Grid) -> Plan:
     """The runs of a study."""
-    shape, num_classes, n_train = _data_facts(cfg)
+    shape, num_classes, n_train, held_out = _data_facts(cfg)
     channels = out_channels(cfg, shape[0])
 
     def count_width(width: int) -> Counts:
@@ -63,7 +64,7 @@ def plan(cfg: DictConfig, grid: Grid) -> Plan:
         check_number(f"network.{key}", value, low=1, integer=True)
     step = math.lcm(*ladder.values()) if ladder else None
     return make_plan(
-        grid, count_width, cfg.batch_size, cfg.warmup_images, n_train, _price(cfg), outlook, step
+        grid, count_width, cfg.batch_size, cfg.warmup_images, n_train, _price(cfg), outlook, step, held_out
     )
 
 
@@ -72,16 +73,16 @@ def _price(cfg: DictConfig) -> Price | None:
     return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
 
 
-def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
-    """``data_facts``, or what the study says of data that are not there yet."""
+def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None, int | None]:
+    """``data_facts`` and the number of held-out images, or what the study says of data that are not there yet."""
     said = cfg.study.data
     if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
-        return data_facts(cfg)
+        return *data_facts(cfg), held_out_count(cfg)
     check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
     if said.n_train is not None:
         check_number("study.data.n_train", said.n_train, low=1, integer=True)
     shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
-    return shape, said.num_classes, said.n_train
+    return shape, said.num_classes, said.n_train, None
 
 
 def _study(cfg: DictConfig) -> DictConfig:

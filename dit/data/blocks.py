@@ -21,7 +21,8 @@ from dit.data.autoencoder import AutoencoderSpec, Progress, files_sha256, silent
 from dit.data.codec import Autoencoder, to_uint8
 from dit.data.images import Source, UnreadableImage
 from dit.data.latents import DTYPES, Shard
-from dit.data.manifest import FORMAT, canonical, file_sha256, write_manifest
+from dit.data.manifest import canonical, file_sha256, write_manifest
+from dit.data.schema import FORMAT
 from dit.data.shards import ShardWriter, statistics, write_safetensors
 from dit.data.split import Chooser
 from dit.errors import InputError
@@ -234,7 +235,18 @@ class Work:
             "class_names": list(self.source.class_names),
             "splits": {split: _split_entry(shards) for split, shards in splits.items()},
         }
+        if empty := self._empty_classes(splits["train"]):
+            manifest["empty_classes"] = empty
         write_manifest(self.result, self.scratch, manifest)
+
+    def _empty_classes(self, shards: list[dict[str, Any]]) -> list[int]:
+        """Classes without a training image: nobody has learnt them."""
+        seen = {
+            label
+            for shard in shards
+            for label in Shard(self.result / shard["file"]).integers("label").tolist()
+        }
+        return sorted(set(range(len(self.source.class_names))) - seen)
 
     def _reconstruction(
         self, autoencoder: Autoencoder, shards: list[dict[str, Any]], device: str

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from dit.data.latents import LatentSet
 from dit.data.loader import permutation
-from dit.errors import check_number
+from dit.errors import InputError, check_number
 from dit.files import write_bytes
 
+NAMES = {"index", "labels", "x0", "eps", "t_linear", "log_snr", "bin_id", "edges"}
 T_LOW, T_HIGH = 0.02, 0.98
 
 
@@ -53,7 +54,7 @@ class Draws:
 
 
 def validation_draws(latent_set: LatentSet, n_draws: int, n_bins: int = 8, seed: int = 0) -> Draws:
-    """The stored draws of a latent directory; made and stored when first asked for.
+    """The stored draws of a latent directory; made and stored when first asked for, from shards whose hash was checked.
 
     Times are uniform on [0.02, 0.98], one in each of ``n_draws`` equal strata; bins are equally wide in t,
     so that each holds the same share. Images are taken in a fixed shuffled order, each as often as any other.
@@ -67,6 +68,11 @@ def validation_draws(latent_set: LatentSet, n_draws: int, n_bins: int = 8, seed:
     check_number("validation.n_bins", n_bins, low=1, integer=True)
     check_number("validation.n_draws", n_draws, low=n_bins, integer=True)
     check_number("validation.seed", seed, low=0, integer=True)
+    if not len(latent_set):
+        got = f"({latent_set.directory} holds out no image)"
+        raise InputError(
+            "data.split", got, "images to measure the loss on", "Encode with a larger share held out."
+        )
     directory = latent_set.directory
     path = directory / f"draws-{latent_set.split}-{n_draws}-{n_bins}-{seed}.safetensors"
     tensors = _read(path, latent_set.manifest_hash)
@@ -127,7 +133,7 @@ def _read(path: Path, manifest_hash: str) -> dict[str, Tensor] | None:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             stored = file.metadata() or {}
-    except SafetensorError:
+    except (SafetensorError, OSError):
         return None
     intact = stored.get("sha256") == _hash(tensors) and stored.get("manifest_hash") == manifest_hash
-    return tensors if intact else None
+    return tensors if intact and set(tensors) == NAMES else None

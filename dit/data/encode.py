@@ -17,8 +17,10 @@ from dit.data.autoencoder import AutoencoderSpec, Progress, silent
 from dit.data.autoencoder_training import fixed_threads
 from dit.data.blocks import Work
 from dit.data.images import Source
-from dit.data.manifest import FORMAT, canonical, check_settings
-from dit.data.split import ByContent, Stratified
+from dit.data.manifest import canonical, check_settings
+from dit.data.origin import begin, check_origin
+from dit.data.schema import FORMAT
+from dit.data.split import ByContent, Stratified, StratifiedShare
 from dit.errors import InputError, check_choice, check_number
 from dit.launch import World
 
@@ -47,7 +49,7 @@ def encode_dataset(
     directory: str | Path,
     source: Source,
     autoencoder: AutoencoderSpec,
-    split: ByContent | Stratified,
+    split: ByContent | Stratified | StratifiedShare,
     *,
     name: str,
     image_size: int,
@@ -88,8 +90,8 @@ def encode_dataset(
         progress: told after every batch.
 
     Raises:
-        InputError: the directory holds something else, or the same data made another way; images cannot be
-            read.
+        InputError: the directory holds something else, or the same data made another way, or of images that have
+            changed since; images cannot be read.
     """
     check_choice("data.dtype", dtype, ("float32", "bfloat16"))
     check_choice("data.normalise", normalise, ("channel", "autoencoder"))
@@ -121,11 +123,13 @@ def encode_dataset(
         "shard_images": shard_images,
     }
     if _already_there(directory, config):
+        check_origin(directory, source)
         return Encoded(directory, True, 0, False)
     digest = hashlib.sha256(canonical(config)).hexdigest()
     folder = directory.with_name(f"{directory.name}.tmp-{digest[:12]}")
     work = Work(folder, config, name, source, autoencoder, split.chooser(source))
     work.make_folders()
+    begin(folder, source)
     with fixed_threads(ENCODING_THREADS):
         _encode_share(work, rank, world_size, batch_size, device, decode_threads, progress)
         missing = sum(work.record(number) is None for number in range(work.n_blocks))

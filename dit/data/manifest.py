@@ -9,16 +9,16 @@ its data from here.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from dit.data.schema import REENCODE, check_manifest
+from dit.data.split import FEWEST_HELD_OUT
 from dit.errors import InputError
 from dit.files import whole
-
-FORMAT = 1
-REENCODE = "Remove the directory and run `dit encode` again."
 
 
 def canonical(value: object) -> bytes:
@@ -55,9 +55,30 @@ def manifest_hash(directory: str | Path) -> str:
     return _read(Path(directory))[1]
 
 
+def doubts(manifest: dict[str, Any]) -> list[str]:
+    """What whoever encodes should know about the data before training on them."""
+    found, held_out = [], manifest["splits"]["validation"]["count"]
+    if not held_out:
+        found.append("no image is held out: there will be no loss to measure, and dit train refuses the data")
+    elif held_out < FEWEST_HELD_OUT:
+        found.append(
+            f"{held_out} images are held out: every exponent rests on their loss, and {FEWEST_HELD_OUT} or more make "
+            "it a loss of the data; data.split holds out more"
+        )
+    if empty := manifest.get("empty_classes"):
+        names = ", ".join(str(manifest["class_names"][label]) for label in empty[:10])
+        found.append(
+            f"{len(empty)} of {manifest['num_classes']} classes have no training image: {names}"
+            + (", ..." if len(empty) > 10 else "")
+        )
+    return found
+
+
 def _read(directory: Path) -> tuple[dict[str, Any], str]:
     path = directory / "manifest.json"
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
         text, expected = path.read_bytes(), (directory / "manifest.sha256").read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         found = "no such directory" if not directory.exists() else f"no readable manifest ({error})"
@@ -70,10 +91,7 @@ def _read(directory: Path) -> tuple[dict[str, Any], str]:
     actual = hashlib.sha256(text).hexdigest()
     if actual != expected:
         raise InputError(str(path), f"sha256 {actual[:12]}", f"sha256 {expected[:12]} as written", REENCODE)
-    manifest = json.loads(text)
-    if manifest["format"] != FORMAT:
-        raise InputError(str(path), manifest["format"], f"format {FORMAT}", REENCODE)
-    return manifest, actual
+    return check_manifest(path, text), actual
 
 
 def check_settings(directory: str | Path, asked: dict[str, Any]) -> None:
@@ -96,17 +114,36 @@ def all_files(manifest: dict[str, Any]) -> Iterable[dict[str, Any]]:
     yield from manifest["autoencoder"]["files"]
 
 
-def check_file(directory: Path, entry: dict[str, Any], hashed: bool = True) -> None:
-    """Raises InputError unless the file has the size and, if ``hashed``, the hash of the manifest."""
+SETTLED_NS = 10**9  # a file younger than that may change again without its times telling
+_checked: set[tuple[Any, ...]] = (
+    set()
+)  # files, with their times, whose hash this process has seen to be right
+
+
+def check_file(directory: Path, entry: dict[str, Any], once: bool = True) -> None:
+    """Raises InputError unless the file has the size and the hash of the manifest; ``once`` in a process."""
     path = directory / entry["file"]
     if not path.is_file():
         raise InputError(str(path), "no such file", "the file listed in manifest.json", REENCODE)
-    if (size := path.stat().st_size) != entry["bytes"]:
-        raise InputError(str(path), f"{size} bytes", f"{entry['bytes']} bytes as written", REENCODE)
-    if hashed and (actual := file_sha256(path)) != entry["sha256"]:
+    status = path.stat()
+    if status.st_size != entry["bytes"]:
+        raise InputError(str(path), f"{status.st_size} bytes", f"{entry['bytes']} bytes as written", REENCODE)
+    seen = (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        entry["sha256"],
+    )
+    if once and seen in _checked:
+        return
+    if (actual := file_sha256(path)) != entry["sha256"]:
         raise InputError(
             str(path), f"sha256 {actual[:12]}", f"sha256 {entry['sha256'][:12]} as written", REENCODE
         )
+    if time.time_ns() - status.st_ctime_ns > SETTLED_NS:
+        _checked.add(seen)
 
 
 def verify(directory: str | Path) -> int:
@@ -116,7 +153,7 @@ def verify(directory: str | Path) -> int:
         InputError: naming all files that are missing, truncated or changed.
     """
     files = list(all_files(read_manifest(directory)))
-    errors = check_files(Path(directory), files)
+    errors = check_files(Path(directory), files, once=False)
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -125,12 +162,12 @@ def verify(directory: str | Path) -> int:
     return len(files)
 
 
-def check_files(directory: Path, entries: Iterable[dict[str, Any]], hashed: bool = True) -> list[InputError]:
+def check_files(directory: Path, entries: Iterable[dict[str, Any]], once: bool = True) -> list[InputError]:
     """What is wrong with files of the manifest; hashes several at a time."""
 
     def check(entry: dict[str, Any]) -> InputError | None:
         try:
-            check_file(directory, entry, hashed)
+            check_file(directory, entry, once)
         except InputError as error:
             return error
         return None

@@ -1,13 +1,16 @@
 """Which images are held out for validation: a function of their content, not of their order."""
 
 import hashlib
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dit.data.images import Source
+from dit.data.images import Source, UnreadableImage
 from dit.errors import InputError, check_number
 
+FEWEST_HELD_OUT = 500  # the loss of fewer differs from that of the data by more than budgets differ
 Chooser = Callable[[int, bytes], bool]  # (index, content) -> held out
 
 
@@ -38,6 +41,10 @@ class ByContent:
         """What the manifest stores."""
         return {"kind": "ByContent", **asdict(self)}
 
+    def held_out(self, source: Source) -> None:
+        """How many images will be held out: not known before they are read."""
+        return None
+
     def chooser(self, source: Source) -> Chooser:
         """The rule for images of ``source``; needs no pass over them."""
         bound, rank = int(self.fraction * 2**64), content_ranker(self.salt)
@@ -46,8 +53,8 @@ class ByContent:
 
 @dataclass(frozen=True)
 class Stratified:
-    """Holds out exactly ``count`` images, each class in proportion: within a class, those of lowest content
-    hash.
+    """Holds out ``count`` images, each class in proportion: within a class, those of lowest content hash, and
+    what copies of them there are.
 
     Reads the whole source once, so it is for small ones.
 
@@ -68,17 +75,85 @@ class Stratified:
         """What the manifest stores."""
         return {"kind": "Stratified", **asdict(self)}
 
-    def chooser(self, source: Source) -> Chooser:
-        """The rule for images of ``source``."""
+    def held_out(self, source: Source) -> int:
+        """How many images will be held out."""
         if self.count >= len(source):
             raise InputError("data.split.count", self.count, f"less than the {len(source)} images there are")
-        rank = content_ranker(self.salt)
-        members: dict[int, list[tuple[int, int]]] = {}
-        for index in range(len(source)):
-            members.setdefault(source.label(index), []).append((rank(source.content(index)), index))
-        quota = _largest_remainder({label: len(m) for label, m in members.items()}, self.count)
-        held_out = {index for label, m in members.items() for _, index in sorted(m)[: quota[label]]}
-        return lambda index, content: index in held_out
+        return self.count
+
+    def chooser(self, source: Source) -> Chooser:
+        """The rule for images of ``source``."""
+        return _stratified(source, self.held_out(source), self.salt)
+
+
+@dataclass(frozen=True)
+class StratifiedShare:
+    """`Stratified` with a number that suits the size of the set: the largest of ``fraction`` of the images,
+    ``at_least`` and ``per_class`` for each class, but no more than ``at_most`` of the images.
+
+    Reads the whole source once.
+
+    Args:
+        fraction: share of held-out images of a large set.
+        at_least: images held out of a small one.
+        per_class: times the number of classes that have images.
+        at_most: share that is never exceeded.
+        salt: another value gives another split.
+    """
+
+    fraction: float = 0.02
+    at_least: int = 256
+    per_class: int = 4
+    at_most: float = 0.25
+    salt: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("data.split.fraction", self.fraction, above=0, below=1)
+        check_number("data.split.at_least", self.at_least, low=1, integer=True)
+        check_number("data.split.per_class", self.per_class, low=0, integer=True)
+        check_number("data.split.at_most", self.at_most, low=self.fraction, below=1)
+        check_number("data.split.salt", self.salt, low=0, integer=True)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the manifest stores."""
+        return {"kind": "StratifiedShare", **asdict(self)}
+
+    def held_out(self, source: Source) -> int:
+        """How many images will be held out."""
+        n = len(source)
+        if n < 2:
+            raise InputError(
+                "data.source", f"({n} images)", "at least 2 images: one to train on, one to hold out"
+            )
+        classes = len({source.label(index) for index in range(n)})
+        wanted = max(math.ceil(self.fraction * n), self.at_least, self.per_class * classes)
+        return max(1, min(wanted, math.floor(self.at_most * n)))
+
+    def chooser(self, source: Source) -> Chooser:
+        """The rule for images of ``source``."""
+        return _stratified(source, self.held_out(source), self.salt)
+
+
+def is_of_before(stored: Any, asked: dict[str, Any]) -> bool:
+    """Whether a stored split is what `data=folder` made before it stratified: by content, of the same share and salt.
+    Such latents can be trained on without naming their split.
+    """
+    return asked["kind"] == "StratifiedShare" and stored == {
+        "kind": "ByContent", "fraction": asked["fraction"], "salt": asked["salt"]
+    }  # fmt: skip
+
+
+def _stratified(source: Source, count: int, salt: int) -> Chooser:
+    """Holds out ``count`` images and their copies, each class in proportion; what cannot be read is of no class."""
+    rank = content_ranker(salt)
+    members: dict[int, list[int]] = {}
+    for index in range(len(source)):
+        with suppress(UnreadableImage):  # encoding names them
+            members.setdefault(source.label(index), []).append(rank(source.content(index)))
+    quota = _largest_remainder({label: len(ranks) for label, ranks in members.items()}, count)
+    held_out = {one for label, ranks in members.items() for one in sorted(ranks)[: quota[label]]}
+    return lambda index, content: rank(content) in held_out
 
 
 def _largest_remainder(sizes: dict[int, int], count: int) -> dict[int, int]:

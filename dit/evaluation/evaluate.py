@@ -4,7 +4,7 @@ B images of a batch, N images in all, P previewed.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,7 @@ def evaluate_samples(
     metrics: Iterable[str] = ("fd",),
     subsets: Sequence[int] = (),
     labels: str = "balanced",
+    empty_classes: Collection[int] = (),
     seed: int = 0,
     batch_size: int = 128,
     weights: str = "raw",
@@ -74,6 +75,7 @@ def evaluate_samples(
         metrics: names of ``dit.evaluation.measure.METRICS``.
         subsets: increasing smaller N to report too, from the same images.
         labels: ``balanced`` or ``random``.
+        empty_classes: classes without a training image, which are not drawn.
         seed: the sampling seed.
         batch_size: images per network call; moves no number.
         weights: which weights these are, for the protocol.
@@ -90,7 +92,7 @@ def evaluate_samples(
     metrics = check_reference(reference, metrics, extractor)
     num_classes = denoiser.network.num_classes
     meter = Meter(extractor, metrics, [*subsets, n], num_classes=num_classes, distributed=distributed)
-    classes, seeds = sample_labels(labels, seed, n, num_classes), sample_seeds(seed, n)
+    classes, seeds = sample_labels(labels, seed, n, num_classes, empty_classes), sample_seeds(seed, n)
     shown: list[torch.Tensor] = []
     nfe = 0
     for mine in batches_in_turn(n, batch_size, *place(distributed)):

@@ -3,7 +3,7 @@
 B images of a batch, C H W latent, N images in all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,7 +130,9 @@ def sample_seeds(seed: int, n: int) -> range:
     return range(seed * SEED_BLOCK, seed * SEED_BLOCK + n)
 
 
-def sample_labels(policy: str, seed: int, n: int, num_classes: int) -> torch.Tensor:
+def sample_labels(
+    policy: str, seed: int, n: int, num_classes: int, empty: Collection[int] = ()
+) -> torch.Tensor:
     """The (N,) int64 labels of N samples; those of a smaller N are a prefix.
 
     Args:
@@ -140,9 +142,11 @@ def sample_labels(policy: str, seed: int, n: int, num_classes: int) -> torch.Ten
         seed: the sampling seed.
         n: number of samples.
         num_classes: K.
+        empty: classes without a training image, which are never drawn: no network has learnt them.
     """
     check_choice("labels", policy, ("balanced", "random"))
+    drawn = np.array([label for label in range(num_classes) if label not in empty], np.int64)
     if policy == "balanced":
-        return torch.arange(n) % num_classes
-    drawn = np.random.default_rng([seed, LABEL_STREAM]).integers(num_classes, size=n, dtype=np.int64)
-    return torch.from_numpy(drawn)
+        return torch.from_numpy(drawn[np.arange(n) % len(drawn)])
+    place = np.random.default_rng([seed, LABEL_STREAM]).integers(len(drawn), size=n, dtype=np.int64)
+    return torch.from_numpy(drawn[place])

@@ -5,6 +5,7 @@ measured.
 import json
 from typing import Any
 
+from dit.report.headline import held_out_text
 from dit.report.material import Material
 from dit.report.table import Table, cell_text
 from dit.study.readings import MAX_BUDGET_MISS, MIN_WARMUPS, lookup
@@ -29,7 +30,8 @@ def definitions(m: Material) -> Table:
         ["Loss", f"{_validation(m)}, {p.weights} weights"],
         ["Intervals", "percentiles over bootstrap draws that resample whole runs"],
         ["Objective", _text(first["objective"])],
-        ["Data", f"{data.get('name')}: {data.get('n_train')} training images, manifest "
+        ["Data", f"{data.get('name')}: {data.get('n_train')} training images, "
+                 f"{held_out_text(data.get('n_held_out'))}, manifest "
                  f"{_short(data.get('manifest_hash'))}"],
         ["Repetition", _span(epochs, "epochs") + repeated],
         ["Optimiser", _each(m, "optimizer")],

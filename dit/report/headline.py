@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dit.data.split import FEWEST_HELD_OUT
 from dit.report.material import Material
 from dit.study.readings import branches
 
@@ -10,9 +11,9 @@ def headline(m: Material) -> dict[str, Any]:
     """The headline as JSON values.
 
     Returns:
-        study, runs, weights, train_flops (sum over runs of their last readings; branches count for neither),
-        budgets (one entry per budget), exponents (``isoflop`` and ``additive``, each {n, d} with value and 95 %
-        interval, or None), holdout (or None).
+        study, runs, weights, held_out (images that the loss is measured on; None where not recorded), train_flops
+        (sum over runs of their last readings; branches count for neither), budgets (one entry per budget), exponents
+        (``isoflop`` and ``additive``, each {n, d} with value and 95 % interval, or None), holdout (or None).
     """
     unguided = _best_by_budget(m)
     budgets = []
@@ -38,6 +39,7 @@ def headline(m: Material) -> dict[str, Any]:
         "study": m.study.name,
         "runs": len(m.study.runs) - len(cooled),
         "weights": m.points.weights,
+        "held_out": m.study.runs[0]["data"].get("n_held_out"),
         "train_flops": sum(reached[name] for name in sorted(reached)),
         "budgets": budgets,
         "exponents": {
@@ -80,7 +82,7 @@ def format_headline(found: dict[str, Any]) -> str:
     """The headline as lines of text for a terminal."""
     lines = [
         f"{found['study']}: {found['runs']} runs, {found['train_flops']:.3g} training FLOPs, losses of "
-        f"{found['weights']} weights",
+        f"{found['weights']} weights on {held_out_text(found['held_out'])}",
         "",
         f"{'budget':>10}  {'best N':>10}  {'95 % interval':>22}  {'D (images)':>10}  {'best loss':>9}  "
         f"{'Fréchet':>8}  "
@@ -108,6 +110,15 @@ def format_headline(found: dict[str, Any]) -> str:
         lines.append(f"{label:<15} " + "   ".join(parts))
     lines.append(holdout_text(found["holdout"]))
     return "\n".join(lines)
+
+
+def held_out_text(count: int | None) -> str:
+    """How many images the loss stands on."""
+    if count is None:
+        return "held-out images (number not recorded)"
+    return f"{count:,} held-out images" + (
+        " (few: all exponents rest on them)" if count < FEWEST_HELD_OUT else ""
+    )
 
 
 def holdout_text(held: dict[str, Any] | None) -> str:

@@ -30,7 +30,7 @@ from dit.report import (
 from dit.report.analysis import analyse
 from dit.report.compare import compare as compare_studies
 from dit.report.definitions import definitions
-from dit.report.headline import format_headline, headline, holdout_text
+from dit.report.headline import format_headline, headline, held_out_text, holdout_text
 from dit.report.material import Drawn, Material, Missing
 from dit.report.style import styled, write
 from dit.report.table import SHOWN_ROWS, Table, cell_text
@@ -186,7 +186,7 @@ def _headline_table(found: dict[str, Any]) -> Table:
 
 
 def _statements(found: dict[str, Any]) -> list[str]:
-    lines = []
+    lines = [f"Losses are of {found['weights']} weights on {held_out_text(found['held_out'])}."]
     for name, label in (("isoflop", "IsoFLOP minima"), ("additive", "Additive law")):
         exponents = found["exponents"][name]
         if exponents is None:

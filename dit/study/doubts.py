@@ -1,5 +1,6 @@
 """What is questionable about a plan, each doubt with its reason; a plan that cannot find its optimum is refused."""
 
+from dit.data.split import FEWEST_HELD_OUT
 from dit.errors import InputError
 from dit.study.planned import Plan
 
@@ -17,7 +18,7 @@ def doubts(plan: Plan) -> list[str]:
     Raises:
         InputError: the expected best size of every budget lies at the edge of its row or outside.
     """
-    return [*_rows(plan), *_edges(plan), *_budgets(plan), *_epochs(plan), *_forecast(plan)]
+    return [*_rows(plan), *_edges(plan), *_budgets(plan), *_epochs(plan), *_held_out(plan), *_forecast(plan)]
 
 
 def _rows(plan: Plan) -> list[str]:
@@ -82,6 +83,15 @@ def _epochs(plan: Plan) -> list[str]:
     return [
         f"up to {epochs:.0f} epochs over {plan.n_train} images: the fits hold for this data set repeated, "
         "not for fresh data"
+    ]
+
+
+def _held_out(plan: Plan) -> list[str]:
+    if plan.n_held_out is None or plan.n_held_out >= FEWEST_HELD_OUT:
+        return []
+    return [
+        f"{plan.n_held_out} images are held out: every exponent rests on their loss; {FEWEST_HELD_OUT} or more make "
+        "it a loss of the data, not of these images"
     ]
 
 

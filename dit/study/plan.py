@@ -33,6 +33,7 @@ def make_plan(
     price: Price | None = None,
     outlook: Outlook | None = None,
     width_step: int | None = None,
+    n_held_out: int | None = None,
 ) -> Plan:
     """The runs that a grid asks for.
 
@@ -45,6 +46,7 @@ def make_plan(
         price: of compute.
         outlook: what the plan is judged by; None for no forecast.
         width_step: the step of the ladder that widths are chosen from; None where there is no ladder.
+        n_held_out: images that the loss is measured on; None where unknown.
 
     Raises:
         InputError: no width serves any budget, the window lets budgets be read inside the warm-up, or no budget has
@@ -77,7 +79,7 @@ def make_plan(
             f"budgets that some width reaches with {grid.min_images} to {grid.max_images} images",
             "Widen study.min_images..study.max_images or change study.widths.",
         )
-    plan = Plan(grid, tuple(runs), n_train, price)
+    plan = Plan(grid, tuple(runs), n_train, price, n_held_out=n_held_out)
     if outlook is not None:
         expected = expected or outlook.expectation(plan.tokens, _centre(plan))
         plan = replace(plan, expected=expected, forecast=forecast(plan.points(), expected))

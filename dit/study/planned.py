@@ -153,6 +153,7 @@ class Plan:
         forecast: see ``dit.study.forecast``.
         warnings: in words.
         branches: cool-down branches of the runs.
+        n_held_out: images that the loss is measured on; None where unknown.
     """
 
     grid: Grid
@@ -163,6 +164,7 @@ class Plan:
     forecast: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     branches: tuple[PlannedRun, ...] = ()
+    n_held_out: int | None = None
 
     @property
     def all_runs(self) -> tuple[PlannedRun, ...]:

@@ -250,7 +250,7 @@ _MEASURES = {"train": _train, "sample": _sample, "data": _data}
 def _latents(bench: Bench) -> "LatentSet":
     from dit.data.latents import LatentSet
 
-    return same_everywhere(bench.world, lambda: LatentSet(bench.cfg.data.directory, "train", verify=False))
+    return same_everywhere(bench.world, lambda: LatentSet(bench.cfg.data.directory, "train"))
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dit.config.instantiation import instantiate
-from dit.data.manifest import verify
+from dit.data.manifest import doubts, read_manifest, verify
 from dit.errors import InputError
 from dit.launch import World
 from dit.verbs.app import hydra_app
@@ -48,6 +48,8 @@ def task(cfg: DictConfig) -> None:
         log.info("%d blocks are left to other processes", result.blocks_missing)
     else:
         log.info("%s %s", result.directory, "written" if result.fresh else "is there already")
+        for doubt in doubts(read_manifest(result.directory)):
+            log.warning("%s: %s", result.directory, doubt)
 
 
 app = hydra_app("encode")(task)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit import signals
 from dit.config import job as job_config
 from dit.config import study as study_config
+from dit.config.data import check_images
 from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
 from dit.files import remove_unfinished, write_json
 from dit.launch import in_child
@@ -80,6 +81,7 @@ def _overrides(ledger: Ledger, run: PlannedRun) -> list[str]:
 def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
     """Encodes the study's data in a process of its own, unless the latents are there."""
     if (Path(cfg.data.directory) / "manifest.json").is_file():
+        check_images(cfg)
         return
     log.info("encoding %s", cfg.data.directory)
     words = []

@@ -54,6 +54,10 @@ def test_labels_of_fewer_samples_are_a_prefix_and_policies_are_what_they_say() -
     for policy in ("balanced", "random"):
         assert torch.equal(sample_labels(policy, 1, 1000, 7)[:333], sample_labels(policy, 1, 333, 7))
     assert torch.bincount(sample_labels("balanced", 1, 1000, 10)).tolist() == [100] * 10
+    for policy in ("balanced", "random"):  # no network has learnt a class without images
+        counts = torch.bincount(sample_labels(policy, 1, 3000, 6, empty=[0, 3, 5]), minlength=6)
+        assert counts[[0, 3, 5]].sum() == 0 and counts[[1, 2, 4]].min() > 900
+        assert torch.equal(sample_labels(policy, 1, 99, 6, empty=[]), sample_labels(policy, 1, 99, 6))
     counts = torch.bincount(sample_labels("random", 1, 10_000, 10)).double()
     assert len(counts) == 10 and ((counts - 1000).abs() < 5 * np.sqrt(900)).all()
     assert not torch.equal(sample_labels("random", 1, 99, 10), sample_labels("random", 2, 99, 10))

@@ -1,0 +1,53 @@
+"""What a run and a plan ask of the data: the images are still those that were encoded, and some are held out."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from dit.config.instantiation import instantiate
+from dit.data import origin
+from dit.data.manifest import read_manifest
+from dit.errors import InputError
+
+
+def check_images(cfg: DictConfig) -> None:
+    """Raises InputError where the images of ``data.source`` are here, but are not those that were encoded.
+
+    A run needs the latents alone: where the images are not, nothing is checked.
+    """
+    directory = Path(cfg.data.directory)
+    if not (directory / origin.NAME).is_file():
+        return
+    source = instantiate(cfg.data.source)
+    try:
+        len(source)
+    except InputError:
+        return
+    origin.check_origin(directory, source, noted_only=True)
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a study, whose driver has checked what all of its runs share."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def held_out_count(cfg: DictConfig) -> int | None:
+    """Number of held-out images: of the manifest, or before encoding of the settings; None where these do not tell.
+
+    Raises:
+        InputError: none is held out, so that no loss can be measured.
+    """
+    directory = Path(cfg.data.directory)
+    if not (directory / "manifest.json").is_file():
+        return instantiate(cfg.data.split).held_out(instantiate(cfg.data.source))
+    count = read_manifest(directory)["splits"]["validation"]["count"]
+    if not count:
+        raise InputError(
+            "data.split",
+            f"({directory} holds out no image)",
+            "images to measure the loss on",
+            "Encode again with data.split._target_=dit.data.split.StratifiedShare, which always holds some out.",
+        )
+    return count
