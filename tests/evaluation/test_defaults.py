@@ -1,0 +1,72 @@
+"""Numbers that published values rest on, each against its source."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch_fidelity.defaults import DEFAULTS
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from dit.evaluation.extractors import DINOV2_OFFSET, DINOV2_SIDE, SPATIAL_CHANNELS
+from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
+from dit.evaluation.neighbours import precision_recall
+from dit.evaluation.statistics import Statistics
+
+pytestmark = pytest.mark.filterwarnings("ignore::dit.evaluation.metrics.MetricWarning")
+NORMAL = np.random.default_rng(0).normal(size=(1200, 6)).astype(np.float32)
+
+
+def test_the_inception_score_is_of_ten_parts_as_published() -> None:
+    """Salimans et al. (1606.03498) and torch-fidelity; more parts give a lower score."""
+    assert DEFAULTS["isc_splits"] == 10
+    theirs = isc_features_to_metric(
+        torch.from_numpy(NORMAL), DEFAULTS["isc_splits"], True, DEFAULTS["rng_seed"]
+    )
+    ours = inception_score(NORMAL)
+    assert ours["inception_score"] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert ours["inception_score_sd"] == pytest.approx(theirs["inception_score_std"], rel=1e-5)
+
+
+def test_the_kernel_distance_is_of_a_hundred_subsets_of_a_thousand() -> None:
+    """With equal settings it equals torch-fidelity's: test_metrics.py."""
+    defaults = inspect.signature(kernel_distance).parameters
+    assert defaults["subsets"].default == DEFAULTS["kid_subsets"] == 100
+    found = kernel_distance(NORMAL, NORMAL, subsets=1)
+    assert found["kernel_subset_size"] == DEFAULTS["kid_subset_size"] == 1000
+    assert defaults["seed"].default == DEFAULTS["rng_seed"]
+
+
+def test_precision_and_recall_are_of_three_neighbours() -> None:
+    other = NORMAL[:300] * np.float32(1.3) + np.float32(0.4)
+    settings = {name: DEFAULTS[name] for name in ("prc_neighborhood", "prc_batch_size", "save_cpu_ram")}
+    theirs = prc_features_to_metric(
+        torch.from_numpy(other), torch.from_numpy(NORMAL[300:700]), verbose=False, **settings
+    )
+    ours = precision_recall(other, NORMAL[300:700])
+    assert ours["precision"] == pytest.approx(theirs["precision"], abs=1e-6)
+    assert ours["recall"] == pytest.approx(theirs["recall"], abs=1e-6)
+
+
+def test_the_distance_at_infinity_is_the_intercept_of_ten_sizes_from_a_fifth() -> None:
+    """Chong & Forsyth (1911.07023): a line in 1/N through evenly spaced sizes, by the normal equations."""
+    sample, reference = NORMAL[:500], Statistics(6).update(NORMAL[500:] * np.float32(1.2))
+    generator, sizes = np.random.default_rng(DEFAULTS["rng_seed"]), 100 + np.arange(10) * 400 / 9
+    found = []
+    for size in sizes.astype(int):
+        part = sample[generator.choice(500, size, replace=False)]
+        found.append(frechet_distance(Statistics(6).update(part), reference))
+    x, y = 1 / sizes.astype(int), np.array(found)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    intercept = y.mean() - slope * x.mean()
+    residual = ((y - intercept - slope * x) ** 2).sum() / (10 - 2)
+    error = np.sqrt(residual * (1 / 10 + x.mean() ** 2 / ((x - x.mean()) ** 2).sum()))
+    ours = frechet_at_infinity(sample, reference)
+    assert ours["frechet_distance_infinity"] == pytest.approx(intercept, rel=1e-9)
+    assert ours["frechet_distance_infinity_se"] == pytest.approx(error, rel=1e-9)
+
+
+def test_constants_of_extractors() -> None:
+    """7 channels: Nash et al. (2103.03841), as ADM's evaluator. 224/14 and 0.1: facebookresearch/dinov2."""
+    assert (SPATIAL_CHANNELS, DINOV2_SIDE, DINOV2_OFFSET) == (7, 16, 0.1)
