@@ -146,14 +146,17 @@ def is_of_before(stored: Any, asked: dict[str, Any]) -> bool:
 
 def _stratified(source: Source, count: int, salt: int) -> Chooser:
     """Holds out ``count`` images and their copies, each class in proportion; what cannot be read is of no class."""
-    rank = content_ranker(salt)
-    members: dict[int, list[int]] = {}
+    rank, ranks = content_ranker(salt), {}
     for index in range(len(source)):
         with suppress(UnreadableImage):  # encoding names them
-            members.setdefault(source.label(index), []).append(rank(source.content(index)))
-    quota = _largest_remainder({label: len(ranks) for label, ranks in members.items()}, count)
-    held_out = {one for label, ranks in members.items() for one in sorted(ranks)[: quota[label]]}
-    return lambda index, content: rank(content) in held_out
+            ranks[index] = rank(source.content(index))
+    members: dict[int, list[int]] = {}
+    for index, one in ranks.items():
+        members.setdefault(source.label(index), []).append(one)
+    quota = _largest_remainder({label: len(found) for label, found in members.items()}, count)
+    chosen = {one for label, found in members.items() for one in sorted(found)[: quota[label]]}
+    held_out = {index for index, one in ranks.items() if one in chosen}
+    return lambda index, content: index in held_out
 
 
 def _largest_remainder(sizes: dict[int, int], count: int) -> dict[int, int]:
