@@ -15,6 +15,7 @@ from dit.config.instantiation import instantiate
 from dit.config.readings import Sampling, Yardstick, draw, fields, measure
 from dit.config.run import Loaded, load_run
 from dit.data.manifest import read_manifest
+from dit.diffusion.sampling import rehearse
 from dit.errors import InputError, check_number
 from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.evaluate import Evaluation
@@ -36,6 +37,8 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
         loaded.cfg.evaluation = _evaluation(cfg)
     weak = load_run(cfg.weak_run, cfg.weights, None, device) if cfg.weak_run is not None else None
     settings = list(_sweep(cfg, loaded.cfg.evaluation, weak))
+    for sampling in settings:  # before the first of them is measured
+        rehearse(loaded.denoiser.path, loaded.denoiser.target, sampling.solver, sampling.grid)
     first = place(distributed)[0] == 0
     if first and read_manifest(loaded.cfg.data.directory)["source"]["kind"] != "digits":
         _doubt_features(cfg, loaded.cfg.evaluation)

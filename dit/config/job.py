@@ -275,9 +275,13 @@ def sample_measures(
     if not found:
         return []
     from dit.config.readings import SampleMeasure, Yardstick
+    from dit.diffusion.sampling import rehearse
 
-    yardstick = Yardstick(cfg, device)
-    return [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in found.items()]
+    yardstick, objective = Yardstick(cfg, device), instantiate(cfg.objective)
+    measures = [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in found.items()]
+    for _, measure in measures:  # a run must not end in what its first samples could have said
+        rehearse(objective.path, objective.target, measure.sampling.solver, measure.sampling.grid)
+    return measures
 
 
 def _sinks(cfg: DictConfig, config_hash: str, run_dir: Path) -> list[Any]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.grids import LOG_SNR_LIMIT
 from dit.diffusion.guidance import AnyDenoiser
 from dit.diffusion.paths import Path
 from dit.diffusion.solvers import NoiseSource
-from dit.diffusion.targets import Noise, Score
+from dit.diffusion.targets import Noise, Score, Target
 from dit.errors import InputError, check_number
 
 Solver = Callable[..., Tensor]
@@ -139,6 +139,31 @@ def run(
     with counted(denoiser) as evaluations:
         x0 = solver(denoiser, x, ts, y, noise=noise)
     return Sample(x0, evaluations.per_sample(len(x)))
+
+
+class _Silent(Denoiser):
+    """Says that the data are zero, without a network."""
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+        zero = torch.zeros_like(x_t)
+        return Prediction(zero, zero, zero)
+
+
+def rehearse(path: Path, target: Target, solver: Solver, grid: Grid) -> None:
+    """Walks a grid with one number and no network.
+
+    So what a solver or a grid refuses is refused before anything is computed.
+
+    Args:
+        path: that of the denoiser that will sample.
+        target: likewise.
+        solver: one of `dit.diffusion.solvers`, its options bound.
+        grid: path -> ts, see `dit.diffusion.grids`.
+
+    Raises:
+        InputError: what the grid or the solver says.
+    """
+    sample(_Silent(nn.Identity(), path, target), solver, grid, (1, 1, 1), [0])
 
 
 @torch.no_grad()

@@ -152,6 +152,30 @@ def test_fewer_steps_keep_the_ends_of_the_path():
     assert few.betas[0].item() == pytest.approx(4e-4) and few.betas[-1].item() == pytest.approx(0.08)
 
 
+@pytest.mark.parametrize("steps", [50, 250, 4000])
+def test_betas_of_other_numbers_of_steps_are_those_of_1000_times_1000_over_t(steps):
+    """2102.09672's code, for which 4,000 steps of the linear schedule go from 2.5e-5 to 0.005."""
+    low, high = 0.1 / steps, 20 / steps
+    curve = 1 / (1 + np.exp(-np.linspace(-6, 6, steps)))
+    expected = {
+        "linear": np.linspace(low, high, steps),
+        "scaled_linear": np.linspace(0.00085**0.5, 0.012**0.5, steps) ** 2 * 1000 / steps,  # 2112.10752
+        "sigmoid": low + (high - low) * curve,  # 2203.02923
+    }
+    for schedule, betas in expected.items():
+        np.testing.assert_allclose(Discrete(schedule, steps=steps).betas.numpy(), betas, rtol=1e-12)
+    f = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2  # 2102.09672, equation 17
+    cosine = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    np.testing.assert_allclose(Discrete("cosine", steps=steps).betas.numpy(), cosine, rtol=1e-9)
+
+
+def test_a_rescaled_beta_stays_below_one():
+    assert Discrete(beta_max=0.9995).betas[-1].item() == pytest.approx(0.9995)
+    assert Discrete(steps=21).betas[-1].item() == pytest.approx(20 / 21)
+    with pytest.raises(InputError, match=r"objective.path.steps: got 20; allowed: more than 20 "):
+        Discrete(steps=20)
+
+
 @pytest.mark.parametrize("schedule", DIFFUSERS)
 def test_posterior_is_bayes_rule(schedule):
     # The product of x_{k-1} ~ N(sqrt(abar') x0, 1 - abar') and x_k ~ N(sqrt(1 - beta) x_{k-1}, beta).

@@ -14,7 +14,7 @@ from dit.diffusion import grids, solvers
 from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree, NegativeClass, unguided
 from dit.diffusion.objective import Objective
 from dit.diffusion.paths import VE, VP, Discrete, Linear
-from dit.diffusion.sampling import NoiseStream, counted, first_time, prior_deviation, sample
+from dit.diffusion.sampling import NoiseStream, counted, first_time, prior_deviation, rehearse, sample
 from dit.diffusion.targets import Data, Karras, Noise, Score, Velocity
 from dit.diffusion.weights import EDM
 from dit.errors import InputError
@@ -204,6 +204,27 @@ def test_inputs_are_checked():
         sample(denoiser, solvers.euler, uniform_10, SHAPE, SEEDS, LABELS, dtype=torch.float16)
     with pytest.raises(InputError, match=r"y: .*one class for each of the 8 samples"):
         sample(denoiser, solvers.euler, uniform_10, SHAPE, SEEDS, LABELS[:2])
+
+
+@pytest.mark.parametrize(
+    ("path", "solver", "grid", "key"),
+    [
+        (Linear(), partial(solvers.euler_maruyama, diffusion="all"), uniform_10, "solver.diffusion"),
+        (Linear(), partial(solvers.euler_maruyama, diffusion="SBDM"), uniform_10, "solver.diffusion"),
+        (Discrete(), partial(solvers.ddim, eta=2.0), uniform_10, "solver.eta"),
+        (Linear(), solvers.euler, partial(grids.respaced, n_steps=10), "grid"),
+        (Discrete(steps=50), solvers.ddpm, partial(grids.uniform, n_steps=51), "grid.n_steps"),
+    ],
+)
+def test_a_rehearsal_refuses_what_sampling_would(path, solver, grid, key):
+    with pytest.raises(InputError, match=rf"^{key}: "):
+        rehearse(path, Velocity(), solver, grid)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+def test_a_rehearsal_passes_what_samples(path, name):
+    rehearse(path, Velocity(), SOLVERS[name], uniform_10)
 
 
 # docs/sampling.md and conf/ say the same.

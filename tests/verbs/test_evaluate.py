@@ -19,6 +19,7 @@ from PIL import Image
 
 from dit.config import evaluation
 from dit.config.instantiation import config_dir
+from dit.config.job import sample_measures
 from dit.config.readings import Sampling
 from dit.errors import InputError
 from dit.evaluation.images import write_folder, write_npz
@@ -337,6 +338,22 @@ def test_every_evaluation_of_conf_composes_and_its_protocols_are_settings(name):
         sampling = Sampling.read(cfg.evaluation, protocol)
         assert sampling.varied(n_steps=7, guidance_scale=2, seed=3).facts()["grid"].count("n_steps=7") == 1
         assert cfg.evaluation.protocols[protocol].at in ("read_points", "end")
+
+
+WRONG = ["solver@evaluation.solver=ddim", "evaluation.solver.eta=2.0"]
+
+
+def test_what_a_solver_refuses_is_refused_before_anything_is_measured(run, ask, tmp_path):
+    with pytest.raises(InputError, match=r"^solver.eta: got 2.0"):
+        ask(f"run={run}", *FEW, *WRONG, f"out={tmp_path}/out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_and_before_a_run_trains(run):
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = compose("train", ["evaluation=digits", f"data.directory={run.parent}/latents", *WRONG])
+    with pytest.raises(InputError, match=r"^solver.eta: got 2.0"):
+        sample_measures(cfg, run, torch.device("cpu"))
 
 
 def test_an_empty_list_of_a_sweep_is_refused(run, ask):

@@ -175,7 +175,7 @@ class _ReverseSDE:
         at_most = (
             f"a step from t = {now.t:.6g} of at most {h * _LARGE * now.sigma**2 / variance:.3g}, got {h:.3g}"
         )
-        remedy = "Take more steps, another grid, a smaller norm or diffusion=sigma."
+        remedy = "Take more steps, a later grid.start, a smaller norm or diffusion=sigma."
         if not variance <= _DIVERGES * now.sigma**2:
             raise InputError("solver.diffusion", self.diffusion, at_most, remedy)
         warnings.warn(
