@@ -63,7 +63,7 @@ def doubts(manifest: dict[str, Any]) -> list[str]:
     elif held_out < FEWEST_HELD_OUT:
         found.append(
             f"{held_out} images are held out: every exponent rests on their loss, and {FEWEST_HELD_OUT} or more make "
-            "it a loss of the data; data.split holds out more"
+            "it a loss of the data"
         )
     if empty := manifest.get("empty_classes"):
         names = ", ".join(str(manifest["class_names"][label]) for label in empty[:10])

@@ -3,6 +3,7 @@
 B images of a batch, N images in all.
 """
 
+import math
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 
 from dit.data.images import Source
 from dit.data.pixels import UnreadableImage, centre_crop, decode
+from dit.data.sources.base import check_regular
 from dit.data.sources.folder import Folder, Zip
+from dit.data.sources.names import is_hidden
 from dit.data.sources.parquet import Parquet
 from dit.errors import InputError, check_number
 from dit.evaluation.grids.pictures import png_bytes
@@ -80,17 +83,23 @@ class ImageArray:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        check_regular(self.path, str(path))
         try:
-            self._member = zipfile.ZipFile(self.path).open("arr_0.npy")  # noqa: SIM115 (read for as long as it lives)
+            archive = zipfile.ZipFile(self.path)  # open for as long as its member is read
+            promised = archive.getinfo("arr_0.npy").file_size
+            self._member = archive.open("arr_0.npy")
         except KeyError:
             raise InputError(str(path), "no arr_0", "an .npz with images in arr_0") from None
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
             raise InputError(str(path), str(error), "a readable .npz file") from None
         shape, fortran, dtype = _array_header(self._member, self.path)
         if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran:
             remedy = "Store numbers 0..255 of type uint8, the three channels last."
             raise InputError(f"{path}: arr_0", f"({dtype} {shape})", "uint8 (N, H, W, 3)", remedy)
         self._shape, self._start = shape, self._member.tell()
+        if min(shape) < 1 or math.prod(shape) != promised - self._start:
+            got = f"(a header of {shape} before {promised - self._start} bytes)"
+            raise InputError(f"{path}: arr_0", got, "a header that agrees with its file", "Write it again.")
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -146,7 +155,7 @@ def open_images(path: str | Path, image_size: int | None = None, key: str = "ima
         return images
     if path.suffix == ".zip":
         source = Zip(str(path))
-    elif path.suffix == ".parquet" or any(path.glob("*.parquet")):
+    elif path.suffix == ".parquet" or any(not is_hidden(file.name) for file in path.glob("*.parquet")):
         source = Parquet(str(path), label_column=None)
     elif path.is_dir():
         source = Folder(str(path))

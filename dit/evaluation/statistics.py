@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dit.data.sources.base import check_regular
 from dit.errors import InputError
 from dit.files import whole
 
@@ -225,6 +226,8 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: M
 def read_arrays(path: str | Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """Those of the named arrays which an .npz holds, and its metadata; never unpickles."""
     path = Path(path)
+    if path.exists():
+        check_regular(path, "reference")
     try:
         with np.load(path, allow_pickle=False) as stored:
             for member in stored.zip.infolist():  # a damaged name would only seem to be absent

@@ -1,7 +1,9 @@
 """Images on disk: read, written, refused."""
 
 import io
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from dit.evaluation.files import evaluate_images, measure_images, open_reference
 from dit.evaluation.images import open_images, write_folder, write_npz
 from dit.evaluation.protocol import require_equal
 from dit.evaluation.reference import measure_reference
-from dit.evaluation.statistics import Statistics
+from dit.evaluation.statistics import Statistics, read_arrays
 from tests.evaluation.test_measure import Pooled
 
 pytestmark = pytest.mark.filterwarnings(
@@ -204,3 +206,49 @@ def test_images_of_cifar_are_read_from_the_hubs_parquet(shared) -> None:
     assert found.read(0, 3).shape == (3, 3, 32, 32)
     measured = measure_images(found, Pooled(), counts=[64])[0]
     assert measured.stats.n == 64
+
+
+def npz_of(path: Path, shape: str, data: bytes) -> Path:
+    """An .npz whose only array has any header."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(10 + len(text) + 1) % 64) + b"\n"
+    with zipfile.ZipFile(path, "w") as file:
+        content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+        for name in ("arr_0", "mu", "sigma"):
+            file.writestr(f"{name}.npy", content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "(-1, 8, 8, 3)",
+        "(-1, -8, 8, 3)",
+        "(1, 0, 8, 3)",
+        f"({2**60}, 8, 8, 3)",
+        "(2, 8, 8, 3)",
+        "(1, 8, 7, 3)",
+    ],
+)
+def test_a_header_that_does_not_agree_with_its_file(shape, tmp_path) -> None:
+    path = npz_of(tmp_path / "a.npz", shape, b"x" * 192)
+    with pytest.raises(InputError, match=r"arr_0.*a header that agrees with its file"):
+        open_images(path)
+    if "-" in shape or str(2**60) in shape or shape.startswith("(2"):
+        with pytest.raises(InputError, match="reference"):
+            read_arrays(path, ("mu", "sigma"))
+    assert len(open_images(npz_of(path, "(1, 8, 8, 3)", b"x" * 192))) == 1
+
+
+def test_a_pipe_is_no_npz(tmp_path) -> None:
+    os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(InputError, match="regular files"):
+        open_images(tmp_path / "a.npz")
+    with pytest.raises(InputError, match="regular files"):
+        read_arrays(tmp_path / "a.npz", ("mu", "sigma"))
+
+
+def test_hidden_parquet_files_beside_pictures(tmp_path, images) -> None:
+    write_folder(tmp_path, [images[:3]])
+    (tmp_path / "._a.parquet").write_bytes(b"Mac OS X")
+    assert len(open_images(tmp_path)) == 3

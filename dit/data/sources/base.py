@@ -55,15 +55,15 @@ def _fixed(pattern: Path) -> Path:
     return Path(*parts[:first])
 
 
-def check_regular(path: Path) -> os.stat_result:
-    """The state of a file that can be read to its end: no pipe, no device."""
+def check_regular(path: Path, key: str = "data.source.path") -> os.stat_result:
+    """The state of a file that can be read to its end: no pipe, no device; messages call it ``key``."""
     try:
         status = os.stat(path)
     except OSError as error:  # left out without a word, it would change the data
         got = f"{error.filename} ({error.strerror})"
-        raise InputError("data.source.path", got, "files and folders that can be read") from error
+        raise InputError(key, got, "files and folders that can be read") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError("data.source.path", f"({path}, a pipe, a device or a folder)", "regular files")
+        raise InputError(key, f"({path}, a pipe, a device or a folder)", "regular files")
     return status
 
 
