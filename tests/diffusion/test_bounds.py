@@ -85,6 +85,8 @@ GRID = partial(grids.uniform, n_steps=4)
         (lambda: likelihood(GAUSSIAN, torch.zeros(1, 1, 1, 4097), GRID, probes=None), "probes"),
         (lambda: solvers.dopri5(GAUSSIAN, X, GRID(Linear()), rtol=0.0), "solver.rtol"),
         (lambda: solvers.dopri5(GAUSSIAN, X, GRID(Linear()), atol=0.0), "solver.atol"),
+        (lambda: solvers.edm_stochastic(GAUSSIAN, X, GRID(Linear()), churn=math.inf), "solver.churn"),
+        (lambda: solvers.edm_stochastic(GAUSSIAN, X, GRID(Linear()), s_max=-math.inf), "solver.s_max"),
         (lambda: solvers.dpm_solver(GAUSSIAN, X, GRID(Linear()), order=0), "solver.order"),
     ],
 )
@@ -101,6 +103,12 @@ def test_whole_strengths_and_two_samples_are_enough():
         .isfinite()
         .all()
     )
+
+
+def test_churn_without_an_upper_level_is_edms_default():
+    noise = Noises(X.shape)
+    solvers.edm_stochastic(GAUSSIAN, X, GRID(Linear()), noise=noise, s_min=0, s_max=math.inf)
+    assert noise.used == 3  # none at the first time, the end of the path
 
 
 def test_the_bounds_of_an_sdes_steps_are_2_and_256_times_the_variance_of_its_level():

@@ -111,13 +111,15 @@ def edm_stochastic(
 
     Options:
         churn: S_churn, the amount of noise over all steps; 0 is `heun`.
-        s_min, s_max: S_tmin and S_tmax, the levels s = sigma / alpha between which noise is added.
+        s_min, s_max: S_tmin and S_tmax, the levels s = sigma / alpha between which noise is added; s_max may
+            be infinite.
         s_noise: S_noise, standard deviation of what is added.
 
     Source: 2206.00364, algorithm 2; the defaults are those for ImageNet-64 (table 5).
     """
     for name, value in (("churn", churn), ("s_min", s_min), ("s_max", s_max), ("s_noise", s_noise)):
-        check_number(f"solver.{name}", value, low=0)
+        if (name, value) != ("s_max", math.inf):  # EDM's own default
+            check_number(f"solver.{name}", value, low=0)
     grid = levels(denoiser.path, ts)
     gamma = min(churn / (len(grid) - 1), math.sqrt(2) - 1)
     for now, end in pairwise(grid):
