@@ -62,7 +62,9 @@ _DISK = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE), _ANOTHER),
 }
 # what libraries say instead of an OSError: safetensors and Arrow by the system's words, numpy and torch by their own
-_WRITTEN_IN_PART = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed writing")
+_WRITTEN_IN_PART = re.compile(
+    r"\d+ requested and \d+ written|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+"
+)
 
 
 def _number_in(text: str) -> int | None:

@@ -9,10 +9,13 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dit.errors import InputError
 from dit.files import write_json
+from dit.reading import LIST, read_json, sealed
 from dit.records import RecordWriter
-from dit.rundir import read_json
 from dit.training.settings import ReadPoint
+
+FILE = "readings.json"
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,7 @@ def former_readings(
         resumed_at: images seen at the checkpoint, 0 without one.
         asked: the clocks at which it is asked to be read.
     """
-    remembered = (Former(**entry) for entry in read_json(directory / "readings.json") or ())
-    found = {entry.images_seen: entry for entry in remembered}
+    found = {entry.images_seen: entry for entry in _remembered(directory / FILE)}
     rows = [row for _, row in writer.rows()]
     n_samples = Counter(row["images_seen"] for row in rows if row["kind"] == "samples")
     for row in rows:
@@ -55,7 +57,16 @@ def former_readings(
             found[clock] = Former(clock, row["budget_flops"], n_samples[clock])
     kept = [found[clock] for clock in sorted(found) if clock > resumed_at and clock not in asked]
     if kept:
-        write_json(directory / "readings.json", [asdict(entry) for entry in kept])
+        write_json(directory / FILE, sealed({"readings": [asdict(entry) for entry in kept]}))
     else:
-        (directory / "readings.json").unlink(missing_ok=True)
+        (directory / FILE).unlink(missing_ok=True)
     return kept
+
+
+def _remembered(file: Path) -> list[Former]:
+    found = read_json(file, {"readings": LIST}) or {"readings": []}
+    try:
+        return [Former(int(entry["images_seen"]), entry["budget_flops"], int(entry["n_samples"]))
+                for entry in found["readings"]]  # fmt: skip
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(str(file), "(damaged)", "a file as dit writes it", "Remove it.") from error

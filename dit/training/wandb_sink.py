@@ -242,6 +242,7 @@ def _init(arguments: dict[str, Any]) -> Any:
             raise
         said = str(error).partition("\n")[0] or repr(error)
         log.warning("W&B cannot be reached (%s): this run is kept offline, for wandb sync", said)
+        wandb.teardown()  # its service holds the run's id for the server that does not answer
         return wandb.init(**{**arguments, "mode": "offline"})
 
 

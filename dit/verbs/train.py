@@ -103,7 +103,7 @@ def _run(cfg: DictConfig, config_hash: str, path: Path, read_at: list[int], worl
     if stopped_by == "superseded":
         raise Stopped(f"stopped without writing: a newer copy of this job has taken {path} over")
     if stopped_by == "removed":
-        raise RunError(f"{path} was removed, or emptied, while its run went on: there is nothing to continue")
+        raise _removed(path)
     slurm_job = SlurmJob.current()
     if stopped_by == "notice" and slurm_job is not None and world.rank == 0:
         slurm_job.requeue()
@@ -141,7 +141,7 @@ def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | 
 
     if run_directory is None:
         return train(job, path, None)
-    handler = _LogFile(path / "log.txt", delay=True)
+    handler = _LogFile(path / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
     try:
@@ -154,6 +154,8 @@ def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | 
             raise Stopped(
                 f"stopped at once, without a checkpoint; the same command resumes {path}"
             ) from error
+        if run_directory.lost_by() == "removed":
+            raise _removed(path) from error
         run_directory.write_status("failed", message=f"{type(error).__name__}: {error}", **clock)
         log.error("failed: %s", error)
         raise
@@ -161,6 +163,10 @@ def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | 
         log.removeHandler(handler)
         with suppress(OSError):
             handler.close()
+
+
+def _removed(path: Path) -> RunError:
+    return RunError(f"{path} was removed, or emptied, while its run went on: there is nothing to continue")
 
 
 class _LogFile(logging.FileHandler):

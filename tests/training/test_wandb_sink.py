@@ -1,6 +1,7 @@
 """W&B gets copies of the records: offline where there is no key, and no secrets."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -146,3 +147,67 @@ def test_a_configuration_makes_the_sink_though_it_holds_targets_of_its_own(tmp_p
     (sink,) = job_config._sinks(cfg, "abc", tmp_path)
     sink.record({"kind": "train", "images_seen": 1, "train_flops": 2.0, "loss": 0.5})
     sink.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "used"),
+    [
+        (None, {}, "offline"),
+        (None, {"WANDB_API_KEY": "0" * 40}, "online"),
+        (None, {"WANDB_API_KEY": "0" * 40, "WANDB_MODE": "offline"}, "offline"),
+        ("online", {"WANDB_MODE": "disabled"}, "disabled"),
+        ("disabled", {"WANDB_MODE": ""}, "disabled"),
+    ],
+)
+def test_the_variables_of_wandb_win(asked, environment, used, monkeypatch):
+    """Names of https://docs.wandb.ai/models/track/environment-variables."""
+    from dit.training.wandb_sink import _arguments
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    more = {
+        "WANDB_PROJECT": "theirs",
+        "WANDB_RUN_GROUP": "lab",
+        "WANDB_DIR": "/scratch",
+        "WANDB_NAME": "named",
+    }
+    for name, value in {**environment, **more}.items():
+        monkeypatch.setenv(name, value)
+    found = _arguments("dit", asked, group="digits", dir="runs/a", name="a", id="abc")
+    expected = {"project": "theirs", "group": "lab", "dir": "/scratch", "name": "named", "id": "abc"}
+    assert found == {"mode": used, "resume": "allow", **expected}
+
+
+def test_a_mode_that_wandb_does_not_know_is_one_message(monkeypatch):
+    from dit.errors import InputError
+    from dit.training.wandb_sink import _arguments
+
+    monkeypatch.setenv("WANDB_MODE", "of line")
+    with pytest.raises(InputError, match="WANDB_MODE"):
+        _arguments("dit", None)
+
+
+def test_a_server_that_is_not_there_leaves_the_run_offline(tmp_path, monkeypatch, caplog):
+    from dit.training.wandb_sink import WandbSink
+
+    for name, value in {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "0" * 40, "INIT_TIMEOUT": "2"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    sink = WandbSink("dit", None, run_id="away", group=None, directory=str(tmp_path), settings={})
+    sink.record({"kind": "train", "images_seen": 32, "train_flops": 1.0, "loss": 0.5})
+    sink.close()
+    assert caplog.text.count("W&B cannot be reached") == 1 and "gets no more rows" not in caplog.text
+    assert [row["train/loss"] for row in history(tmp_path)] == [0.5]
+
+
+def test_secrets_are_told_by_whole_words_of_their_names():
+    from dit.training.wandb_sink import _redacted
+
+    shown = {"tokens_per_image": 64, "macs_per_token": 1e6, "n_tokens": [4, 8], "keyed": "x", "monkey": "y",
+             "network": {"width": 384}, "patience": None, "secretary": "z"}  # fmt: skip
+    hidden = {"api_key": "h", "WANDB_API_KEY": "h", "apiKey": "h", "hf-token": "h", "password": 1234, "keys": ["h"],
+              "client_secret": "h", "token": {"of": "h"}, "AWS_SECRET_KEY": "h", "l": [{"token": "h"}]}  # fmt: skip
+    found = _redacted({**shown, **hidden})
+    assert shown.items() <= found.items()
+    assert '"h"' not in json.dumps(found) and "password" not in found
