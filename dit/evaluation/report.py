@@ -67,7 +67,6 @@ def write_report(rows: Sequence[Row], out: str | Path, title: str = "Sample qual
     if not rows:
         raise InputError("report", "no evaluations", "at least one evaluation")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "evaluations.csv", _csv(rows))
     means = averaged(rows)
     parts = [f"<h1>{escape(title)}</h1>"]

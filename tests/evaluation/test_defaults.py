@@ -9,9 +9,12 @@ from torch_fidelity.defaults import DEFAULTS
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from dit.errors import InputError
 from dit.evaluation.extractors import DINOV2_OFFSET, DINOV2_SIDE, SPATIAL_CHANNELS
+from dit.evaluation.images import write_npz
+from dit.evaluation.measure import Meter, images_hash, images_sum, measure_images
 from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
-from dit.evaluation.neighbours import precision_recall
+from dit.evaluation.neighbours import memorisation, precision_recall
 from dit.evaluation.statistics import Statistics
 
 pytestmark = pytest.mark.filterwarnings("ignore::dit.evaluation.metrics.MetricWarning")
@@ -70,3 +73,48 @@ def test_the_distance_at_infinity_is_the_intercept_of_ten_sizes_from_a_fifth() -
 def test_constants_of_extractors() -> None:
     """7 channels: Nash et al. (2103.03841), as ADM's evaluator. 224/14 and 0.1: facebookresearch/dinov2."""
     assert (SPATIAL_CHANNELS, DINOV2_SIDE, DINOV2_OFFSET) == (7, 16, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "fewest"), [("is", 10), ("precision_recall", 4), ("fd_infinity", 10), ("fd", 2)]
+)
+def test_the_fewest_images_that_a_metric_can_do_with(name, fewest) -> None:
+    """Parts, neighbours and sizes of which there must be as many."""
+    from tests.evaluation.test_measure import Pooled
+
+    Meter(Pooled(), [name], [fewest])
+    with pytest.raises(InputError, match=f"at least {fewest}"):
+        Meter(Pooled(), [name], [fewest - 1])
+
+
+def test_the_fewest_images_of_subsets() -> None:
+    assert "frechet_distance_infinity" in frechet_at_infinity(NORMAL[:10], Statistics(6).update(NORMAL))
+    assert kernel_distance(NORMAL[:4], NORMAL, subset_size=2)["kernel_subset_size"] == 2
+    with pytest.raises(InputError, match="subset_size"):
+        kernel_distance(NORMAL[:4], NORMAL, subset_size=1)
+
+
+def test_a_copy_is_nearer_than_the_held_out_images_and_not_as_near() -> None:
+    training, held_out = np.array([[0.0], [10.0]]), np.array([[1.0], [11.0]])
+    assert memorisation(np.array([[1.0]]), training, held_out)["copies"] == 0
+    assert memorisation(np.array([[0.9]]), training, held_out)["copies"] == 1
+
+
+def test_a_set_is_named_after_its_pixels(images) -> None:
+    from tests.evaluation.test_measure import Pooled
+
+    class Listed:
+        def __len__(self) -> int:
+            return 20
+
+        def read(self, start: int, stop: int) -> torch.Tensor:
+            return images[start:stop]
+
+    (found,) = measure_images(Listed(), Pooled(), batch_size=1)
+    assert found.stats.metadata["images"] == images_hash(images_sum(images[:20]), 20)
+
+
+def test_sets_of_images_may_pass_four_gigabytes(tmp_path) -> None:
+    """The member's header announces sizes of 64 bits (version 4.5, PKWARE's APPNOTE 4.4.3.2) before they are known."""
+    path = write_npz(tmp_path / "a.npz", [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)], 1)
+    assert int.from_bytes(path.read_bytes()[4:6], "little") == 45

@@ -41,3 +41,14 @@ def test_runs_of_one_name_in_one_file_are_two_models(tmp_path) -> None:
     rows = [samples(distance, config_hash=hash) for hash, distance in (("a" * 16, 3.0), ("b" * 16, 5.0))]
     write(tmp_path / "evaluations.jsonl", *rows)
     assert {row.model for row in gather(tmp_path)} == {"w0064 aaaaaaaa", "w0064 bbbbbbbb"}
+
+
+def test_what_changed_under_a_name_is_shown_as_it_was_measured_last(tmp_path, caplog) -> None:
+    first = samples(3.0, content="a" * 16, kernel_distance=0.5)
+    write(tmp_path / "evaluations.jsonl", first, samples(5.0, content="b" * 16))
+    (row,) = gather(tmp_path)
+    assert row.metrics["frechet_distance"] == 5.0 and "kernel_distance" not in row.metrics
+    assert "has changed" in caplog.text
+    write(tmp_path / "evaluations.jsonl", samples(3.0), first, samples(4.0, content="a" * 16))
+    (row,) = gather(tmp_path)
+    assert (row.metrics["frechet_distance"], row.metrics["kernel_distance"]) == (4.0, 0.5)

@@ -185,3 +185,9 @@ def test_compiled_equals_eager(options: dict, whole: bool) -> None:
     for (name, one), two in zip(model.named_parameters(), compiled.parameters(), strict=True):
         assert one.grad is not None and two.grad is not None
         torch.testing.assert_close(two.grad, one.grad, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_one_channel_in_and_out() -> None:
+    model = trained(DiT(DiTConfig(32, 1, 4, 2), (1, 8, 8), 0))
+    x, t, _ = batch(shape=(1, 8, 8))
+    assert model(x, t, None).shape == x.shape
