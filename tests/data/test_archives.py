@@ -328,3 +328,19 @@ def test_a_zip_member_that_promises_too_much_is_unreadable(tmp_path):
     source._members[0][1].file_size = 2**60
     with pytest.raises(UnreadableImage, match="bytes, more than"):
         source.content(0)
+
+
+@pytest.mark.parametrize("kind", [Folder, Tar])
+def test_a_folder_that_cannot_be_listed_is_named(kind, tmp_path, monkeypatch):
+    """Root may list everything, so that the refusal is made here."""
+    (tmp_path / "closed").mkdir()
+    whole = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"closed \(Permission denied\).*can be read"):
+        len(kind(str(tmp_path)))

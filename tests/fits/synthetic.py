@@ -120,7 +120,7 @@ def run_row(s: Surface, width: int, seed: int, run: str) -> dict[str, Any]:
         "tokens_per_image": s.tokens, "macs_per_image": per_token * s.tokens, "macs_per_token": per_token,
         "train_flops_per_image": 6 * per_token * s.tokens, "batch_size": s.batch, "lr": 1e-3 * math.sqrt(64 /
         width), "lr_rule": "inverse_sqrt_width(base=64, lr=1e-3)", "seed": seed, "warmup_images": 0,
-        "ema": "power(0.10)", "data": {"name": "digits", "manifest_hash": "m" * 16, "n_train": 1500},
+        "ema": "power(0.10)", "data": {"name": "digits", "manifest_hash": "m" * 16, "n_train": 1500, "n_held_out": 297},
         "budgets_flops": list(s.budgets),
     }  # fmt: skip
 

@@ -21,7 +21,7 @@ from dit.fits.additive import AdditiveLaw
 from dit.report import page
 from dit.report.analysis import analyse
 from dit.report.derived import targets
-from dit.report.headline import format_headline
+from dit.report.headline import format_headline, held_out_text
 from dit.report.page import write_report
 from dit.report.table import cell_text
 from dit.study.records import load_study
@@ -66,6 +66,15 @@ class Page(html.parser.HTMLParser):
 
 def page_of(out: Path) -> Page:
     return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_number_of_held_out_images_is_said_wherever_the_result_is(report):
+    out, found = report
+    few = "297 held-out images (few: all exponents rest on them)"
+    assert found["held_out"] == 297 and few in format_headline(found)
+    assert few in " ".join(row["here"] for row in rows_of(out, "definitions"))
+    assert any(few in words for words in page_of(out).words)
+    assert held_out_text(500) == "500 held-out images" and "not recorded" in held_out_text(None)
 
 
 def test_equal_records_give_equal_bytes_in_another_process_that_imports_no_torch(study, report, tmp_path):

@@ -21,9 +21,9 @@ def counts(width):
     return count(ladder(width), (4, 32, 32), 1000)
 
 
-def plan(outlook=LOCATED, batch=256, warmup=0, n_train=None, price=None, step=64, **design):
+def plan(outlook=LOCATED, batch=256, warmup=0, n_train=None, price=None, step=64, held_out=None, **design):
     settings = {"budgets_flops": BUDGETS, "widths": [], "min_images": 10_240, "max_images": 10**10, **design}
-    return make_plan(Grid("x", **settings), counts, batch, warmup, n_train, price, outlook, step)
+    return make_plan(Grid("x", **settings), counts, batch, warmup, n_train, price, outlook, step, held_out)
 
 
 def test_no_reading_misses_its_budget_by_more_than_one_per_cent():
@@ -104,6 +104,7 @@ def test_doubts_say_their_reason():
     narrow = plan(ANYWHERE, widths=[448, 512, 576, 640, 704], budgets_flops=[1e19, 3.162e19])
     assert said(narrow, "too narrow") and said(narrow, "two decades")
     assert said(plan(n_train=1000), "epochs")
+    assert said(plan(held_out=499), "499 images are held out") and not said(plan(held_out=500), "held out")
     few = plan(ANYWHERE, widths=[448, 512, 576])
     assert said(few, "trustworthy minimum") and said(few, "no exponent by isoFLOP minima")
     edge = plan(LOCATED, widths=[448, 512, 576, 640, 704, 768])

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit.data.sources.names import check_one_split, is_hidden, walk
+from dit.data.sources.names import check_one_split, is_hidden, unlisted, walk
 from dit.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ def check_regular(path: Path, key: str = "data.source.path") -> os.stat_result:
     """The state of a file that can be read to its end: no pipe, no device; messages call it ``key``."""
     try:
         status = os.stat(path)
-    except OSError as error:  # left out without a word, it would change the data
-        got = f"{error.filename} ({error.strerror})"
-        raise InputError(key, got, "files and folders that can be read") from error
+    except OSError as error:
+        raise unlisted(error, key) from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(key, f"({path}, a pipe, a device or a folder)", "regular files")
     return status

@@ -23,6 +23,7 @@ from dit.data.sources.names import (
     portable,
     say_passed_over,
     shown,
+    unlisted,
     walk,
 )
 from dit.errors import InputError
@@ -64,9 +65,8 @@ class Folder(EncodedFiles):
                         log.warning(
                             "%s: passed over the link %s, which leads nowhere", self.path, shown(name)
                         )
-        except OSError as error:  # left out without a word, they would change the data
-            got = f"{error.filename} ({error.strerror})"
-            raise InputError("data.source.path", got, "files and folders that can be read") from error
+        except OSError as error:
+            raise unlisted(error) from error
         say_passed_over(self.path, others)
         return sorted(found, key=lambda file: file[:2])
 

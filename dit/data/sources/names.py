@@ -61,6 +61,18 @@ def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     Links to folders are followed once all real folders are listed, and no folder is listed twice: a link to a folder
     around it, or to one that is there already, is passed over with a warning.
     """
+    try:
+        yield from _walk(root)
+    except OSError as error:
+        raise unlisted(error) from error
+
+
+def unlisted(error: OSError, key: str = "data.source.path") -> InputError:
+    """The error for what cannot be listed: left out without a word, it would change the data."""
+    return InputError(key, f"{error.filename} ({error.strerror})", "files and folders that can be read")
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     seen: set[tuple[int, int]] = set()
     folders, links = deque([""]), deque[str]()
     while folders or links:
