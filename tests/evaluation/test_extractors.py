@@ -1,5 +1,6 @@
 """Inception against torch-fidelity with one weights file; TorchScript; DINOv2's layout; wrong files."""
 
+import copy
 import math
 import pickle
 import zipfile
@@ -243,6 +244,20 @@ def test_dinov2_reads_torch_hubs_file_and_positions_of_224_pixels(
     resized = load_extractor(f"dinov2:{tmp_path / 'resized.pth'}")
     assert "as stored" in resized.preprocessing and resized.preprocessing != hub.preprocessing
     assert torch.equal(resized.network.pos_embed, stored["pos_embed"][:, :257])  # type: ignore[attr-defined]
+
+
+def test_dinov2_of_the_hub_is_that_of_the_file(small_dinov2, dinov2_file, images, monkeypatch) -> None:
+    from_file = load_extractor(f"dinov2:{dinov2_file}").features(images[:1])
+    asked = []
+
+    def hub(name: str, **options: object):
+        asked.append(options)
+        return copy.deepcopy(small_dinov2)
+
+    monkeypatch.setattr("timm.create_model", hub)
+    extractor = load_extractor("dinov2")
+    assert asked == [{"pretrained": True, "num_classes": 0}] and len(extractor.sha256) == 64
+    assert torch.equal(extractor.features(images[:1]), from_file)
 
 
 def test_dinov2_refuses_weights_of_another_network(small_dinov2, dinov2_file, tmp_path) -> None:
