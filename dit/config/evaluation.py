@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dit.config import job as job_config
+from dit.config.given import refuse_given, refuse_unread, unnoted
 from dit.config.instantiation import instantiate
 from dit.config.readings import Sampling, Yardstick, draw, fields, measure
 from dit.config.run import Loaded, load_run
@@ -28,6 +29,13 @@ from dit.rundir import make_directory, read_environment
 
 log = logging.getLogger("dit")
 Row = dict[str, Any]
+# What each axis of a sweep stands in for.
+SWEPT = {
+    "guidance_scale": "evaluation.protocols.{}.guidance_scale",
+    "n_steps": "evaluation.grid.n_steps",
+    "solver": "evaluation.solver",
+    "seed": "evaluation.protocols.{}.seed",
+}
 
 
 def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row]:
@@ -67,7 +75,9 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
     }
     out = _directory(cfg, default=cfg.run)
     assert out is not None
-    keep = _Keep(out, distributed, _sinks(cfg, loaded, known.get("config_hash"), out) if first else ())
+    sinks = _sinks(cfg, loaded, known.get("config_hash"), out) if first else ()
+    refuse_unread(cfg, besides=() if first else ("logger",))
+    keep = _Keep(out, distributed, sinks)
     rows: list[Row] = []
     for number, sampling in enumerate(settings, start=1):
         request = {**asked, "run": facts["run"], **sampling.facts()}
@@ -103,7 +113,12 @@ def of_images(cfg: DictConfig, device: torch.device, distributed: bool) -> list[
         raise InputError("n", n, f"at most {len(images)}, the images in {cfg.images}")
     options = {"batch_size": evaluation.batch_size, "distributed": distributed}
     extractor = load_extractor(evaluation.extractor, device)
-    if cfg.statistics is not None:
+    statistics = cfg.statistics
+    name, out = cfg.name or Path(cfg.images).resolve().stem, None
+    if statistics is None:
+        out, _ = _directory(cfg), list(cfg.subsets)
+    refuse_unread(cfg)
+    if statistics is not None:
         measured = measure_images(images, extractor, metrics, counts=[n], **options)[0]
         if place(distributed)[0] == 0:
             log.info("%s: statistics of %d images", measured.save(cfg.statistics), n)
@@ -174,7 +189,8 @@ def _sinks(cfg: DictConfig, loaded: Loaded, config_hash: str | None, out: Path) 
     """W&B, on the page of the run itself."""
     if cfg.logger._target_ is None:
         return []
-    settings, group = OmegaConf.to_container(loaded.cfg, resolve=True), loaded.cfg.study.name
+    with unnoted():
+        settings, group = OmegaConf.to_container(loaded.cfg, resolve=True), loaded.cfg.study.name
     facts = {"run_id": config_hash, "group": group, "directory": str(out), "settings": settings}
     return [instantiate(cfg.logger, **facts, _recursive_=False)]  # the settings hold targets of their own
 
@@ -191,9 +207,11 @@ def _evaluation(cfg: DictConfig) -> DictConfig:
     with open_dict(evaluation):
         for key in ("extractor", "metrics", "reference"):
             if cfg[key] is not None:
+                refuse_given(cfg, f"evaluation.{key}", f"{key}={cfg[key]} stands in for it")
                 evaluation[key] = cfg[key]
         for name in evaluation.protocols:
             if cfg.n is not None:
+                refuse_given(cfg, f"evaluation.protocols.{name}.n", f"n={cfg.n} is that of every protocol")
                 evaluation.protocols[name].n = cfg.n
     return evaluation
 
@@ -213,6 +231,10 @@ def _sweep(cfg: DictConfig, evaluation: DictConfig, weak: Loaded | None) -> Iter
     if weak is not None:
         name = f"{Path(cfg.weak_run).name}@{weak.images_seen} {weak.sha256[:8]}"
         more |= {"weak": weak.denoiser, "weak_name": name}
+    for key, stands_for in SWEPT.items():
+        if cfg.sweep[key] is not None:
+            for name in names:
+                refuse_given(cfg, stands_for.format(name), f"sweep.{key} has its values")
     axes = {}
     for key, values in cfg.sweep.items():
         listed = [None] if values is None else values

@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from dit.config.given import shadowed
 from dit.errors import InputError
 
 # Choices of ``data.source._target_`` that no file of conf/ makes (docs/data.md).
@@ -33,10 +34,11 @@ def config_dir() -> str:
 
 
 def instantiate(node: Any, **extra: Any) -> Any:
-    """``hydra.utils.instantiate``, for parts of this project alone, each in its place."""
+    """``hydra.utils.instantiate``, for parts of this project alone, each in its place; ``extra`` shadows its values."""
     key = node._get_full_key(None) if isinstance(node, DictConfig) else ""
-    check_parts(OmegaConf.to_container(node, resolve=True), re.split(r"[.\[\]]+", key) if key else [])
-    return hydra.utils.instantiate(node, **extra, _convert_="all")
+    with shadowed(node, extra):
+        check_parts(OmegaConf.to_container(node, resolve=True), re.split(r"[.\[\]]+", key) if key else [])
+        return hydra.utils.instantiate(node, **extra, _convert_="all")
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit.config.data import check_images, held_out_count, in_sweep
+from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
 from dit.data.manifest import check_settings, manifest_hash, read_manifest
 from dit.data.split import is_of_before
@@ -135,7 +136,8 @@ def identity(cfg: DictConfig) -> str:
     How long it trains and where it is read belong to it only where the learning rate depends on the end: else a longer
     run is the same run further on, and may grow from its checkpoints.
     """
-    settings = OmegaConf.to_container(cfg, resolve=True)
+    with unnoted():
+        settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
     far = 10**15
     grows = instantiate(cfg.schedule).shared_until(far) == far
@@ -193,7 +195,10 @@ def training_job(cfg: DictConfig, config_hash: str, path: Path, world: World) ->
     assert isinstance(hardware, Hardware)
     if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
         world.meet(hardware.torch_device(world).type)
-    return same_everywhere(world, lambda: _job(cfg, config_hash, path, world, hardware))
+    job = same_everywhere(world, lambda: _job(cfg, config_hash, path, world, hardware))
+    # the data were compared with their manifest; what is not compared is of their making. Ranks but 0 have no logger
+    refuse_unread(cfg, besides=("data", "autoencoder", *(("logger",) if world.rank else ())))
+    return job
 
 
 def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: "Hardware") -> "Job":
@@ -247,7 +252,7 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
         deadline=time.monotonic() + limit if limit is not None else None,
         branch_from=Path(cfg.branch_from) if cfg.branch_from is not None else None,
         measures=sample_measures(cfg, path, hardware.torch_device(world)),
-        sample_weights=cfg.sample_weights,
+        sample_weights=cfg.sample_weights if protocols(cfg) else "raw",
         sinks=_sinks(cfg, config_hash, path) if world.rank == 0 else (),
     )
 
@@ -287,6 +292,7 @@ def sample_measures(
 def _sinks(cfg: DictConfig, config_hash: str, run_dir: Path) -> list[Any]:
     if cfg.logger._target_ is None:
         return []
-    settings = OmegaConf.to_container(cfg, resolve=True)
+    with unnoted():
+        settings = OmegaConf.to_container(cfg, resolve=True)
     facts = {"run_id": config_hash, "group": cfg.study.name, "directory": str(run_dir), "settings": settings}
     return [instantiate(cfg.logger, **facts, _recursive_=False)]  # the settings hold targets of their own

@@ -7,7 +7,6 @@ taken however it is written, also one that a part's constructor has and its file
 import difflib
 import importlib
 import inspect
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from dit.config.words import NAMES, PATHS, Word, quoted, read_words
+from dit.config.kinds import check_kind, with_whole_numbers
+from dit.config.nodes import NAMED, keys_of, node_of
+from dit.config.words import Word, quoted, read_words
 from dit.errors import InputError
 
-# Maps whose keys are names that a user gives, with the keys of each entry; None: those of its target.
-NAMED = {"averages": None, "evaluation.protocols": ("at", "n", "seed", "labels", "guidance_scale", "preview")}
 ALIASES = {"objective=epsilon": "objective=ddpm"}  # options by the names that other programs give them
-ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value
-EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
-EXACT = 2**53  # whole floats up to here are integers
 
 
 def checked(words: Sequence[str], config_name: str, config_dir: str) -> list[str]:
@@ -76,7 +72,7 @@ class Schema:
             self.cfg = self._compose(chosen)
         except HydraException as error:
             raise self._diagnosed(chosen, error) from error
-        self.keys = [*_keys(self.cfg)]
+        self.keys = [*keys_of(self.cfg)]
 
     def _compose(self, chosen: Iterable[Word]) -> DictConfig:
         words = [f"{word.key}={_option(word) or 'null'}" for word in chosen]
@@ -88,7 +84,7 @@ class Schema:
 
     def _diagnosed(self, chosen: Sequence[Word], error: Exception) -> InputError:
         """Which of the options does not fit, and what would."""
-        self.keys = [*_keys(self._compose([]))]
+        self.keys = [*keys_of(self._compose([]))]
         for end in range(1, len(chosen) + 1):
             try:
                 self._compose(chosen[:end])
@@ -131,7 +127,7 @@ class Schema:
         key, value = word.key, word.override.value() if word.override.is_sweep_override() else word.value
         if key.startswith("hydra.") or self.is_group(word):
             return word.text.lstrip("+")
-        node = _node(self.cfg, key)
+        node = node_of(self.cfg, key)
         if word.override.is_delete():
             if node is None or key.rpartition(".")[0] not in NAMED:
                 raise InputError(f"~{key}", "(to be left out)", f"an entry of {' or '.join(NAMED)}")
@@ -143,8 +139,8 @@ class Schema:
             return f"++{text}"
         if word.override.is_sweep_override():
             return text
-        _check_kind(key, node, value)
-        return _with_whole_numbers(text, key, node, value)
+        check_kind(key, node, value)
+        return with_whole_numbers(text, key, node, value)
 
     def _may_have(self, key: str, value: Any) -> bool:
         """Whether a key that conf/ does not list is a setting all the same: a named entry, or a constructor's."""
@@ -154,7 +150,7 @@ class Schema:
                 return isinstance(value, dict) and (entries is None or {*value} <= {*entries})
             if entries is not None and above.rpartition(".")[0] == place:
                 return name in entries
-        parent = _node(self.cfg, above)
+        parent = node_of(self.cfg, above)
         target = parent.get("_target_") if isinstance(parent, DictConfig) else None
         return target is not None and name in _parameters(str(target))
 
@@ -175,9 +171,8 @@ def _nearest(name: str, keys: Sequence[str]) -> str | None:
     last = {key.rpartition(".")[2]: key for key in sorted(keys, key=lambda key: -key.count("."))}
     initials = "".join(word[:1] for word in name.split("_")) if "_" in name else None
     parts = [one for one in last if name in (one, *one.split("_")) or one == initials]
-    near = difflib.get_close_matches(name, parts, n=1, cutoff=0) or difflib.get_close_matches(
-        name, [*last], n=1, cutoff=0.7
-    )
+    near = difflib.get_close_matches(name, parts, n=1, cutoff=0)
+    near = near or difflib.get_close_matches(name, [*last], n=1, cutoff=0.7)
     return last[near[0]] if near else None
 
 
@@ -191,33 +186,6 @@ def _option(word: Word) -> Any:
     return value[0] if isinstance(value, list) and word.override.is_sweep_override() else value
 
 
-def _keys(node: Any, above: str = "") -> Iterable[str]:
-    """Every key of a configuration, the leaves' and the nodes'."""
-    for name in node:
-        if not str(name).startswith("_"):
-            yield f"{above}{name}"
-        child = node._get_node(name)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            yield from _keys(child, f"{above}{name}.")
-
-
-def _node(cfg: Any, key: str) -> Any:
-    """The node of a key; None where there is none."""
-    node = cfg
-    for name in filter(None, key.split(".")):
-        if (
-            isinstance(node, DictConfig)
-            and not (node._is_none() or node._is_missing())
-            and name in {*node}  # not in the node itself, which would leave missing values out
-        ):
-            node = node._get_node(name)
-        elif isinstance(node, ListConfig) and name.isdigit() and int(name) < len(node):
-            node = node._get_node(int(name))
-        else:
-            return None
-    return node
-
-
 def _parameters(target: str) -> set[str]:
     """The names that a part's constructor takes."""
     module, _, name = target.rpartition(".")
@@ -225,73 +193,3 @@ def _parameters(target: str) -> set[str]:
         return {*inspect.signature(getattr(importlib.import_module(module), name)).parameters}
     except (ImportError, AttributeError, TypeError, ValueError):
         return set()
-
-
-def _shipped(node: Any) -> Any:
-    """The value of a node, a mapping or list as itself; None where it is null, missing or made from others."""
-    if node._is_none() or node._is_missing() or node._is_interpolation():
-        return None
-    return node if isinstance(node, DictConfig | ListConfig) else node._value()
-
-
-def _check_kind(key: str, node: Any, value: Any) -> None:
-    """Raises InputError where a value is of another kind than the shipped one: a number for a group, ..."""
-    known = _shipped(node)
-    if isinstance(value, str) and "${" in value:
-        return
-    if isinstance(known, DictConfig):
-        if not isinstance(value, dict) and not (value is None and key in NAMED):
-            child = "directory" if "directory" in known else next(iter(known), "key")
-            raise InputError(
-                key, value, f"its keys, such as {key}.{child}", f"For that one, write {key}.{child}=..."
-            )
-        for name, child in (value or {}).items():
-            if (below := _node(node, name)) is not None:
-                _check_kind(f"{key}.{name}", below, child)
-    elif isinstance(known, ListConfig):
-        if not isinstance(value, list) and key not in ONE_OR_MORE:
-            raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
-    elif isinstance(value, dict):
-        raise InputError(key, value, "one value" if known is not None else "a value or a list")
-    elif known is not None and value is not None:
-        _check_scalar(key, known, value)
-
-
-def _check_scalar(key: str, known: Any, value: Any) -> None:
-    if isinstance(value, list):
-        raise InputError(key, value, "one value")
-    if isinstance(known, bool):
-        if not isinstance(value, bool):
-            raise InputError(key, value, "true or false")
-    elif isinstance(known, int | float):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(key, value, "a number")
-    elif isinstance(known, str) and not isinstance(value, str):
-        remedy = (
-            f"If that is its name, quote it twice: '{key}=\"{value}\"'." if key in (*PATHS, *NAMES) else ""
-        )
-        raise InputError(key, value, "text", remedy)
-
-
-def _with_whole_numbers(text: str, key: str, node: Any, value: Any) -> str:
-    """``n=1e6`` as ``n=1000000``, but where a float stands in conf/, or compute, which is one however it is written."""
-    known = _shipped(node)
-    floats = known if isinstance(known, ListConfig) else [known]
-    if any(isinstance(one, float) for one in floats) or key.endswith("flops"):
-        return text
-    head, _, written = text.partition("=")
-    if (
-        isinstance(value, float)
-        and value.is_integer()
-        and abs(value) < EXACT
-        and EXPONENT.fullmatch(written.strip())
-    ):
-        return f"{head}={int(value)}"
-    if (
-        isinstance(value, list)
-        and "e" in written.lower()
-        and all(isinstance(one, int | float) for one in value)
-    ):
-        whole = [int(one) if float(one).is_integer() and abs(one) < EXACT else one for one in value]
-        return f"{head}=[{','.join(map(str, whole))}]"
-    return text

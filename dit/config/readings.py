@@ -11,6 +11,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
 from dit.config.data import check_images
+from dit.config.given import shadowed
 from dit.config.instantiation import config_dir, instantiate
 from dit.config.job import PROTOCOL
 from dit.data.codec import Codec
@@ -146,7 +147,9 @@ class Sampling:
     def read(cls, evaluation: DictConfig, name: str, **more: Any) -> "Sampling":
         """A protocol of an evaluation."""
         node = evaluation.protocols[name]
-        parts = {key: instantiate(evaluation[key]) for key in ("solver", "grid", "guidance")}
+        parts = {key: instantiate(evaluation[key]) for key in ("solver", "grid")}
+        with shadowed(evaluation.guidance, ["scale"]):  # each protocol has its own
+            parts["guidance"] = instantiate(evaluation.guidance)
         return cls(name=name, **{key: node[key] for key in PROTOCOL}, **parts, **more)
 
     def varied(

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.run import Loaded, load_run
 from dit.data.codec import Codec
 from dit.data.latents import LatentSet
 from dit.diffusion import editing
 from dit.diffusion.guidance import Autoguidance, Classifier
-from dit.errors import InputError, check_choice
+from dit.errors import InputError, check_choice, check_number
 from dit.evaluation.distributed import place
 from dit.evaluation.generate import PRECISIONS, generate_shared, sample_labels, sample_seeds
 from dit.evaluation.grids.pictures import picture_grid, write_png
@@ -28,11 +29,16 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     """Draws images and writes them as they come, on the first rank; nothing but the grid is kept in memory."""
     if distributed and cfg.task != "generate":
         raise InputError("task", cfg.task, "generate, where several processes share the work")
-    check_choice("precision", cfg.precision, PRECISIONS)
+    if cfg.task == "generate":
+        check_choice("precision", cfg.precision, PRECISIONS)
+    if cfg.task == "image_to_image":
+        check_number("strength", cfg.strength, low=0, high=1)
+    solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
     codec = Codec.open(loaded.cfg.data.directory, device)
     held_out = LatentSet(loaded.cfg.data.directory, "validation")
     denoiser, labels = _guided(cfg, loaded.denoiser, device), _labels(cfg, held_out)
+    refuse_unread(cfg)
     make_directory("out", out)
     if cfg.task == "generate":
         drawn = generate_shared(
@@ -42,14 +48,14 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
             sample_seeds(cfg.seed, cfg.n),
             batch_size=cfg.batch_size,
             distributed=distributed,
-            solver=instantiate(cfg.solver),
-            grid=instantiate(cfg.grid),
+            solver=solver,
+            grid=grid,
             shape=held_out.shape,
             device=device,
             precision=cfg.precision,
         )
     else:
-        drawn = _edited(cfg, denoiser, codec, held_out, labels.to(device))
+        drawn = _edited(cfg, solver, grid, denoiser, codec, held_out, labels.to(device))
     shown: list[torch.Tensor] = []
     batches = _kept(drawn, shown)
     if place(distributed)[0] > 0 or cfg.save == "grid":
@@ -65,10 +71,10 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
 
 def _labels(cfg: DictConfig, held_out: LatentSet) -> torch.Tensor:
     """The (n,) labels asked for; one and the same between two seeds, those of the held-out images that are changed."""
-    empty = held_out.manifest.get("empty_classes", ())
-    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes, empty)
     if cfg.task in ("image_to_image", "inpaint"):
         return held_out.labels[torch.arange(cfg.n) % len(held_out)]
+    empty = held_out.manifest.get("empty_classes", ())
+    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes, empty)
     return labels if cfg.task == "generate" else labels[:1].expand(cfg.n)
 
 
@@ -98,10 +104,15 @@ def _guided(cfg: DictConfig, denoiser: Any, device: torch.device) -> Any:
 
 
 def _edited(
-    cfg: DictConfig, denoiser: Any, codec: Codec, held_out: LatentSet, labels: torch.Tensor
+    cfg: DictConfig,
+    solver: Any,
+    grid: Any,
+    denoiser: Any,
+    codec: Codec,
+    held_out: LatentSet,
+    labels: torch.Tensor,
 ) -> Iterator[torch.Tensor]:
     """Images between two seeds, or held-out images changed, made on the device of the labels."""
-    solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
     if cfg.task == "interpolate":
         ends = sample_seeds(cfg.seed, 1)[0], sample_seeds(cfg.seed + 1, 1)[0]
         drawn = editing.interpolate(

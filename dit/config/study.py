@@ -1,12 +1,15 @@
 """A study's keys of a configuration as the plain values that a plan is made of; without torch."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.config.checks import doubt_averages
 from dit.config.data import held_out_count
+from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list, data_facts, network_config, out_channels
 from dit.errors import InputError, check_number
@@ -14,6 +17,8 @@ from dit.network.counting import Counts, count
 from dit.study.forecast import Outlook, Surface
 from dit.study.plan import Grid, Plan, make_plan
 from dit.study.price import Price, budgets_in_flops, make_price
+
+log = logging.getLogger("dit")
 
 
 def study_directory(cfg: DictConfig) -> Path:
@@ -66,6 +71,24 @@ def plan(cfg: DictConfig, grid: Grid) -> Plan:
     return make_plan(
         grid, count_width, cfg.batch_size, cfg.warmup_images, n_train, _price(cfg), outlook, step, held_out
     )
+
+
+def refuse_unused(cfg: DictConfig, plan: Plan) -> None:
+    """Refuses what was given to a study and has no effect on its plan or its runs; says what is doubtful."""
+    refuse_given(cfg, "seed", "study.seeds are the seeds of a study's runs")
+    if cfg.study.widths:
+        for key in ("sizes", "span"):
+            refuse_given(cfg, f"study.{key}", "study.widths says which networks there are")
+    if cfg.study.hardware is None:
+        refuse_given(cfg, "study.mfu", "it is a share of the peak of study.hardware, which is not named")
+    doubt_averages(cfg, min(run.readings[-1].images for run in plan.runs))
+    for given in given_values(cfg):
+        if given.word == "network.width" and given.word not in given.read:
+            log.warning("network.width=%s has no say in a study: study.widths has", given)
+            given.read.add(given.word)
+    # which a study's report and its runs use
+    unplanned = ("data", "autoencoder", "logger", "hardware")
+    refuse_unread(cfg, besides=unplanned)
 
 
 def _price(cfg: DictConfig) -> Price | None:

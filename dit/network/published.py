@@ -36,7 +36,8 @@ from dit.network.layouts import (
 )
 from dit.network.presets import PRESETS
 
-_WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DataParallel and torch.compile leave on names
+# what DataParallel, torch.compile, FSDP and activation checkpointing leave in names, of the whole or of each block
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _N_SHOWN = 6
 
 
@@ -132,9 +133,7 @@ def _read(path: Path, weights: str) -> Weights:
 
 
 def _unwrapped(name: str) -> str:
-    while name.startswith(_WRAPPERS):
-        name = name.split(".", 1)[1]
-    return name
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _read_diffusers(path: Path) -> tuple[Weights, dict[str, Any]]:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dit import signals
+from dit.config.given import of_this_command, unnoted
 from dit.config.instantiation import config_dir
 from dit.config.known import checked
 from dit.config.words import NAMES, PATHS
@@ -74,7 +75,9 @@ class _Guarded:
         # not catch_warnings, which would take back the filters of modules that are imported meanwhile
         shown, warnings.showwarning = warnings.showwarning, lambda message, *_: log.warning("%s", message)
         try:
-            check_texts(cfg)
+            of_this_command(cfg)
+            with unnoted():
+                check_texts(cfg)
             self.task(cfg)
         except Exception as error:
             if isinstance(error, Stopped) or HydraConfig.get().mode is not RunMode.MULTIRUN:

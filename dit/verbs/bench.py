@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit.config import job as job_config
+from dit.config.checks import check_run
+from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.errors import EXIT_DONE, InputError, RunError, check_choice, check_number
 from dit.launch import World, in_processes, part, same_everywhere
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from dit.training.hardware import Hardware
 
 
+# Groups of training that may be given though a benchmark has no use for them.
+OTHERS = ("data", "autoencoder")
+
+
 def task(cfg: DictConfig) -> None:
     """Times one of the three, as one rank of the world that a launcher made, or starting the ranks itself."""
     world = World.of_launcher()
@@ -31,6 +37,7 @@ def task(cfg: DictConfig) -> None:
             raise RunError(f"a process of the benchmark ended with exit code {code}; see above")
         return
     check_format(cfg.format)
+    check_run(cfg, duration=False)  # a benchmark is of the run that this command line would train
     check_choice("what", cfg.what, tuple(_MEASURES))
     check_choice("latents", cfg.latents, ("synthetic", "data"))
     for key, low in (("steps", 1), ("warm_up", 0), ("batch_size", 1)):
@@ -166,6 +173,7 @@ def _train(bench: Bench) -> dict[str, Any]:
         accumulation=strategy.accumulation,
         prepare=lambda network: strategy.prepare(network, name, world, bench.hardware),
     )
+    refuse_unread(cfg, besides=OTHERS)
     found = time_training(module, latents, bench.hardware, name, world, cfg.steps, cfg.warm_up)
     images_per_second = cfg.batch_size / found.step_seconds
     flops_per_second = images_per_second * bench.size.train_flops_per_image
@@ -202,6 +210,7 @@ def _sample(bench: Bench) -> dict[str, Any]:
     job_config.training_strategy(cfg).prepare(network, "single", bench.world, bench.hardware)
     guided = instantiate(cfg.guidance)(bench.objective.denoiser(network).to(device).eval())
     solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
+    refuse_unread(cfg, besides=OTHERS)
     labels = torch.arange(cfg.batch_size, device=device) % max(1, bench.num_classes)
     seconds, nfe = [], 0
     for _ in range(cfg.warm_up + cfg.steps):
@@ -231,6 +240,7 @@ def _data(bench: Bench) -> dict[str, Any]:
 
     cfg, world = bench.cfg, bench.world
     streams = Streams(cfg.seed, cfg.batch_size, world.rank, world.size)
+    refuse_unread(cfg, besides=OTHERS)
     batches = Batches(_latents(bench), streams, 0, cfg.warm_up + cfg.steps)
     start = time.perf_counter()
     for step, _ in enumerate(DataLoader(batches, batch_size=None, num_workers=bench.hardware.n_workers), 1):

@@ -4,10 +4,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list
 from dit.network.counting import count_dict
-from dit.verbs.app import console, hydra_app, show
+from dit.verbs.app import check_format, console, hydra_app, show
 
 
 def task(cfg: DictConfig) -> None:
@@ -15,6 +16,8 @@ def task(cfg: DictConfig) -> None:
     check_list("input_shape", cfg.input_shape)
     shape = tuple(cfg.input_shape)
     result = count_dict(instantiate(cfg.network), shape, cfg.num_classes, cfg.out_channels, cfg.batch_size)
+    check_format(cfg.format)
+    refuse_unread(cfg)
     show(result, cfg.format, _print)
 
 

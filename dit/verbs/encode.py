@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.data.manifest import doubts, read_manifest, verify
 from dit.errors import InputError
@@ -20,6 +21,7 @@ def task(cfg: DictConfig) -> None:
     if cfg.verify is not None:
         if not Path(cfg.verify).is_dir():
             raise InputError("verify", cfg.verify, "a directory written by `dit encode`")
+        refuse_unread(cfg)
         log.info("%s: %d files are as written", cfg.verify, verify(cfg.verify))
         return
     data = cfg.data
@@ -33,13 +35,15 @@ def task(cfg: DictConfig) -> None:
     # every key of conf/data but where the images come from, how they are split and where the latents go
     settings = {str(key): data[key] for key in data if key not in ("directory", "source", "split")}
     rank, world_size = share_of_this_process()
+    device = _device(cfg.device)
+    refuse_unread(cfg, besides=("data", "autoencoder"))  # a directory named otherwise needs neither's name
     result = encode_dataset(
         data.directory,
         source,
         autoencoder,
         split,
         **settings,
-        device=_device(cfg.device),
+        device=device,
         rank=rank,
         world_size=world_size,
         progress=_Lines(),

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dit.config import job as job_config
+from dit.config.given import refuse_unread
 from dit.errors import InputError
 from dit.verbs.app import check_format, hydra_app, show
 
@@ -17,6 +18,7 @@ SPREAD = "_sd_over_seeds"
 def task(cfg: DictConfig) -> None:
     """Measures what was named, and writes the page that was asked for."""
     check_format(cfg.format)
+    page = cfg.report
     named = [key for key in ("run", "images") if cfg[key] is not None]
     if len(named) > 1 or not (named or cfg.report):
         allowed = "one of run=RUN, images=FOLDER (or .zip, .parquet, .npz), report=DIR"
@@ -32,11 +34,13 @@ def task(cfg: DictConfig) -> None:
         raise InputError(
             "evaluation", "(no protocols)", "a choice of conf/evaluation", "Add evaluation=digits."
         )
+    if not named:
+        refuse_unread(cfg)
     first = _measure(cfg) if named else True
-    if cfg.report is not None and first:
+    if page is not None and first:
         from dit.evaluation.gathering import report_of
 
-        print(report_of(Path(cfg.report), cfg.models))
+        print(report_of(Path(page), cfg.models))
 
 
 app = hydra_app("evaluate")(task)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.config.given import refuse_unread
 from dit.errors import InputError, check_choice
 from dit.rundir import make_directory
 from dit.verbs.app import hydra_app
@@ -32,12 +33,14 @@ def task(cfg: DictConfig) -> None:
         raise InputError(
             "autoencoder_directory", None, "a diffusers AutoencoderKL directory with format=diffusers"
         )
+    weights, images_seen = cfg.weights, cfg.images_seen
+    refuse_unread(cfg)
     import torch  # after the cheap checks
 
     from dit.config.run import load_run
     from dit.network import export
 
-    loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, torch.device("cpu"))
+    loaded = load_run(cfg.run, weights, images_seen, torch.device("cpu"))
     network: Any = loaded.denoiser.network
     if cfg.format == "diffusers":
         statistics = _latent_statistics(loaded.cfg)

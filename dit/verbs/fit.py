@@ -10,11 +10,12 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dit.columns import align
+from dit.config.given import refuse_given, refuse_unread
 from dit.config.words import quoted
 from dit.errors import InputError, check_choice
 from dit.fits.answer import fit_points
 from dit.fits.points import Points, drop_outliers, read_points
-from dit.verbs.app import hydra_app, show
+from dit.verbs.app import check_format, hydra_app, show
 
 SIZES = {"macs_per_token": "n_flop", "n_params_total": "n_total"}
 
@@ -26,18 +27,18 @@ def task(cfg: DictConfig) -> None:
             "data", None, "a CSV file or a study directory", "dit fit data=points.csv columns.n=..."
         )
     points, others = (_study if Path(cfg.data.path).is_dir() else _table)(cfg)
-    result = fit_points(
-        points,
-        cfg.law,
-        cfg.loss,
-        cfg.delta,
-        cfg.bootstrap,
-        cfg.seed,
-        cfg.by,
-        cfg.method,
-        _listed(cfg.at_flops),
-        others,
-    )
+    check_format(cfg.format)
+    keys = ("law", "loss", "delta", "bootstrap", "seed", "by", "method")
+    asked: list[Any] = [cfg[key] for key in keys]
+    if cfg.law in ("isoflop", "envelope"):
+        for key in ("loss", "delta"):
+            refuse_given(cfg, key, f"law={cfg.law} is least squares")
+    if not cfg.bootstrap:
+        for key in ("seed", "by", "method"):
+            refuse_given(cfg, key, "bootstrap=0 draws nothing")
+    asked += [_listed(cfg.at_flops), others]
+    refuse_unread(cfg)
+    result = fit_points(points, *asked)
     show({"data": str(cfg.data.path), **result}, cfg.format, _print)
 
 

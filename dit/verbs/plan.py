@@ -6,12 +6,18 @@ from omegaconf import DictConfig
 
 from dit.columns import align
 from dit.config import study as study_config
-from dit.verbs.app import hydra_app, show
+from dit.config.checks import check_planned
+from dit.verbs.app import check_format, hydra_app, show
 
 
 def task(cfg: DictConfig) -> None:
     """Prints the plan of a study."""
-    show(study_config.plan(cfg, study_config.grid(cfg)).as_dict(), cfg.format, _print)
+    check_format(cfg.format)
+    grid = study_config.grid(cfg)
+    check_planned(cfg)
+    plan = study_config.plan(cfg, grid)
+    study_config.refuse_unused(cfg, plan)
+    show(plan.as_dict(), cfg.format, _print)
 
 
 app = hydra_app("plan")(task)

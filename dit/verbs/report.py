@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 import dit
 from dit.config import study as study_config
+from dit.config.given import refuse_unread
 from dit.errors import InputError
 from dit.files import write_json
 from dit.reading import TEXT, read_json
@@ -26,8 +27,11 @@ def task(cfg: DictConfig) -> None:
     directory = study_config.study_directory(cfg)
     others = [Path(cfg.compare)] if isinstance(cfg.compare, str) else [Path(other) for other in cfg.compare]
     out = Path(cfg.report_dir) if cfg.report_dir else directory / "report"
+    wanted = cfg.logger._target_ is not None and (cfg.logger.project, cfg.logger.mode)
+    refuse_unread(cfg)
     write(directory, out, others)
-    log_to_wandb(cfg, out)
+    if wanted:
+        log_to_wandb(cfg, out)
 
 
 app = hydra_app("report")(task)

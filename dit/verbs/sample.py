@@ -21,7 +21,6 @@ def task(cfg: DictConfig) -> None:
     check_choice("save", cfg.save, ("grid", "folder", "npz"))
     for key, low in (("n", 1), ("seed", 0), ("batch_size", 1), ("columns", 1)):
         check_number(key, cfg[key], low=low, integer=True)
-    check_number("strength", cfg.strength, low=0, high=1)
     out = Path(cfg.out) if cfg.out else Path(cfg.run) / "drawn"
     if cfg.save == "folder":
         _refuse_others(out / "images", cfg.n)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit import signals
 from dit.config import job as job_config
 from dit.config import study as study_config
+from dit.config.checks import check_planned
 from dit.config.data import check_images
 from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
 from dit.files import remove_unfinished, write_json
@@ -46,13 +47,14 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
         choices: the choice of each group of configuration files.
     """
     check_texts(cfg)
-    job_config.protocols(cfg)  # of every run, before any is launched
     grid = study_config.grid(cfg)
+    check_planned(cfg)  # of every run, before any is launched
     check_number("study.retries", cfg.study.retries, low=0, integer=True)
     directory = make_directory("study.directory", study_config.study_directory(cfg))
     with _only_driver(directory):
         encode_if_missing(cfg, choices)
         plan = study_config.plan(cfg, grid)
+        study_config.refuse_unused(cfg, plan)
         _write_plan(directory, job_config.identity(cfg), plan)
         for warning in plan.warnings:
             log.info("plan: %s", warning)

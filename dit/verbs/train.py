@@ -9,6 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
 from dit.config import job as job_config
+from dit.config.checks import check_parts, check_run, doubt_averages
+from dit.config.encoding import require_latents
 from dit.config.files import to_yaml
 from dit.errors import EXIT_DONE, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped
 from dit.launch import World, in_processes, leave, part, same_everywhere
@@ -25,6 +27,9 @@ log = logging.getLogger("dit")
 
 def task(cfg: DictConfig) -> None:
     """Runs or resumes one training run, as one rank of the world that a launcher made, or starting the ranks itself."""
+    check_run(cfg, duration=True)
+    check_parts(cfg)
+    require_latents(cfg)
     config_hash = job_config.identity(cfg)
     path = Path(cfg.run_dir) if cfg.run_dir else Path("runs") / (cfg.run_name or f"train-{config_hash}")
     read_at = [point.step * cfg.batch_size for point in job_config.read_points(cfg)]
@@ -36,6 +41,8 @@ def task(cfg: DictConfig) -> None:
         log.info("%s is done already", path)
         return
     world, processes = World.of_launcher(), job_config.n_processes(cfg)
+    if world.rank == 0:
+        doubt_averages(cfg, read_at[-1])
     if world.size == 1 and processes > 1:
         _started(in_processes(processes, _rank, cfg), path)
         return

@@ -28,6 +28,7 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs the study that the command line's overrides describe to its report."""
+        from dit.config.given import note_given
         from dit.verbs import study  # here, because Hydra imports every plugin for every verb
 
         assert self.config is not None and self.hydra_context is not None
@@ -36,6 +37,7 @@ class StudySweeper(Sweeper):
         configure_log(hydra_cfg.job_logging, hydra_cfg.verbose)
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
+        note_given(cfg, arguments)
 
         def launch(name: str, jobs: Sequence[Sequence[str]]) -> Sequence[Any]:
             # what the study was told goes in front, so that a job's own settings win

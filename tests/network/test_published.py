@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -200,7 +201,8 @@ def test_wrapped_names_in_safetensors(tmp_path: Path) -> None:
     model = network()
     save_dit(model, tmp_path / "w.pt")
     stored = torch.load(tmp_path / "w.pt", weights_only=True)
-    wrapped = {f"module._orig_mod.{name}": tensor.contiguous() for name, tensor in stored.items()}
+    inside = {name: re.sub(r"(blocks\.\d+)", r"\1._orig_mod", name) for name in stored}  # of each block
+    wrapped = {f"module._orig_mod.{inside[name]}": tensor.contiguous() for name, tensor in stored.items()}
     save_file(wrapped, tmp_path / "w.safetensors")
     assert_same(model, load_published(tmp_path / "w.safetensors", "dit", heads=4))
 

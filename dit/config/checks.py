@@ -1,0 +1,119 @@
+"""A run's settings checked before its data are read: by training, and by the plan of a study for all of its runs."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from dit.config.given import given_values, refuse_given, shadowed
+from dit.config.instantiation import instantiate
+from dit.config.job import SETTINGS, check_list, protocols, training_strategy
+from dit.errors import InputError, check_choice, check_number
+
+if TYPE_CHECKING:
+    from dit.config.readings import Sampling
+
+log = logging.getLogger("dit")
+
+# What takes torch to check. Where none of it was given, it stands as conf/ ships it, and is right.
+OF_TORCH = ("objective", "optimizer", "averages", "evaluation", "strategy", "accumulation", "compile")
+OF_TORCH += ("activation_checkpointing", "label_dropout")
+
+
+def check_run(cfg: DictConfig, *, duration: bool) -> None:
+    """Raises InputError where a run's settings are wrong, whatever its data.
+
+    Args:
+        cfg: of a run, or of a study whose runs share it.
+        duration: whether the run says how long it trains; a study says it for its runs.
+    """
+    from dit.training.settings import Duration, Settings, seconds
+
+    Settings(**{key: cfg[key] for key in SETTINGS})
+    seconds(cfg.max_time)
+    if duration:
+        Duration(**cfg.duration)
+        check_list("read_at_flops", cfg.read_at_flops)
+    for key, low in (("n_bins", 1), ("n_draws", cfg.validation.n_bins), ("seed", 0)):
+        check_number(f"validation.{key}", cfg.validation[key], low=low, integer=True)
+    instantiate(cfg.schedule)
+    with shadowed(cfg.network, [] if duration else ["width"]):  # of a study the grid has the widths
+        instantiate(cfg.network)
+    if protocols(cfg):
+        check_choice("sample_weights", cfg.sample_weights, ["raw", *cfg.averages])
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """The same of the parts that torch makes: objective, optimizer, averages, strategy, and how samples are drawn."""
+    objective = instantiate(cfg.objective)
+    instantiate(cfg.optimizer)
+    instantiate(cfg.averages)
+    if cfg.optimizer.lr_rule == "constant":
+        refuse_given(cfg, "optimizer.base_width", "optimizer.lr_rule=constant has one rate for all widths")
+    check_compiler(training_strategy(cfg).compile)
+    if not protocols(cfg):
+        return
+    from dit.config.readings import Sampling
+    from dit.evaluation.generate import PRECISIONS
+    from dit.evaluation.measure import check_metrics
+
+    check_metrics(cfg.evaluation.metrics)
+    check_number("evaluation.batch_size", cfg.evaluation.batch_size, low=1, integer=True)
+    check_choice("evaluation.precision", cfg.evaluation.precision, PRECISIONS)
+    for name in protocols(cfg):
+        rehearse(objective, Sampling.read(cfg.evaluation, name))
+
+
+def check_planned(cfg: DictConfig) -> None:
+    """What each run of a study would be told, as training checks it; torch is imported only for what was changed."""
+    check_run(cfg, duration=False)
+    check_choice("hardware.device", cfg.hardware.device, ("auto", "cpu", "cuda"))
+    check_choice("hardware.precision", cfg.hardware.precision, ("auto", "32-true", "bf16-mixed"))
+    check_number("hardware.threads", cfg.hardware.threads, low=1, integer=True)
+    if cfg.hardware.workers is not None:
+        check_number("hardware.workers", cfg.hardware.workers, low=0, integer=True)
+    check_number("hardware.processes", cfg.hardware.processes, low=1, integer=True)
+    if any(
+        given.word.partition("@")[2].partition(".")[0] in OF_TORCH or given.word.partition(".")[0] in OF_TORCH
+        for given in given_values(cfg)
+    ):
+        check_parts(cfg)
+
+
+def doubt_averages(cfg: DictConfig, total_images: int) -> None:
+    """Says so where an average is made mostly of the weights before training."""
+    for name, node in cfg.averages.items():
+        half_life = node.get("half_life_images")
+        if half_life is not None and half_life > total_images:
+            log.warning(
+                "averages.%s: its half-life of %d images exceeds the %d images of a run, whose first weights would "
+                "be most of it; shorten half_life_images, or choose averages=power",
+                *(name, half_life, total_images),
+            )
+
+
+def rehearse(objective: Any, sampling: "Sampling") -> None:
+    """Draws one number by a protocol's grid and solver from a network that answers 0: they fit the path, or say so."""
+    import torch
+
+    from dit.diffusion.sampling import sample
+
+    class Silent(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(len(x), objective.out_channels(1), *x.shape[2:])
+
+    denoiser, labels = objective.denoiser(Silent()), torch.zeros(1, dtype=torch.long)
+    sample(denoiser, sampling.solver, sampling.grid, (1, 1, 1), [0], labels, "cpu")
+
+
+def check_compiler(compile: str) -> None:
+    """Raises InputError where the network is to be compiled and nothing can compile."""
+    import os
+    import shutil
+
+    if compile != "none" and not any(
+        map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
+    ):
+        raise InputError(
+            "compile", compile, "none, where there is no C++ compiler", "Install g++, or name it by CXX."
+        )

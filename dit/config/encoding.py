@@ -1,0 +1,57 @@
+"""The command that encodes what a configuration asks for."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from dit.config.given import unnoted
+from dit.errors import InputError
+
+
+def require_latents(cfg: DictConfig) -> None:
+    """Raises InputError, with the command that makes them, where a configuration's latents are not there."""
+    directory = Path(cfg.data.directory)
+    if directory.exists() or not HydraConfig.initialized():
+        return  # what is there but no good is told by its reader
+    with unnoted():
+        words = encode_words(cfg, HydraConfig.get().runtime.choices)
+    raise InputError(
+        "data.directory",
+        f"({directory}: no such directory)",
+        "a directory written by `dit encode`",
+        f"Run first: {shlex.join(['dit', 'encode', *words])}",
+    )
+
+
+def encode_words(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
+    """The words after ``dit encode``: the choices, and what differs from them."""
+    words = [f"{group}={choices[group]}" for group in ("data", "autoencoder")]
+    shipped = compose("encode", overrides=words)
+    for group in ("data", "autoencoder"):
+        asked = OmegaConf.to_container(cfg[group], resolve=True)
+        known = dict(leaves(group, OmegaConf.to_container(shipped[group], throw_on_missing=False)))
+        changed = {"data.directory"} if cfg.data.directory != _named(cfg) else set()
+        for key, value in leaves(group, asked):
+            if known.get(key) != value and (key != "data.directory" or key in changed):
+                words.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return words
+
+
+def _named(cfg: DictConfig) -> str:
+    """The directory named after the data, as every file of conf/data has it."""
+    return f"latents/{cfg.data.name}-{cfg.autoencoder.name}"
+
+
+def leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The values below a key, each with its own."""
+    if isinstance(value, dict) and value:
+        for name, child in value.items():
+            yield from leaves(f"{key}.{name}", child)
+    else:
+        yield key, value

@@ -1,0 +1,134 @@
+"""What was given on the command line against what was read: a setting that nothing reads is refused, not ignored.
+
+The values that a user gave are replaced by ones that note when they are read. A verb reads all its settings before it
+begins to work, and then asks whether any was left over: unused, or shadowed by another one.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import AnyNode, DictConfig, ListConfig
+from omegaconf.nodes import ValueNode
+
+from dit.config.nodes import namesakes, node_of
+from dit.config.words import read_words
+from dit.errors import InputError
+
+_noting: ContextVar[bool] = ContextVar("noting", default=True)
+
+
+class Given(AnyNode):
+    """A value of the command line: it notes when it is read.
+
+    Attributes:
+        word: what it was given by: its key, or the group that was chosen.
+        read: the words that were read, of all values of one command line.
+    """
+
+    word: str = ""
+    read: set[str]
+
+    def _value(self) -> Any:
+        if self.word and _noting.get():
+            self.read.add(self.word)
+        return super()._value()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Given":
+        copy = Given()
+        self._deepcopy_impl(copy, memo)
+        copy.word, copy.read = self.word, self.read
+        return copy
+
+
+@contextmanager
+def unnoted() -> Iterator[None]:
+    """Reads that are no use of a value: to store it, or to compare it with what it was."""
+    token = _noting.set(False)
+    try:
+        yield
+    finally:
+        _noting.reset(token)
+
+
+def note_given(cfg: DictConfig, words: Sequence[str]) -> None:
+    """Replaces the values that a command line gave by ones that note when they are read."""
+    read: set[str] = set()
+    with unnoted():
+        for word in read_words(words, swept=False)[1]:
+            key = word.key.partition("@")[2] or word.key
+            if key == "experiment" or key.startswith("hydra") or word.override.is_delete():
+                continue
+            above, _, name = key.rpartition(".")
+            parent = node_of(cfg, above)
+            if parent is not None:
+                _note(parent, int(name) if isinstance(parent, ListConfig) else name, word.key, read)
+
+
+def _note(parent: Any, name: Any, word: str, read: set[str]) -> None:
+    node = parent._get_node(name)
+    if isinstance(node, ValueNode):
+        given = Given(node._value(), name, parent)
+        given.word, given.read = word, read
+        parent.__dict__["_content"][name] = given
+    elif isinstance(node, DictConfig | ListConfig) and not (node._is_none() or node._is_missing()):
+        for child in range(len(node)) if isinstance(node, ListConfig) else list(node.keys()):
+            _note(node, child, word, read)
+
+
+def given_values(node: Any) -> Iterator[Given]:
+    """The values below a node that a command line gave."""
+    if isinstance(node, Given):
+        yield node
+    elif isinstance(node, DictConfig | ListConfig) and not (node._is_none() or node._is_missing()):
+        for name in range(len(node)) if isinstance(node, ListConfig) else list(node.keys()):
+            yield from given_values(node._get_node(name))  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def shadowed(node: Any, names: Iterable[str]) -> Iterator[None]:
+    """Reads of a node some of whose values are replaced by others: these do not count as read."""
+    hidden = [given for name in names for given in given_values(node_of(node, name))]
+    words = [given.word for given in hidden]
+    for given in hidden:
+        given.word = ""
+    try:
+        yield
+    finally:
+        for given, word in zip(hidden, words, strict=True):
+            given.word = word
+
+
+def refuse_unread(cfg: DictConfig, besides: Iterable[str] = ()) -> None:
+    """Raises InputError where a command line gave what nothing has read.
+
+    Args:
+        cfg: the configuration of a verb, all of whose settings have been read.
+        besides: keys of groups that may be given though nothing here reads them.
+    """
+    for given in given_values(cfg):
+        if given.word not in given.read and given.word.partition(".")[0] not in {*besides}:
+            refuse(cfg, given)
+
+
+def refuse_given(cfg: DictConfig, key: str, why: str) -> None:
+    """Raises InputError where a command line gave a value that another setting leaves without effect."""
+    for given in given_values(node_of(cfg, key)):
+        raise InputError(key, given._val, f"nothing: {why}")
+
+
+def refuse(cfg: DictConfig, given: Given) -> None:
+    """Raises the InputError of a value that is not used."""
+    key = given.word.partition("@")[2] or given.word
+    group = key.partition(".")[0]
+    near = [other for other in namesakes(cfg, key) if other != key and other.startswith(f"{group}.")]
+    remedy = f"Did you mean {near[0]}?" if near else "Leave it out."
+    raise InputError(given.word, given._val, "nothing: here no use is made of it", remedy)
+
+
+def of_this_command(cfg: DictConfig) -> None:
+    """Notes what the command line of this process gave; not in a study's jobs, whose words the study has checked."""
+    if HydraConfig.initialized() and not str(HydraConfig.get().sweeper._target_).endswith("StudySweeper"):
+        note_given(cfg, [*HydraConfig.get().overrides.task])

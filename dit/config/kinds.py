@@ -1,0 +1,84 @@
+"""The kind of a value against that of the shipped one: groups, lists, numbers, switches and texts; whole numbers."""
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from dit.config.nodes import NAMED, node_of
+from dit.config.words import NAMES, PATHS
+from dit.errors import InputError
+
+ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
+EXACT = 2**53  # whole floats up to here are integers
+
+
+def _shipped(node: Any) -> Any:
+    """The value of a node, a mapping or list as itself; None where it is null, missing or made from others."""
+    if node._is_none() or node._is_missing() or node._is_interpolation():
+        return None
+    return node if isinstance(node, DictConfig | ListConfig) else node._value()
+
+
+def check_kind(key: str, node: Any, value: Any) -> None:
+    """Raises InputError where a value is of another kind than the shipped one: a number for a group, ..."""
+    known = _shipped(node)
+    if isinstance(value, str) and "${" in value:
+        return
+    if isinstance(known, DictConfig):
+        if not isinstance(value, dict) and not (value is None and key in NAMED):
+            child = "directory" if "directory" in known else next(iter(known), "key")
+            raise InputError(
+                key, value, f"its keys, such as {key}.{child}", f"For that one, write {key}.{child}=..."
+            )
+        for name, child in (value or {}).items():
+            if (below := node_of(node, name)) is not None:
+                check_kind(f"{key}.{name}", below, child)
+    elif isinstance(known, ListConfig):
+        if not isinstance(value, list) and key not in ONE_OR_MORE:
+            raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
+    elif isinstance(value, dict):
+        raise InputError(key, value, "one value" if known is not None else "a value or a list")
+    elif known is not None and value is not None:
+        _check_scalar(key, known, value)
+
+
+def _check_scalar(key: str, known: Any, value: Any) -> None:
+    if isinstance(value, list):
+        raise InputError(key, value, "one value")
+    if isinstance(known, bool):
+        if not isinstance(value, bool):
+            raise InputError(key, value, "true or false")
+    elif isinstance(known, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(key, value, "a number")
+    elif isinstance(known, str) and not isinstance(value, str):
+        remedy = (
+            f"If that is its name, quote it twice: '{key}=\"{value}\"'." if key in (*PATHS, *NAMES) else ""
+        )
+        raise InputError(key, value, "text", remedy)
+
+
+def with_whole_numbers(text: str, key: str, node: Any, value: Any) -> str:
+    """``n=1e6`` as ``n=1000000``, but where a float stands in conf/, or compute, which is one however it is written."""
+    known = _shipped(node)
+    floats = known if isinstance(known, ListConfig) else [known]
+    if any(isinstance(one, float) for one in floats) or key.endswith("flops"):
+        return text
+    head, _, written = text.partition("=")
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and abs(value) < EXACT
+        and EXPONENT.fullmatch(written.strip())
+    ):
+        return f"{head}={int(value)}"
+    if (
+        isinstance(value, list)
+        and "e" in written.lower()
+        and all(isinstance(one, int | float) for one in value)
+    ):
+        whole = [int(one) if float(one).is_integer() and abs(one) < EXACT else one for one in value]
+        return f"{head}=[{','.join(map(str, whole))}]"
+    return text

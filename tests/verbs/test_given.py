@@ -1,0 +1,158 @@
+"""A setting that is given and then overridden, shadowed or not used is refused, before any work and any data."""
+
+import sys
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from tests.conftest import TINY, dit
+from tests.training import ranks
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_latents, tmp_path_factory):
+    """Where a tiny run lies."""
+    folder = tmp_path_factory.mktemp("given")
+    ranks.run(ranks.command(tiny_latents, "run", "duration.images=192"), folder)
+    return folder
+
+
+@pytest.fixture
+def refused(folder, monkeypatch, capsys):
+    """Runs ``dit`` in this process and returns its one message; nothing may have been trained or drawn."""
+    from dit import cli
+
+    def run(*arguments):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("dit.verbs.train._train", lambda *_: pytest.fail("it trains"))
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main(list(arguments))
+        said = capsys.readouterr().err
+        (message,) = [line for line in said.splitlines() if line.startswith("dit: ")]
+        assert end.value.code == 2 and "Traceback" not in said, said
+        return message
+
+    return run
+
+
+TRAIN = ["train", *TINY, "duration.images=64", "run_dir=new"]
+UNUSED = {
+    # of training: another protocol's scale, no samples, a study's and a sampler's keys
+    "evaluation.guidance.scale=3": [*TRAIN, "evaluation=digits"],
+    "sample_weights=raw": TRAIN,
+    "study.widths=[16]": TRAIN,
+    # of a plan: what it says for each run
+    "duration.images=640": ["plan", "experiment=digits"],
+    "seed=3": ["plan", "experiment=digits"],
+    "study.span=3": ["plan", "experiment=digits"],
+    "study.mfu=0.3": ["plan", "experiment=digits"],
+    "run_dir=x": ["plan", "experiment=digits"],
+    "batch_size=64": ["status", "study.directory=."],
+    "optimizer.lr=1": ["report", "study.directory=."],
+    # of samples: other tasks'
+    "strength=0.3": ["sample", "run=run", "n=2"],
+    "weak_run=run": ["sample", "run=run", "n=2"],
+    "labels=random": ["sample", "run=run", "n=2", "task=inpaint"],
+    "precision=bfloat16": ["sample", "run=run", "n=2", "task=interpolate"],
+    # of evaluations: what the short keys and the sweeps stand in for
+    "evaluation.extractor=digits": ["evaluate", "run=run", "weights=raw", "n=4", "extractor=digits"],
+    "evaluation.protocols.guided.n=8": ["evaluate", "run=run", "weights=raw", "n=4"],
+    "evaluation.grid.n_steps=8": ["evaluate", "run=run", "weights=raw", "n=4", "sweep.n_steps=[2]"],
+    "evaluation.protocols.guided.seed=8": ["evaluate", "run=run", "weights=raw", "sweep.seed=[2]"],
+    "image_size=8": ["evaluate", "run=run", "weights=raw", "n=4"],
+    "autoencoder_directory=x": ["export", "run=run", "out=there"],
+    "duration.steps=3": ["bench", "sample", *TINY, "latent_shape=[3,8,8]", "num_classes=10"],
+}
+
+
+@pytest.mark.parametrize("word", UNUSED)
+def test_a_setting_without_effect_is_refused(word, refused, tiny_latents):
+    arguments = UNUSED[word]
+    if TINY[0] in arguments:
+        arguments = [*arguments, f"data.directory={tiny_latents}"]
+    message = refused(*arguments, word)
+    assert message.startswith(f"dit: {word.partition('=')[0]}: got ") and "allowed: nothing" in message
+
+
+def test_the_scale_of_guidance_is_the_protocols(refused):
+    message = refused("plan", "experiment=digits", "evaluation.guidance.scale=3")
+    assert "Did you mean evaluation.protocols." in message and message.endswith(".guidance_scale?")
+
+
+FIRST = {
+    "optimizer.lr=0": "optimizer.lr",
+    "averages.ema.sigma_rel=-1": "sigma_rel",
+    "schedule.final_share=2": "schedule.final_share",
+    "max_time=soon": "max_time",
+    "validation.n_bins=0": "validation.n_bins",
+    "evaluation.protocols.guided.labels=some": "labels",
+    "evaluation.metrics=[beauty]": "beauty",
+    "accumulation=0": "accumulation",
+    "duration.steps=3": "duration",
+}
+
+
+@pytest.mark.parametrize("word", FIRST)
+def test_checks_that_need_no_data_come_first(word, refused):
+    assert FIRST[word] in refused(
+        "train", "evaluation=digits", "schedule=cosine", "data.directory=none", word
+    )
+
+
+PLANNED = {
+    **{
+        word: named
+        for word, named in FIRST.items()
+        if word not in ("duration.steps=3", "schedule.final_share=2")
+    },
+    "label_dropout=2": "label_dropout",
+    "hardware.device=tpu": "hardware.device",
+    "strategy=magic": "strategy",
+    "evaluation=imagenet": "grid",  # steps of a discrete path
+    "grid@evaluation.grid=respaced": "grid",
+    "sample_weights=emma": "sample_weights",
+}
+
+
+@pytest.mark.parametrize("word", PLANNED)
+def test_a_plan_refuses_what_its_runs_would(word, refused):
+    assert PLANNED[word] in refused("plan", "experiment=digits", word)
+
+
+def test_what_encodes_the_data_is_one_command_to_type(refused, tmp_path):
+    own = ["data=folder", "data.name=pets", "data.source.path=my pets", "data.image_size=64"]
+    message = refused("train", *own, "autoencoder=identity")
+    assert (
+        "Run first: dit encode data=folder autoencoder=identity data.name=pets 'data.source.path=my pets'"
+        in message
+    )
+    assert "data.image_size=64" in message
+    message = refused("train", "experiment=cifar10", "evaluation=none")
+    assert message.endswith("Run first: dit encode data=cifar10 autoencoder=identity")
+
+
+def test_a_network_is_not_compiled_without_a_compiler(refused, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "compile: got 'block'" in refused("train", "compile=block")
+
+
+def test_planning_a_changed_grid_imports_no_torch(tmp_path):
+    script = (
+        "import sys, dit.cli\n"
+        "try: dit.cli.main(['plan', 'experiment=digits', 'study.budgets_flops=[1e11,1e12]', 'batch_size=32'])\n"
+        "except SystemExit as end: assert end.code in (0, None), end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    import subprocess
+
+    found = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_width_of_a_study_is_said_to_be_without_effect(tmp_path):
+    assert (
+        "study.widths has"
+        in dit("plan", "experiment=digits", "network.width=64", cwd=tmp_path, check=0).stderr
+    )
