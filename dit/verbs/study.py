@@ -50,11 +50,11 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
     grid = study_config.grid(cfg)
     check_planned(cfg)  # of every run, before any is launched
     check_number("study.retries", cfg.study.retries, low=0, integer=True)
+    study_config.refuse_unused(cfg, study_config.plan(cfg, grid))  # before anything is encoded
     directory = make_directory("study.directory", study_config.study_directory(cfg))
     with _only_driver(directory):
         encode_if_missing(cfg, choices)
         plan = study_config.plan(cfg, grid)
-        study_config.refuse_unused(cfg, plan)
         _write_plan(directory, job_config.identity(cfg), plan)
         for warning in plan.warnings:
             log.info("plan: %s", warning)
