@@ -17,6 +17,7 @@ from dit.config import job as job_config
 from dit.config import study as study_config
 from dit.config.checks import check_planned
 from dit.config.data import check_images
+from dit.config.encoding import leaves
 from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
 from dit.files import remove_unfinished, write_json
 from dit.launch import in_child
@@ -89,7 +90,7 @@ def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
     words = []
     for group in ("data", "autoencoder"):
         # every setting, since an experiment's file changes them too, and encode takes no experiment
-        settings = _leaves(group, OmegaConf.to_container(cfg[group], resolve=True))
+        settings = leaves(group, OmegaConf.to_container(cfg[group], resolve=True))
         words += [f"{group}={choices[group]}", *(f"++{override(key, value)}" for key, value in settings)]
     code = in_child([sys.executable, "-m", "dit", "encode", *words])
     if code == EXIT_RESUMABLE or signals.stop_requested():
@@ -98,15 +99,6 @@ def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
         raise SystemExit(code)  # it has said what is wrong
     if code:
         raise RunError(f"dit encode ended with exit code {code}")
-
-
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The values below a key."""
-    if isinstance(value, dict) and value:
-        for name, child in value.items():
-            yield from _leaves(f"{key}.{name}", child)
-    else:
-        yield key, value
 
 
 def _write_plan(directory: Path, settings: str, plan: Plan) -> None:
