@@ -61,12 +61,15 @@ def build_kl(spec: TrainedKL, image_size: int):
     )
 
 
+def rate_share(step: int, steps: int) -> float:
+    """The share of the peak learning rate at a step: up over the first 50 steps, down over the second half."""
+    return min(1, (step + 1) / WARMUP_STEPS, 2 * (1 - step / steps))
+
+
 def _fit(model: nn.Module, spec: TrainedKL, data: Tensor, progress: Progress) -> None:
     generator = torch.Generator().manual_seed(spec.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=spec.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / WARMUP_STEPS, 2 * (1 - step / spec.steps))
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, spec.steps))
     model.train()
     for step in range(1, spec.steps + 1):
         index = torch.randint(len(data), (spec.batch_size,), generator=generator)
