@@ -11,12 +11,13 @@ import time
 
 import torch
 
+from dit.condition import Classes
 from dit.data.codec import Autoencoder, Codec
 from dit.diffusion import grids, guidance, solvers
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Linear
 from dit.diffusion.targets import Velocity
-from dit.evaluation.generate import generate, sample_labels, sample_seeds
+from dit.evaluation.generate import generate, sample_seeds
 from dit.network.dit import DiT
 from dit.network.presets import PRESETS
 
@@ -48,11 +49,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    network = DiT(PRESETS[arguments.network], (4, 32, 32), num_classes=1000).eval()
+    network = DiT(PRESETS[arguments.network], (4, 32, 32), Classes(1000)).eval()
     watch = Stopwatch(network)
     denoiser = guidance.ClassifierFree(Denoiser(network, Linear(), Velocity()), scale=1.5)
     codec = Codec(Autoencoder("identity", None), torch.zeros(4), torch.ones(4))
-    labels, seeds = sample_labels("balanced", 0, arguments.images, 1000), sample_seeds(0, arguments.images)
+    labels, seeds = Classes(1000).drawn("balanced", 0, arguments.images), sample_seeds(0, arguments.images)
     for solver in (
         solvers.euler,
         solvers.heun,

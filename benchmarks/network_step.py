@@ -19,6 +19,7 @@ import torch
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch import Tensor, nn
 
+from dit.condition import Classes, labelled
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 
@@ -41,7 +42,7 @@ def seconds(network: nn.Module, run: Callable[[nn.Module], Tensor]) -> float:
 def compare(size: tuple[int, int, int, int, int, int], repeats: int) -> dict[str, Any]:
     """Median seconds of one forward and backward of both, and quartiles of the ratio ours / theirs."""
     width, depth, heads, patch_size, side, batch = size
-    mine = DiT(DiTConfig(width, depth, heads, patch_size), (4, side, side), 10, 8)
+    mine = DiT(DiTConfig(width, depth, heads, patch_size), (4, side, side), Classes(10), 8)
     other = DiTTransformer2DModel(
         num_attention_heads=heads,
         attention_head_dim=width // heads,
@@ -56,7 +57,7 @@ def compare(size: tuple[int, int, int, int, int, int], repeats: int) -> dict[str
     x, t = torch.randn(batch, 4, side, side), torch.rand(batch) * 1000
     y = torch.randint(0, 10, (batch,))
     runs = {
-        "ours": (mine, lambda network: network(x, t, y)),
+        "ours": (mine, lambda network: network(x, t, labelled(y))),
         "diffusers": (other, lambda network: network(x, t, y).sample),
     }
     times: dict[str, list[float]] = {"ours": [], "diffusers": []}

@@ -25,6 +25,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from dit.condition import labelled
 from dit.config import job as job_config
 from dit.config.instantiation import config_dir
 from dit.launch import World
@@ -45,9 +46,9 @@ class BareLoop:
 
     def __init__(self, job: Job) -> None:
         latents = job.latents
-        self.batch, self.num_classes = job.settings.batch_size, latents.num_classes
+        self.batch, self.kind = job.settings.batch_size, latents.kind
         self.data, self.labels = latents.draw(torch.arange(len(latents))), latents.labels
-        self.network = DiT(job.network, latents.shape, latents.num_classes)
+        self.network = DiT(job.network, latents.shape, latents.kind)
         self.parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.9, 0.99), fused=True)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
@@ -56,10 +57,10 @@ class BareLoop:
         """One optimizer step of rectified flow."""
         index = torch.randint(len(self.data), (self.batch,))
         x0, y = self.data[index], self.labels[index]
-        y = torch.where(torch.rand(self.batch) < 0.1, self.num_classes, y)
+        y = torch.where(torch.rand(self.batch) < 0.1, self.kind.n, y)
         t, eps = torch.rand(self.batch), torch.randn_like(x0)
         x_t = torch.lerp(x0, eps, t[:, None, None, None])
-        loss = (self.network(x_t, 1000 * t, y) - (eps - x0)).square().mean()
+        loss = (self.network(x_t, 1000 * t, labelled(y)) - (eps - x0)).square().mean()
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)

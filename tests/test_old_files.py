@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dit.condition import Classes, labelled
 from dit.diffusion import grids, solvers
 from dit.diffusion.guidance import ClassifierFree
 from dit.diffusion.likelihood import likelihood
@@ -94,7 +95,7 @@ def test_weights_of_a_run_are_exported_as_before(folder, monkeypatch):
 
 def test_an_exported_denoiser_samples_as_before():
     denoiser, old = load_exported(OLD / "export.safetensors"), load_file(OLD / "samples.safetensors")
-    y, seeds = torch.tensor([0, 1, 2]), [1, 2, 3]
+    y, seeds = labelled(torch.tensor([0, 1, 2])), [1, 2, 3]
     guided, grid = ClassifierFree(denoiser, 1.5, channels=2), partial(grids.uniform, n_steps=8)
     torch.testing.assert_close(sample(guided, solvers.heun, grid, (3, 8, 8), seeds, y).x0, old["x0"])
     found = likelihood(denoiser, old["x0"], partial(grids.log_snr, n_steps=8), y, seeds=seeds)
@@ -105,13 +106,13 @@ def test_an_exported_denoiser_samples_as_before():
 def test_networks_start_and_answer_as_before(name):
     """Initial weights by seed, order of parameters, conditioning, positions on the lattice and on a wider one."""
     options = {"patch_size": 2, **OUTPUTS[name]["options"]}
-    network = DiT(DiTConfig(32, 3, 2, **options), (3, 8, 8), 5, 6, seed=3)
+    network = DiT(DiTConfig(32, 3, 2, **options), (3, 8, 8), Classes(5), 6, seed=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         x, wide = (torch.randn(2, 3, 8, width, generator=generator) for width in (8, 16))
         t = torch.tensor([10.0, 700.0])
-        out, wide_out = network(x, t, torch.tensor([1, 5])), network(wide, t, None)
+        out, wide_out = network(x, t, labelled(torch.tensor([1, 5]))), network(wide, t)
     assert out.flatten()[::61].tolist() == pytest.approx(OUTPUTS[name]["out"], rel=1e-4, abs=1e-5)
     assert wide_out.flatten()[::131].tolist() == pytest.approx(OUTPUTS[name]["wide"], rel=1e-4, abs=1e-5)

@@ -96,14 +96,14 @@ def rehearse(objective: Any, sampling: "Sampling") -> None:
     """Draws one number by a protocol's grid and solver from a network that answers 0: they fit the path, or say so."""
     import torch
 
+    from dit.condition import Condition
     from dit.diffusion.sampling import sample
 
     class Silent(torch.nn.Module):
-        def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
             return x.new_zeros(len(x), objective.out_channels(1), *x.shape[2:])
 
-    denoiser, labels = objective.denoiser(Silent()), torch.zeros(1, dtype=torch.long)
-    sample(denoiser, sampling.solver, sampling.grid, (1, 1, 1), [0], labels, "cpu")
+    sample(objective.denoiser(Silent()), sampling.solver, sampling.grid, (1, 1, 1), [0])
 
 
 def check_compiler(compile: str) -> None:

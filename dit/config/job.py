@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.condition import Classes
 from dit.config.data import check_images, held_out_count, in_sweep
 from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
-from dit.data.manifest import check_settings, manifest_hash, read_manifest
+from dit.data.manifest import check_settings, condition_kind, manifest_hash, read_manifest
 from dit.data.split import is_of_before
 from dit.errors import InputError, check_choice, check_number
 from dit.launch import World, same_everywhere
@@ -85,8 +86,8 @@ def protocols(cfg: DictConfig) -> dict[str, DictConfig]:
     return {str(name): node for name, node in found.items()}
 
 
-def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
-    """Latent shape (C, H, W), classes and training images: of the manifest, or before encoding of the settings.
+def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes, int | None]:
+    """Latent shape (C, H, W), kind of condition, training images: of the manifest, or before encoding of the settings.
 
     Raises:
         InputError: the latents that are there were made with other settings, which nothing here could heed any more.
@@ -100,12 +101,12 @@ def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None]:
             asked["split"] = split
         check_settings(directory, asked)
         channels, height, width = manifest["shape"]
-        return (channels, height, width), manifest["num_classes"], manifest["splits"]["train"]["count"]
+        return (channels, height, width), condition_kind(manifest), manifest["splits"]["train"]["count"]
     check_number("data.image_size", cfg.data.image_size, low=1, integer=True)
     shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
     source = instantiate(cfg.data.source)
     held = instantiate(cfg.data.split).held_out(source)
-    return shape, len(source.class_names), None if held is None else len(source) - held
+    return shape, Classes(len(source.class_names)), None if held is None else len(source) - held
 
 
 def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
@@ -115,8 +116,8 @@ def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
 
 def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
     """Parameters and multiply-adds of a network on the configuration's data."""
-    shape, num_classes, _ = data_facts(cfg)
-    return count(network, shape, num_classes, out_channels(cfg, shape[0]))
+    shape, kind, _ = data_facts(cfg)
+    return count(network, shape, kind, out_channels(cfg, shape[0]))
 
 
 def out_channels(cfg: DictConfig, channels: int) -> int:
@@ -241,7 +242,7 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
         settings=settings,
         latents=latents,
         validation=draws,
-        validation_labels=held_out.labels[draws.index],
+        validation_condition=held_out.condition(draws.index),
         points=points,
         config_hash=config_hash,
         facts=facts,

@@ -68,11 +68,6 @@ class Yardstick:
         return known["kind"] if known["sha256"] is None else f"{known['kind']} {known['sha256'][:16]}"
 
     @cached_property
-    def empty_classes(self) -> list[int]:
-        """Classes without a training image."""
-        return read_manifest(self.cfg.data.directory).get("empty_classes", [])
-
-    @cached_property
     def reference(self) -> Measured:
         """The reference that was named, or the source's training images, as they are before any autoencoder."""
         options: dict[str, Any] = {"distributed": self.distributed}
@@ -234,7 +229,6 @@ def measure(yardstick: Yardstick, sampling: Sampling, denoiser: Any, weights: st
         metrics=yardstick.metrics,
         subsets=sampling.subsets,
         labels=sampling.labels,
-        empty_classes=yardstick.empty_classes,
         seed=sampling.seed,
         batch_size=yardstick.evaluation.batch_size,
         weights=weights,

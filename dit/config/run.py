@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from dit.config import job as job_config
 from dit.config.files import read_yaml
 from dit.config.instantiation import instantiate
-from dit.data.manifest import read_manifest
+from dit.data.manifest import condition_kind, read_manifest
 from dit.diffusion.denoiser import Denoiser
 from dit.errors import InputError, RunError, input_error
 from dit.network.dit import DiT
@@ -102,7 +102,7 @@ def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.
     network = DiT(
         job_config.network_config(cfg),
         (channels, height, width),
-        data["num_classes"],
+        condition_kind(data),
         objective.out_channels(channels),
     )
     names = [name for name, _ in network.named_parameters()]

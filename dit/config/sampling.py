@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from dit.condition import Condition
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.run import Loaded, load_run
@@ -17,7 +18,7 @@ from dit.diffusion import editing
 from dit.diffusion.guidance import Autoguidance, Classifier
 from dit.errors import InputError, check_choice, check_number
 from dit.evaluation.distributed import place
-from dit.evaluation.generate import PRECISIONS, generate_shared, sample_labels, sample_seeds
+from dit.evaluation.generate import PRECISIONS, generate_shared, sample_seeds
 from dit.evaluation.grids.pictures import picture_grid, write_png
 from dit.evaluation.images import write_folder, write_npz
 from dit.rundir import make_directory
@@ -37,14 +38,14 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
     codec = Codec.open(loaded.cfg.data.directory, device)
     held_out = LatentSet(loaded.cfg.data.directory, "validation")
-    denoiser, labels = _guided(cfg, loaded.denoiser, device), _labels(cfg, held_out)
+    denoiser, condition = _guided(cfg, loaded.denoiser, device), _condition(cfg, held_out)
     refuse_unread(cfg)
     make_directory("out", out)
     if cfg.task == "generate":
         drawn = generate_shared(
             denoiser,
             codec,
-            labels,
+            condition,
             sample_seeds(cfg.seed, cfg.n),
             batch_size=cfg.batch_size,
             distributed=distributed,
@@ -55,7 +56,7 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
             precision=cfg.precision,
         )
     else:
-        drawn = _edited(cfg, solver, grid, denoiser, codec, held_out, labels.to(device))
+        drawn = _edited(cfg, solver, grid, denoiser, codec, held_out, condition, device)
     shown: list[torch.Tensor] = []
     batches = _kept(drawn, shown)
     if place(distributed)[0] > 0 or cfg.save == "grid":
@@ -63,19 +64,18 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     elif cfg.save == "folder":
         write_folder(out / "images", batches)
     else:
-        write_npz(out / "samples.npz", batches, cfg.n, labels)
+        write_npz(out / "samples.npz", batches, cfg.n, condition.get("label"))
     if place(distributed)[0] == 0:
         write_png(out / "grid.png", picture_grid(torch.cat(shown)[:GRID_IMAGES], columns=cfg.columns))
     return loaded
 
 
-def _labels(cfg: DictConfig, held_out: LatentSet) -> torch.Tensor:
-    """The (n,) labels asked for; one and the same between two seeds, those of the held-out images that are changed."""
+def _condition(cfg: DictConfig, held_out: LatentSet) -> Condition:
+    """That asked for; one and the same between two seeds, that of the held-out images that are changed."""
     if cfg.task in ("image_to_image", "inpaint"):
-        return held_out.labels[torch.arange(cfg.n) % len(held_out)]
-    empty = held_out.manifest.get("empty_classes", ())
-    labels = sample_labels(cfg.labels, cfg.seed, cfg.n, held_out.num_classes, empty)
-    return labels if cfg.task == "generate" else labels[:1].expand(cfg.n)
+        return held_out.condition(torch.arange(cfg.n) % len(held_out))
+    condition = held_out.kind.drawn(cfg.labels, cfg.seed, cfg.n)
+    return condition if cfg.task == "generate" else condition.part(torch.zeros(cfg.n, dtype=torch.int64))
 
 
 def _kept(batches: Iterator[torch.Tensor], shown: list[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -110,24 +110,23 @@ def _edited(
     denoiser: Any,
     codec: Codec,
     held_out: LatentSet,
-    labels: torch.Tensor,
+    condition: Condition,
+    device: torch.device,
 ) -> Iterator[torch.Tensor]:
-    """Images between two seeds, or held-out images changed, made on the device of the labels."""
+    """Images between two seeds, or held-out images changed, made on the device."""
     if cfg.task == "interpolate":
         ends = sample_seeds(cfg.seed, 1)[0], sample_seeds(cfg.seed + 1, 1)[0]
-        drawn = editing.interpolate(
-            denoiser, solver, grid, held_out.shape, ends, cfg.n, labels, labels.device
-        )
+        drawn = editing.interpolate(denoiser, solver, grid, held_out.shape, ends, cfg.n, condition, device)
         yield from map(codec.decode, drawn.x0.split(cfg.batch_size))
         return
     seeds = sample_seeds(cfg.seed, cfg.n)
     for index in torch.arange(cfg.n).split(cfg.batch_size):
-        x0, y = held_out.draw(index % len(held_out)).to(labels.device), labels[index]
+        x0, told = held_out.draw(index % len(held_out)).to(device), condition.part(index)
         part = seeds[int(index[0]) : int(index[-1]) + 1]
         if cfg.task == "image_to_image":
-            drawn = editing.image_to_image(denoiser, solver, grid, x0, cfg.strength, part, y)
+            drawn = editing.image_to_image(denoiser, solver, grid, x0, cfg.strength, part, told)
         else:
             known = torch.zeros_like(x0[:, :1], dtype=torch.bool)
             known[..., : x0.shape[-1] // 2] = True  # the left half is given
-            drawn = editing.inpaint(denoiser, solver, grid, x0, known.expand_as(x0), part, y)
+            drawn = editing.inpaint(denoiser, solver, grid, x0, known.expand_as(x0), part, told)
         yield codec.decode(drawn.x0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.condition import Classes
 from dit.config.checks import doubt_averages
 from dit.config.data import held_out_count
 from dit.config.given import given_values, refuse_given, refuse_unread
@@ -48,11 +49,11 @@ def grid(cfg: DictConfig) -> Grid:
 
 def plan(cfg: DictConfig, grid: Grid) -> Plan:
     """The runs of a study."""
-    shape, num_classes, n_train, held_out = _data_facts(cfg)
+    shape, kind, n_train, held_out = _data_facts(cfg)
     channels = out_channels(cfg, shape[0])
 
     def count_width(width: int) -> Counts:
-        return count(network_config(cfg, width=width), shape, num_classes, channels)
+        return count(network_config(cfg, width=width), shape, kind, channels)
 
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
     check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
@@ -96,7 +97,7 @@ def _price(cfg: DictConfig) -> Price | None:
     return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
 
 
-def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None, int | None]:
+def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes, int | None, int | None]:
     """``data_facts`` and the number of held-out images, or what the study says of data that are not there yet."""
     said = cfg.study.data
     if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
@@ -105,7 +106,7 @@ def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], int, int | None,
     if said.n_train is not None:
         check_number("study.data.n_train", said.n_train, low=1, integer=True)
     shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
-    return shape, said.num_classes, said.n_train, None
+    return shape, Classes(said.num_classes), said.n_train, None
 
 
 def _study(cfg: DictConfig) -> DictConfig:

@@ -24,7 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dit.data.manifest import REENCODE, check_files, manifest_hash, read_manifest
+from dit.condition import Classes, Condition, labelled
+from dit.data.manifest import REENCODE, check_files, condition_kind, manifest_hash, read_manifest
 from dit.errors import InputError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
@@ -137,10 +138,10 @@ class LatentSet:
                     )
 
     def _check_labels(self) -> None:
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.kind.n:
             got = f"(labels {int(self.labels.min())} to {int(self.labels.max())})"
             raise InputError(
-                str(self.directory), got, f"labels below {self.num_classes}, as in manifest.json", REENCODE
+                str(self.directory), got, f"labels below {self.kind.n}, as in manifest.json", REENCODE
             )
 
     def _column(self, name: str) -> Tensor:
@@ -157,9 +158,13 @@ class LatentSet:
         return channels, height, width
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes; labels are in [0, num_classes)."""
-        return self.manifest["num_classes"]
+    def kind(self) -> Classes:
+        """What is known of each image: its class."""
+        return condition_kind(self.manifest)
+
+    def condition(self, index: Tensor) -> Condition:
+        """What is known of the images ``index`` (B,)."""
+        return labelled(self.labels[index])
 
     @property
     def has_posterior(self) -> bool:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from dit.condition import Classes
 from dit.data.schema import REENCODE, check_manifest
 from dit.data.split import FEWEST_HELD_OUT
 from dit.errors import InputError
@@ -53,6 +54,11 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
 def manifest_hash(directory: str | Path) -> str:
     """SHA-256 of the manifest: names the data of a run, since the manifest holds the hash of every shard."""
     return _read(Path(directory))[1]
+
+
+def condition_kind(manifest: dict[str, Any]) -> Classes:
+    """What is known of each image: its class."""
+    return Classes(manifest["num_classes"], tuple(manifest.get("empty_classes", ())))
 
 
 def doubts(manifest: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.paths import Path, at_least_float32, per_sample
 from dit.diffusion.targets import Target, Velocity
 from dit.errors import InputError
@@ -30,10 +31,10 @@ class Prediction(NamedTuple):
 
 
 class Denoiser(nn.Module):
-    """(x_t, t, y) -> Prediction: what is trained, what a checkpoint stores and what a sampler consumes.
+    """(x_t, t, condition) -> Prediction: what is trained, what a checkpoint stores and what a sampler consumes.
 
     Args:
-        network: network(x (B, C, H, W), t_shown (B,), y (B,) int64) -> (B, C, H, W), or (B, 2C, H, W) with
+        network: network(x (B, C, H, W), t_shown (B,), condition) -> (B, C, H, W), or (B, 2C, H, W) with
             ``learned_variance``.
         path: the path on which x_t lies.
         target: what the network's output means.
@@ -59,14 +60,14 @@ class Denoiser(nn.Module):
         self.target = target
         self.learned_variance = learned_variance
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
-        """The prediction for x_t (B, C, H, W) at times t (B,) with labels y (B,) int64.
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
+        """The prediction for x_t (B, C, H, W) at times t (B,), told a condition.
 
         Everything but the network runs in at least float32, whatever the autocast.
         """
         x_t, t = at_least_float32(x_t), at_least_float32(t)
         scale = per_sample(self.target.input_scale(self.path, t), x_t)
-        output = at_least_float32(self.network(scale * x_t, self.path.time_shown(t), y))
+        output = at_least_float32(self.network(scale * x_t, self.path.time_shown(t), condition))
         variance_fraction = None
         if self.learned_variance:
             output, variance = output.chunk(2, dim=1)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.denoiser import Prediction
 from dit.diffusion.guidance import AnyDenoiser, Guided
 from dit.diffusion.paths import per_sample
@@ -23,7 +24,7 @@ def image_to_image(
     x0: Tensor,
     strength: float,
     seeds: Sequence[int],
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
 ) -> Sample:
     """Other samples near given ones: noise is added up to a level inside the grid and taken away again.
 
@@ -35,7 +36,7 @@ def image_to_image(
         strength: share of the grid's steps that is taken, in [1/K, 1]; the start lies between two times where
             strength K is not whole. 1 keeps of x0 only what alpha leaves at the grid's first time.
         seeds: one per sample.
-        y: (B,) int64 classes, or None.
+        condition: what each sample shall be.
 
     Raises:
         InputError: the strength is out of range.
@@ -50,7 +51,7 @@ def image_to_image(
     start = torch.lerp(ts[whole], ts[whole + 1], skipped - whole)
     stream = NoiseStream(seeds, x0.shape[1:], x0.device, x0.dtype)
     x = denoiser.path.corrupt(x0, start, stream())
-    return run(denoiser, solver, torch.cat([start[None], ts[whole + 1 :]]), x, y, stream)
+    return run(denoiser, solver, torch.cat([start[None], ts[whole + 1 :]]), x, condition, stream)
 
 
 class KnownRegion(Guided):
@@ -76,9 +77,9 @@ class KnownRegion(Guided):
             raise InputError("mask", got, f"a bool mask that broadcasts to {tuple(x0.shape)}")
         self.x0, self.known = x0, known
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         """The prediction with the known data in it."""
-        prediction = self.denoiser(x_t, t, y)
+        prediction = self.denoiser(x_t, t, condition)
         alpha, sigma = (per_sample(c.to(x_t.dtype), x_t) for c in (self.path.alpha(t), self.path.sigma(t)))
         x0 = torch.where(self.known, self.x0, prediction.x0)
         eps = torch.where(self.known, (x_t - alpha * self.x0) / sigma, prediction.eps)
@@ -93,7 +94,7 @@ def inpaint(
     x0: Tensor,
     known: Tensor,
     seeds: Sequence[int],
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
 ) -> Sample:
     """Samples that agree with given data where it is known, the rest made to fit.
 
@@ -104,7 +105,7 @@ def inpaint(
         x0: data (B, C, H, W); what is not known may hold anything finite.
         known: True where x0 is kept, bool, broadcast to (B, C, H, W).
         seeds: one per sample.
-        y: (B,) int64 classes, or None.
+        condition: what each sample shall be.
 
     Raises:
         InputError: the mask is not bool or has another shape.
@@ -116,7 +117,7 @@ def inpaint(
     ts = first_time(told, grid(told.path))
     eps = stream()
     x = torch.where(known, told.path.corrupt(x0, ts[0], eps), prior_deviation(told.path, ts[0]) * eps)
-    return run(told, solver, ts, x, y, stream)
+    return run(told, solver, ts, x, condition, stream)
 
 
 def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
@@ -150,7 +151,7 @@ def interpolate(
     shape: Sequence[int],
     seeds: tuple[int, int],
     n: int,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Sample:
@@ -165,7 +166,7 @@ def interpolate(
         shape: (C, H, W).
         seeds: the first and the last seed.
         n: number of samples, 2 or more.
-        y: (n,) int64 classes, or None.
+        condition: what each sample shall be.
         device: where to sample.
         dtype: of the state.
 
@@ -183,4 +184,4 @@ def interpolate(
         return slerp(first, last, fractions)
 
     ts = first_time(denoiser, grid(denoiser.path))
-    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * draw(), y, draw)
+    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * draw(), condition, draw)

@@ -17,11 +17,13 @@ Legend: B batch, C channels; a sample has any number of axes behind its channels
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Union
 
 import torch
 from torch import Tensor, nn
 
+from dit.condition import NOTHING, Classes, Condition, ConditionKind, Nothing
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.paths import Path, per_sample
 from dit.diffusion.targets import Target
@@ -47,9 +49,13 @@ def _check_interval(interval: Interval | None) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-def _check_class(key: str, value: int, denoiser: "AnyDenoiser") -> None:
-    """A class of the network, or its null class."""
-    check_number(key, value, low=0, high=getattr(denoiser.network, "num_classes", None), integer=True)
+def _kind_of(denoiser: "AnyDenoiser") -> ConditionKind:
+    """What kind of condition the denoiser's network is told."""
+    kind = getattr(denoiser.network, "kind", None)
+    if kind is None or isinstance(kind, Nothing):
+        allowed = "a network with a condition to guide away from (its ``kind``)"
+        raise InputError("guidance", type(denoiser.network).__name__, allowed)
+    return kind
 
 
 class Guided(nn.Module):
@@ -108,14 +114,19 @@ def unguided(denoiser: AnyDenoiser) -> AnyDenoiser:
     return denoiser
 
 
-class _TwoClasses(Guided):
-    """Guidance away from what one and the same network says of another class."""
+class _TwoConditions(Guided):
+    """Guidance away from what one and the same network says of another condition.
+
+    Args:
+        denoiser, scale, channels, interval: as of the classes below.
+        other: (number of samples, device) -> the condition to keep away from.
+    """
 
     def __init__(
         self,
         denoiser: AnyDenoiser,
         scale: float,
-        other_class: int,
+        other: Callable[[int, torch.device], Condition],
         channels: int | None,
         interval: Interval | None,
     ) -> None:
@@ -123,17 +134,17 @@ class _TwoClasses(Guided):
         check_number("guidance.scale", scale, low=0)
         if channels is not None:
             check_number("guidance.channels", channels, low=1, integer=True)
-        self.scale, self.other_class, self.channels = scale, other_class, channels
+        self.scale, self.other, self.channels = scale, other, channels
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         """The guided prediction: one pass over 2 B samples where guidance is on, over B where it is off."""
-        if y is None:
-            raise InputError("y", None, "(B,) classes", "Guidance away from a class needs a class.")
+        if not condition:
+            raise InputError("condition", "(nothing)", "what each sample shall be, such as its class")
         on = self.is_on(t)
         if self.scale == 1 or self.is_off(on):
-            return self.denoiser(x_t, t, y)
-        other = torch.full_like(y, self.other_class)
-        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y, other]))
+            return self.denoiser(x_t, t, condition)
+        pair = condition.beside(self.other(len(x_t), x_t.device))
+        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), pair)
         strong, weak = _halves(both)
         return self.extrapolated(strong, weak, t, self._gain(on, strong.x0))
 
@@ -158,19 +169,18 @@ def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
     return strong, weak
 
 
-class ClassifierFree(_TwoClasses):
+class ClassifierFree(_TwoConditions):
     """Classifier-free guidance: away from the unconditional prediction of the same network.
 
     Args:
-        denoiser: trained with label dropout.
+        denoiser: trained with dropout of its condition; its network's ``kind`` names the null condition.
         scale: guidance scale, 1 is off (DiT's and SiT's ``cfg_scale``; 1 + w of the paper).
-        null_class: the class that stands for no class; None takes the network's ``num_classes``.
         channels: guide the first k channels only, the others staying conditional; None guides all. DiT's
             released numbers guide 3 of 4: its 1.5 on 3 channels is about 1.375 on 4.
         interval: [low, high] in log-SNR where guidance is on; None is everywhere.
 
     Raises:
-        InputError: a value is out of range, or no null class is known.
+        InputError: a value is out of range, or the network has no null condition.
 
     Source: 2207.12598, equation 6; the interval 2404.07724.
     """
@@ -179,21 +189,13 @@ class ClassifierFree(_TwoClasses):
         self,
         denoiser: AnyDenoiser,
         scale: float = 1.5,
-        null_class: int | None = None,
         channels: int | None = None,
         interval: Interval | None = None,
     ) -> None:
-        if null_class is None:
-            null_class = getattr(denoiser.network, "num_classes", None)
-        if null_class is None:
-            raise InputError(
-                "guidance.null_class", None, "the class that stands for no class", "The network names none."
-            )
-        _check_class("guidance.null_class", null_class, denoiser)
-        super().__init__(denoiser, scale, null_class, channels, interval)
+        super().__init__(denoiser, scale, _kind_of(denoiser).null, channels, interval)
 
 
-class NegativeClass(_TwoClasses):
+class NegativeClass(_TwoConditions):
     """Guidance away from a named class instead of away from no class.
 
     Args:
@@ -217,8 +219,12 @@ class NegativeClass(_TwoClasses):
         channels: int | None = None,
         interval: Interval | None = None,
     ) -> None:
-        _check_class("guidance.negative_class", negative_class, denoiser)
-        super().__init__(denoiser, scale, negative_class, channels, interval)
+        kind = _kind_of(denoiser)
+        if not isinstance(kind, Classes):
+            allowed = "a network that is told classes"
+            raise InputError("guidance", "negative_class", allowed, "Use classifier_free.")
+        check_number("guidance.negative_class", negative_class, low=0, high=kind.n, integer=True)
+        super().__init__(denoiser, scale, partial(kind.all, negative_class), channels, interval)
 
 
 class Autoguidance(Guided):
@@ -226,8 +232,8 @@ class Autoguidance(Guided):
 
     Args:
         denoiser: the strong one.
-        weak: the weak one; called with the same x_t and t, and with the same y where its network has as many
-            classes: one of another number, or of none, does not know these classes and is shown its null class.
+        weak: the weak one; called with the same x_t and t, and with the same condition where its network is told
+            the same kind: one of another number of classes, or of none, is told its own null condition.
         scale: guidance scale, 1 is off.
         interval: [low, high] in log-SNR where guidance is on; None is everywhere.
 
@@ -246,19 +252,22 @@ class Autoguidance(Guided):
             raise InputError("guidance.weak", weak.path, f"a denoiser on the path {denoiser.path}")
         self.weak, self.scale = weak, scale
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         """The guided prediction; the weak denoiser is called only where guidance is on."""
-        strong = self.denoiser(x_t, t, y)
+        strong = self.denoiser(x_t, t, condition)
         on = self.is_on(t)
         if self.scale == 1 or self.is_off(on):
             return strong
         gain = per_sample((self.scale - 1) * on.to(strong.x0.dtype), strong.x0)
-        return self.extrapolated(strong, self.weak(x_t, t, self._known(y)), t, gain)
+        return self.extrapolated(strong, self.weak(x_t, t, self._known(condition)), t, gain)
 
-    def _known(self, y: Tensor | None) -> Tensor | None:
-        """The classes (B,) as the weak network knows them."""
-        strong, weak = (getattr(one.network, "num_classes", None) for one in (self.denoiser, self.weak))
-        return y if y is None or weak is None or weak == strong else torch.full_like(y, weak)
+    def _known(self, condition: Condition) -> Condition:
+        """The condition as the weak network knows it."""
+        strong, weak = (getattr(one.network, "kind", None) for one in (self.denoiser, self.weak))
+        if not condition or weak is None or weak == strong:
+            return condition
+        first = next(iter(condition.values()))
+        return weak.null(len(first), first.device)
 
 
 class Classifier(Guided):
@@ -269,7 +278,7 @@ class Classifier(Guided):
     x). It is also off where alpha is 1e-3 or less: there x_t holds nothing to classify.
 
     Args:
-        denoiser: conditional or not; called with y.
+        denoiser: conditional or not; called with the condition.
         classifier: (x_t (B, ...), t (B,)) -> logits (B, classes), differentiable in x_t.
         scale: strength, 0 is off.
         interval: [low, high] in log-SNR where guidance is on; None is everywhere.
@@ -291,22 +300,22 @@ class Classifier(Guided):
         check_number("guidance.scale", scale, low=0)
         self.classifier, self.scale = classifier, scale
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         """The guided prediction; the classifier is called only where guidance is on."""
-        if y is None:
-            raise InputError("y", None, "(B,) classes", "Classifier guidance needs a class.")
-        prediction = self.denoiser(x_t, t, y)
+        if "label" not in condition:
+            raise InputError("condition", "(no label)", "the class of each sample: label (B,)")
+        prediction = self.denoiser(x_t, t, condition)
         alpha, sigma = (per_sample(c.to(x_t.dtype), x_t) for c in (self.path.alpha(t), self.path.sigma(t)))
         # Not where grids start either, at sigma / alpha 1000: float32 may put it on either side.
         on = per_sample(self.is_on(t), x_t) & (alpha > 1.001e-3)
         if self.scale == 0 or not bool(on.any()):
             return prediction
-        push = torch.where(on, self.scale * self._gradient(x_t, t, y), 0)
+        push = torch.where(on, self.scale * self._gradient(x_t, t, condition["label"]), 0)
         x0 = prediction.x0 + sigma**2 / alpha.clamp(min=1e-3) * push
         return self.rewritten(prediction, t, x0, prediction.eps - sigma * push)
 
-    def _gradient(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def _gradient(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
-            log_probability = self.classifier(x, t).log_softmax(-1).gather(-1, y[:, None]).sum()
+            log_probability = self.classifier(x, t).log_softmax(-1).gather(-1, label[:, None]).sum()
             return torch.autograd.grad(log_probability, x)[0]

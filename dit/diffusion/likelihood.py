@@ -22,6 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.guidance import AnyDenoiser
 from dit.diffusion.sampling import Grid, NoiseStream, counted, first_time, prior_deviation
 from dit.diffusion.solvers import level, velocity
@@ -43,7 +44,7 @@ def likelihood(
     denoiser: AnyDenoiser,
     x0: Tensor,
     grid: Grid,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     seeds: Sequence[int] | None = None,
     probes: int | None = 1,
@@ -57,7 +58,7 @@ def likelihood(
         denoiser: a `Denoiser` or a guided one, on the device of ``x0``.
         x0: data (B, C, H, W), float32 or float64; the ODE runs in its dtype, sums in float64.
         grid: path -> ts, see `dit.diffusion.grids`.
-        y: (B,) int64 classes, or None.
+        condition: what each sample shall be.
         seeds: one per sample, for the probes; the estimate of a sample does not depend on its batch.
         probes: number of Rademacher probes of the divergence (Hutchinson), the same along the whole path, or
             None for the exact divergence, which takes D backward passes a call.
@@ -76,7 +77,7 @@ def likelihood(
     x, change = noisy[0].alpha * x0, torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
 
     def slope(state: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        return _slope(denoiser, state, t, y, signs)
+        return _slope(denoiser, state, t, condition, signs)
 
     with torch.no_grad(), counted(denoiser) as evaluations:
         for now, end in pairwise(noisy):
@@ -108,13 +109,13 @@ def _probes(x0: Tensor, seeds: Sequence[int] | None, probes: int | None) -> list
 
 
 def _slope(
-    denoiser: AnyDenoiser, x: Tensor, t: float, y: Tensor | None, signs: list[Tensor] | None
+    denoiser: AnyDenoiser, x: Tensor, t: float, condition: Condition, signs: list[Tensor] | None
 ) -> tuple[Tensor, Tensor]:
     """The velocity (B, C, H, W) at x and t, and its divergence (B,) float64."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         times = torch.full((len(x),), t, dtype=x.dtype, device=x.device)
-        v = velocity(denoiser.path, denoiser(x, times, y), t)
+        v = velocity(denoiser.path, denoiser(x, times, condition), t)
         divergence = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         if signs is None:
             for i in range(x[0].numel()):

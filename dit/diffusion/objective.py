@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dit.condition import Condition
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Discrete, Path, at_least_float32
 from dit.diffusion.targets import Karras, Target
@@ -85,19 +86,19 @@ class Objective:
         """The denoiser that this objective trains."""
         return Denoiser(network, self.path, self.target, self.learned_variance)
 
-    def loss(self, denoiser: nn.Module, x0: Tensor, y: Tensor | None, u: Tensor, eps: Tensor) -> Loss:
+    def loss(self, denoiser: nn.Module, x0: Tensor, condition: Condition, u: Tensor, eps: Tensor) -> Loss:
         """The loss of a batch, by one call of the network; differentiable.
 
         Args:
             denoiser: made by ``denoiser``, wrapped or not.
             x0: data (B, C, H, W), unit variance.
-            y: labels (B,) int64.
+            condition: what is known of each sample.
             u: uniform numbers in [0, 1), (B,), stratified or not.
             eps: standard normal noise (B, C, H, W).
         """
-        return self.loss_at(denoiser, x0, y, self.times.from_uniform(u, self.path), eps)
+        return self.loss_at(denoiser, x0, condition, self.times.from_uniform(u, self.path), eps)
 
-    def loss_at(self, denoiser: nn.Module, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Loss:
+    def loss_at(self, denoiser: nn.Module, x0: Tensor, condition: Condition, t: Tensor, eps: Tensor) -> Loss:
         """The loss at given times t (B,), for the same other arguments.
 
         A discrete path is read between its steps where t lies between them: a validation at chosen noise
@@ -105,7 +106,7 @@ class Objective:
         """
         x0, eps, t = at_least_float32(x0), at_least_float32(eps), at_least_float32(t)
         x_t = self.path.corrupt(x0, t, eps)
-        prediction = denoiser(x_t, t, y)
+        prediction = denoiser(x_t, t, condition)
         error = prediction.output - self.target.encode(self.path, t, x0, eps)
         mse = torch.square(error).flatten(1).mean(1)
         loss = self.weight(self.path, self.target, t) * mse

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.grids import LOG_SNR_LIMIT
 from dit.diffusion.guidance import AnyDenoiser
@@ -125,26 +126,24 @@ def prior_deviation(path: Path, t: Tensor) -> float:
 
 
 def run(
-    denoiser: AnyDenoiser, solver: Solver, ts: Tensor, x: Tensor, y: Tensor | None, noise: NoiseSource
+    denoiser: AnyDenoiser, solver: Solver, ts: Tensor, x: Tensor, condition: Condition, noise: NoiseSource
 ) -> Sample:
     """Carries x (B, C, H, W) along ts and counts; keeps gradients if the caller does."""
     if x.dtype not in (torch.float32, torch.float64):
         raise InputError(
             "dtype", x.dtype, "float32 or float64", "Only the network may run in half precision."
         )
-    if y is not None:
-        if y.shape != x.shape[:1]:
-            raise InputError("y", f"({tuple(y.shape)})", f"one class for each of the {len(x)} samples")
-        y = y.to(x.device)
+    condition.check(len(x))
+    condition = condition.to(x.device)
     with counted(denoiser) as evaluations:
-        x0 = solver(denoiser, x, ts, y, noise=noise)
+        x0 = solver(denoiser, x, ts, condition, noise=noise)
     return Sample(x0, evaluations.per_sample(len(x)))
 
 
 class _Silent(Denoiser):
     """Says that the data are zero, without a network."""
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         zero = torch.zeros_like(x_t)
         return Prediction(zero, zero, zero)
 
@@ -173,7 +172,7 @@ def sample(
     grid: Grid,
     shape: Sequence[int],
     seeds: Sequence[int],
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Sample:
@@ -188,10 +187,10 @@ def sample(
         grid: path -> ts (K + 1,) decreasing, one of `dit.diffusion.grids` with its number of steps bound.
         shape: (C, H, W).
         seeds: one per sample, see `NoiseStream`.
-        y: (B,) int64 classes, or None for a network without.
+        condition: what each sample shall be.
         device: where to sample.
         dtype: of the state; float32 or float64.
     """
     stream = NoiseStream(seeds, shape, device, dtype)
     ts = first_time(denoiser, grid(denoiser.path))
-    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * stream(), y, stream)
+    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * stream(), condition, stream)

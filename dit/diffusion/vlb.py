@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dit.condition import Condition
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Discrete, per_sample
 from dit.errors import InputError, check_choice
@@ -106,14 +107,14 @@ def prior_bits(path: Discrete, x0: Tensor) -> Tensor:
 
 @torch.no_grad()
 def variational_bound(
-    denoiser: Denoiser, x0: Tensor, y: Tensor | None, generator: torch.Generator, fixed: str = "beta"
+    denoiser: Denoiser, x0: Tensor, condition: Condition, generator: torch.Generator, fixed: str = "beta"
 ) -> Bound:
     """The whole bound of each sample by T calls of the network, with fresh noise at every step.
 
     Args:
         denoiser: on a discrete path.
         x0: data (B, ...).
-        y: labels (B,) int64.
+        condition: what is known of each sample.
         generator: source of the noise, on the device of x0.
         fixed: the variance of a denoiser that has learned none: "beta" or "posterior".
 
@@ -130,7 +131,7 @@ def variational_bound(
         t = torch.full(x0.shape[:1], k / path.steps, dtype=x0.dtype, device=x0.device)
         eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
         x_t = path.corrupt(x0, t, eps)
-        prediction = denoiser(x_t, t, y)
+        prediction = denoiser(x_t, t, condition)
         log_variance = reverse_log_variance(path, t, prediction.variance_fraction, fixed)
         terms.append(step_bits(path, t, x0, x_t, prediction.x0, log_variance))
     steps, prior = torch.stack(terms[::-1], dim=1), prior_bits(path, x0)

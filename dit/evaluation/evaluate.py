@@ -4,16 +4,17 @@ B images of a batch, N images in all, P previewed.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from dit.condition import Classes, Condition
 from dit.errors import check_number
 from dit.evaluation.distributed import batches_in_turn, gather_images, place
 from dit.evaluation.features import Extractor
-from dit.evaluation.generate import generate_batch, sample_labels, sample_seeds
+from dit.evaluation.generate import generate_batch, sample_seeds
 from dit.evaluation.measure import Measured, Meter, check_reference, compare
 from dit.evaluation.protocol import Protocol, describe
 from dit.evaluation.statistics import Statistics
@@ -23,14 +24,14 @@ class Evaluation(NamedTuple):
     """What ``evaluate_samples`` measured; the same on every rank.
 
     ``metrics`` holds plain numbers (frechet_distance, accuracy, n, ...); ``preview`` the first images, uint8
-    (P, 3, H, W), with ``preview_labels``, of the same seeds for every model; ``subsets`` the same of smaller
+    (P, 3, H, W), with ``preview_condition``, of the same seeds for every model; ``subsets`` the same of smaller
     N.
     """
 
     metrics: dict[str, float | int | None]
     protocol: Protocol
     preview: torch.Tensor
-    preview_labels: torch.Tensor
+    preview_condition: Condition
     subsets: tuple["Evaluation", ...] = ()
 
 
@@ -49,7 +50,6 @@ def evaluate_samples(
     metrics: Iterable[str] = ("fd",),
     subsets: Sequence[int] = (),
     labels: str = "balanced",
-    empty_classes: Collection[int] = (),
     seed: int = 0,
     batch_size: int = 128,
     weights: str = "raw",
@@ -75,7 +75,6 @@ def evaluate_samples(
         metrics: names of ``dit.evaluation.measure.METRICS``.
         subsets: increasing smaller N to report too, from the same images.
         labels: ``balanced`` or ``random``.
-        empty_classes: classes without a training image, which are not drawn.
         seed: the sampling seed.
         batch_size: images per network call; moves no number.
         weights: which weights these are, for the protocol.
@@ -90,9 +89,10 @@ def evaluate_samples(
     if not isinstance(reference, Measured):
         reference = Measured(reference)
     metrics = check_reference(reference, metrics, extractor)
-    num_classes = denoiser.network.num_classes
+    kind = denoiser.network.kind
+    num_classes = kind.n if isinstance(kind, Classes) else None
     meter = Meter(extractor, metrics, [*subsets, n], num_classes=num_classes, distributed=distributed)
-    classes, seeds = sample_labels(labels, seed, n, num_classes, empty_classes), sample_seeds(seed, n)
+    condition, seeds = kind.drawn(labels, seed, n), sample_seeds(seed, n)
     shown: list[torch.Tensor] = []
     nfe = 0
     for mine in batches_in_turn(n, batch_size, *place(distributed)):
@@ -100,7 +100,7 @@ def evaluate_samples(
         batch = generate_batch(
             denoiser,
             codec,
-            classes[part],
+            condition.part(part),
             seeds[part],
             solver=solver,
             grid=grid,
@@ -108,7 +108,7 @@ def evaluate_samples(
             precision=precision,
         )
         nfe = batch.nfe
-        meter.update(batch.images, np.asarray(mine or [n]), batch.labels)
+        meter.update(batch.images, np.asarray(mine or [n]), batch.condition.get("label"))
         if sum(map(len, shown)) < preview:
             few = batch.images[: len(mine)]
             shown += gather_images(few) if distributed else [few.cpu()]
@@ -137,7 +137,7 @@ def evaluate_samples(
             {**compare(measured, reference, meter.metrics), "accuracy": measured.accuracy, "n": count},
             dataclasses.replace(protocol, n=count),
             first,
-            classes[: len(first)],
+            condition.part(slice(len(first))),
         )
         for count, measured in zip(meter.marks, meter.results())
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from dit.condition import NOTHING
 from dit.data.images import Source, UnreadableImage
 from dit.errors import InputError
 from dit.evaluation.evaluate import Evaluation
@@ -75,11 +76,10 @@ def evaluate_images(
         rounding="as stored" if crop is None else f"as stored, ADM's centre crop to {crop}",
     )
     shown = images.read(0, min(preview, n)) if preview else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    labels = torch.empty(0, dtype=torch.int64)
     found = []
     for count, measured in zip([*subsets, n], sets):
         numbers = {**compare(measured, reference, metrics), "accuracy": None, "n": count}
-        found.append(Evaluation(numbers, dataclasses.replace(protocol, n=count), shown, labels))
+        found.append(Evaluation(numbers, dataclasses.replace(protocol, n=count), shown, NOTHING))
     return found[-1]._replace(subsets=tuple(found[:-1]))
 
 

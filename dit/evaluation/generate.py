@@ -3,26 +3,25 @@
 B images of a batch, C H W latent, N images in all.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
+from dit.condition import Condition
 from dit.diffusion.sampling import sample
 from dit.errors import InputError, check_choice, check_number
 from dit.evaluation.distributed import batches_in_turn, gather_images, place
 
 SEED_BLOCK = 1_000_000  # sample seeds of one sampling seed; torch's CPU generator keeps 32 bits of a seed
-LABEL_STREAM = 0x1ABE15
 PRECISIONS = ("float32", "bfloat16")
 
 
 class Generated(NamedTuple):
-    """A batch of generated images: uint8 (B, 3, H, W), label and seed of each, network calls per image."""
+    """A batch of generated images: uint8 (B, 3, H, W), condition and seed of each, network calls per image."""
 
     images: torch.Tensor
-    labels: torch.Tensor
+    condition: Condition
     seeds: Sequence[int]
     nfe: int
 
@@ -30,34 +29,33 @@ class Generated(NamedTuple):
 def generate_batches(
     denoiser: Any,
     codec: Any,
-    labels: torch.Tensor,
+    condition: Condition,
     seeds: Sequence[int],
     *,
     batch_size: int,
     **sampling: Any,
 ) -> Iterator[Generated]:
-    """Batches of images with their labels, seeds and cost; ``generate`` gives the images alone.
+    """Batches of images with their conditions, seeds and cost; ``generate`` gives the images alone.
 
     Args:
         denoiser: what is sampled, guidance already wrapped around it.
         codec: decodes unit-variance latents to uint8: ``dit.data.codec.Codec``.
-        labels: (N,) int64 class of each image.
+        condition: what each image shall be.
         seeds: N sample seeds; the noise of image i depends on ``seeds[i]`` alone.
         batch_size: images per network call.
         sampling: ``solver``, ``grid``, and what else ``generate_batch`` takes.
     """
     check_number("batch_size", batch_size, low=1, integer=True)
-    if len(labels) != len(seeds):
-        raise InputError("labels", len(labels), f"{len(seeds)}, one per seed")
+    condition.check(len(seeds))
     for start in range(0, len(seeds), batch_size):
         part = slice(start, start + batch_size)
-        yield generate_batch(denoiser, codec, labels[part], seeds[part], **sampling)
+        yield generate_batch(denoiser, codec, condition.part(part), seeds[part], **sampling)
 
 
 def generate_shared(
     denoiser: Any,
     codec: Any,
-    labels: torch.Tensor,
+    condition: Condition,
     seeds: Sequence[int],
     *,
     batch_size: int,
@@ -68,14 +66,14 @@ def generate_shared(
     check_number("batch_size", batch_size, low=1, integer=True)
     for mine in batches_in_turn(len(seeds), batch_size, *place(distributed)):
         part = slice(mine.start, mine.stop) if mine else slice(0, 1)  # nothing left: thrown away
-        batch = generate_batch(denoiser, codec, labels[part], seeds[part], **sampling)
+        batch = generate_batch(denoiser, codec, condition.part(part), seeds[part], **sampling)
         yield from gather_images(batch.images[: len(mine)]) if distributed else [batch.images]
 
 
 def generate_batch(
     denoiser: Any,
     codec: Any,
-    labels: torch.Tensor,
+    condition: Condition,
     seeds: Sequence[int],
     *,
     solver: Any,
@@ -89,7 +87,7 @@ def generate_batch(
     Args:
         denoiser: what is sampled, guidance already wrapped around it.
         codec: decodes unit-variance latents to uint8; always in its own precision.
-        labels: (B,) int64 class of each image.
+        condition: what each image shall be.
         seeds: B sample seeds.
         solver: a solver of ``dit.diffusion.solvers``.
         grid: path -> decreasing times (K+1,); one of ``dit.diffusion.grids`` with its steps bound.
@@ -103,9 +101,9 @@ def generate_batch(
     kind = torch.device(device).type
     with torch.no_grad():  # not inference_mode: classifier guidance differentiates inside
         with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
-            drawn = sample(denoiser, solver, grid, shape, seeds, labels.to(device), device)
+            drawn = sample(denoiser, solver, grid, shape, seeds, condition.to(device), device)
         images = codec.decode(drawn.x0)
-    return Generated(images, labels, seeds, drawn.nfe)
+    return Generated(images, condition, seeds, drawn.nfe)
 
 
 def generate(*arguments: Any, **sampling: Any) -> Iterator[torch.Tensor]:
@@ -128,25 +126,3 @@ def sample_seeds(seed: int, n: int) -> range:
     check_number("seed", seed, low=0, below=2**32 // SEED_BLOCK, integer=True)
     check_number("n", n, low=1, high=SEED_BLOCK, integer=True)
     return range(seed * SEED_BLOCK, seed * SEED_BLOCK + n)
-
-
-def sample_labels(
-    policy: str, seed: int, n: int, num_classes: int, empty: Collection[int] = ()
-) -> torch.Tensor:
-    """The (N,) int64 labels of N samples; those of a smaller N are a prefix.
-
-    Args:
-        policy: ``balanced`` (classes in turn; equal counts where num_classes divides N) or ``random``
-            (uniform and independent, by seed). Balanced labels give an FID about 0.1 lower on ImageNet: the
-            protocol names them.
-        seed: the sampling seed.
-        n: number of samples.
-        num_classes: K.
-        empty: classes without a training image, which are never drawn: no network has learnt them.
-    """
-    check_choice("labels", policy, ("balanced", "random"))
-    drawn = np.array([label for label in range(num_classes) if label not in empty], np.int64)
-    if policy == "balanced":
-        return torch.from_numpy(drawn[np.arange(n) % len(drawn)])
-    place = np.random.default_rng([seed, LABEL_STREAM]).integers(len(drawn), size=n, dtype=np.int64)
-    return torch.from_numpy(drawn[place])

@@ -6,6 +6,7 @@ Legend: C H W latent, P patch, D width, N tokens.
 import dataclasses
 from dataclasses import dataclass
 
+from dit.condition import ConditionKind
 from dit.errors import InputError, check_choice, check_number
 
 CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")
@@ -16,7 +17,6 @@ PARAMETRIZATIONS = ("standard", "mup")
 TIME_CONVENTIONS = ("dit", "diffusers", "sit", "reversed", "repa")
 
 N_TIME_FEATURES = 256  # sines and cosines of t before the time MLP, in every published DiT
-N_CONDITION_TOKENS = 2  # in-context and cross-attention show time and label as one token each
 MUP_BASE_WIDTH = 288  # here muP and the standard parametrization are the same network (2505.15270)
 
 
@@ -122,10 +122,9 @@ class DiTConfig:
         """Vectors of width D that each block regresses from the condition."""
         return {"adaln_zero": 6, "adaln": 4}.get(self.conditioning, 0)
 
-    @property
-    def n_extra_tokens(self) -> int:
+    def n_extra_tokens(self, kind: ConditionKind) -> int:
         """Condition tokens that go through the blocks beside those of the image."""
-        return N_CONDITION_TOKENS if self.conditioning == "in_context" else 0
+        return n_condition_tokens(kind) if self.conditioning == "in_context" else 0
 
     @property
     def n_skips(self) -> int:
@@ -137,15 +136,19 @@ class DiTConfig:
         return dataclasses.asdict(self)
 
 
+def n_condition_tokens(kind: ConditionKind) -> int:
+    """In-context and cross-attention show time as one token, and behind it those of the condition."""
+    return 1 + kind.n_tokens
+
+
 def check_fits(
-    config: DiTConfig, input_shape: tuple[int, int, int], num_classes: int, out_channels: int | None = None
+    config: DiTConfig, input_shape: tuple[int, int, int], out_channels: int | None = None
 ) -> tuple[tuple[int, int, int], int]:
     """Raises InputError unless a network of ``config`` fits this data; counting and building both ask.
 
     Args:
         config: the network.
         input_shape: (C, H, W) of one latent.
-        num_classes: classes without the null class; 0 is unconditional.
         out_channels: channels of the output; None means C.
 
     Returns:
@@ -155,7 +158,6 @@ def check_fits(
         raise InputError("input_shape", tuple(input_shape), "three integers (C, H, W)")
     for name, size in zip("CHW", input_shape, strict=True):
         check_number(f"input_shape.{name}", size, low=1, integer=True)
-    check_number("num_classes", num_classes, low=0, integer=True)
     channels, height, width = input_shape
     out_channels = channels if out_channels is None else out_channels
     check_number("out_channels", out_channels, low=1, integer=True)

@@ -12,6 +12,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from dit.condition import Classes, Condition, labelled
 from dit.errors import check_number
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -58,13 +59,13 @@ def coordinate_check(
     generator = torch.Generator().manual_seed(0)
     x, target = torch.randn(2, _BATCH, *_INPUT_SHAPE, generator=generator)
     t = torch.rand(_BATCH, generator=generator) * 1000
-    y = torch.randint(_CLASSES, (_BATCH,), generator=generator)
+    told = labelled(torch.randint(_CLASSES, (_BATCH,), generator=generator))
     rows: list[Coordinate] = []
     for width in widths:
         config = DiTConfig(width, depth, width // _HEAD_DIM, _PATCH_SIZE, parametrization=parametrization)
         for seed in seeds:
-            model = DiT(config, _INPUT_SHAPE, _CLASSES, seed=seed)
-            for step, scales in enumerate(_train(model, (x, t, y), target, lr, steps)):
+            model = DiT(config, _INPUT_SHAPE, Classes(_CLASSES), seed=seed)
+            for step, scales in enumerate(_train(model, (x, t, told), target, lr, steps)):
                 for layer, scale in scales.items():
                     rows.append(
                         Coordinate(
@@ -95,7 +96,7 @@ def _slope(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _train(
-    model: DiT, inputs: tuple[Tensor, Tensor, Tensor], target: Tensor, lr: float, steps: int
+    model: DiT, inputs: tuple[Tensor, Tensor, Condition], target: Tensor, lr: float, steps: int
 ) -> list[dict[str, float]]:
     scales: dict[str, float] = {}
 

@@ -7,8 +7,9 @@ Legend: N tokens, D width, P patch, C latent channels.
 
 from dataclasses import dataclass
 
+from dit.condition import Classes, ConditionKind
 from dit.errors import check_number
-from dit.network.config import N_CONDITION_TOKENS, N_TIME_FEATURES, DiTConfig, check_fits
+from dit.network.config import N_TIME_FEATURES, DiTConfig, check_fits, n_condition_tokens
 
 # The first part of a parameter's name, or of its name within a block -> the group it is counted in.
 GROUPS = {
@@ -91,34 +92,34 @@ class Counts:
 
 
 def count(
-    config: DiTConfig, input_shape: tuple[int, int, int], num_classes: int, out_channels: int | None = None
+    config: DiTConfig, input_shape: tuple[int, int, int], kind: ConditionKind, out_channels: int | None = None
 ) -> Counts:
     """The counts of a network for latents of ``input_shape``.
 
     Args:
         config: the network.
         input_shape: (C, H, W) of one latent.
-        num_classes: classes without the null class.
+        kind: what the network is told.
         out_channels: channels of the output; None means C (2C with a learned variance).
 
     Raises:
         InputError: the network does not fit the data.
     """
-    (channels, height, width), out_channels = check_fits(config, input_shape, num_classes, out_channels)
+    (channels, height, width), out_channels = check_fits(config, input_shape, out_channels)
     tokens = (height // config.patch_size) * (width // config.patch_size)
     patch_in, patch_out = config.patch_size**2 * channels, config.patch_size**2 * out_channels
     parameters = {
         "patch_embedding": (patch_in + 1) * config.width,
         "positions": tokens * config.width if config.positions == "learned" else 0,
         "time_embedding": (N_TIME_FEATURES + 1) * config.width + (config.width + 1) * config.width,
-        "label_embedding": (num_classes + 1) * config.width,
+        "label_embedding": (kind.n + 1) * config.width if isinstance(kind, Classes) else 0,
         **_block_parameters(config),
         "output": _output_parameters(config, patch_out),
     }
     return Counts(
         n_params_by_group={group: n for group, n in parameters.items() if n},
         n_position_table=tokens * config.width if config.positions == "sincos" else 0,
-        macs_by_part={part: n for part, n in _macs(config, tokens, patch_in, patch_out).items() if n},
+        macs_by_part={part: n for part, n in _macs(config, kind, tokens, patch_in, patch_out).items() if n},
         tokens=tokens,
     )
 
@@ -152,14 +153,16 @@ def _norm_parameters(config: DiTConfig, channels: int, *, affine: bool) -> int:
     return 2 * channels if affine else 0
 
 
-def _macs(config: DiTConfig, tokens: int, patch_in: int, patch_out: int) -> dict[str, int]:
+def _macs(
+    config: DiTConfig, kind: ConditionKind, tokens: int, patch_in: int, patch_out: int
+) -> dict[str, int]:
     d, depth, hidden = config.width, config.depth, config.mlp_width
-    n = tokens + config.n_extra_tokens
+    n, m = tokens + config.n_extra_tokens(kind), n_condition_tokens(kind)
     mlp_matrices = 3 if config.mlp == "swiglu" else 2
     cross = 0
     if config.conditioning == "cross_attention":
         # Queries and output on N tokens, keys and values on the condition's.
-        cross = depth * 2 * d * (d * n + d * N_CONDITION_TOKENS + n * N_CONDITION_TOKENS)
+        cross = depth * 2 * d * (d * n + d * m + n * m)
     return {
         "patch_embedding": tokens * patch_in * d,
         "time_embedding": N_TIME_FEATURES * d + d * d,
@@ -174,7 +177,11 @@ def _macs(config: DiTConfig, tokens: int, patch_in: int, patch_out: int) -> dict
 
 
 def activation_bytes(
-    config: DiTConfig, input_shape: tuple[int, int, int], batch_size: int, bytes_per_element: int = 4
+    config: DiTConfig,
+    input_shape: tuple[int, int, int],
+    kind: ConditionKind,
+    batch_size: int,
+    bytes_per_element: int = 4,
 ) -> int:
     """Bytes that one training step keeps for the backward pass: eager, no checkpointing, fused attention.
 
@@ -187,11 +194,12 @@ def activation_bytes(
     Args:
         config: the network.
         input_shape: (C, H, W) of one latent.
+        kind: what the network is told.
         batch_size: images of one step on one device.
         bytes_per_element: 4 for float32, 2 for bfloat16 weights; autocast lies between.
     """
     check_number("batch_size", batch_size, low=1, integer=True)
-    (_, height, width), _ = check_fits(config, input_shape, num_classes=0)
+    (_, height, width), _ = check_fits(config, input_shape)
     tokens = (height // config.patch_size) * (width // config.patch_size)
     d, hidden = config.width, config.mlp_width
     norm = d * (2 + (config.norm == "rms") + config.is_modulated)
@@ -202,26 +210,26 @@ def activation_bytes(
     block += 2 * d if config.conditioning == "adaln_zero" else 0
     if config.conditioning == "cross_attention":
         block += norm + 2 * d + per_query
-    in_blocks = (tokens + config.n_extra_tokens) * (config.depth * block + config.n_skips * 2 * d)
+    in_blocks = (tokens + config.n_extra_tokens(kind)) * (config.depth * block + config.n_skips * 2 * d)
     return batch_size * bytes_per_element * (in_blocks + tokens * norm)
 
 
 def count_dict(
     config: DiTConfig,
     input_shape: tuple[int, int, int],
-    num_classes: int,
+    kind: Classes,
     out_channels: int | None = None,
     batch_size: int = 1,
 ) -> dict[str, object]:
     """The network, its input, all its counts and the activations of a batch as one value ready for json."""
-    counts = count(config, input_shape, num_classes, out_channels)
+    counts = count(config, input_shape, kind, out_channels)
     return {
         "network": config.as_dict(),
         "input_shape": list(input_shape),
-        "num_classes": num_classes,
+        "num_classes": kind.n,
         "out_channels": input_shape[0] if out_channels is None else out_channels,
         **counts.as_dict(),
         "batch_size": batch_size,
-        "activation_bytes_float32": activation_bytes(config, input_shape, batch_size, 4),
-        "activation_bytes_bfloat16": activation_bytes(config, input_shape, batch_size, 2),
+        "activation_bytes_float32": activation_bytes(config, input_shape, kind, batch_size, 4),
+        "activation_bytes_bfloat16": activation_bytes(config, input_shape, kind, batch_size, 2),
     }

@@ -1,13 +1,16 @@
 """The diffusion transformer: patches in, the output F out, time and label as the condition.
 
-Legend: B batch, C H W latent, P patch, N = (H/P)(W/P) tokens, D width.
+Legend: B batch, C H W latent, P patch, N = (H/P)(W/P) tokens, M condition tokens, D width.
 """
+
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from dit.condition import NOTHING, Classes, Condition, ConditionKind
 from dit.errors import InputError
 from dit.network.blocks import Block, make_norm, modulate
 from dit.network.config import N_TIME_FEATURES, DiTConfig, check_fits
@@ -57,12 +60,12 @@ class FinalLayer(nn.Module):
 
 
 class DiT(nn.Module):
-    """The network F(x, t, y) of a configuration, for latents of one shape and a number of classes.
+    """The network F(x, t, condition) of a configuration, for latents of one shape and conditions of one kind.
 
     Args:
         config: shape and options.
         input_shape: (C, H, W) of the latents it is built for; other H and W work too, see ``forward``.
-        num_classes: K; label K is the null class.
+        kind: what it is told besides the time.
         out_channels: channels of the output; None means C.
         seed: of the initial weights, which do not depend on torch's global random state.
 
@@ -79,14 +82,14 @@ class DiT(nn.Module):
         self,
         config: DiTConfig,
         input_shape: tuple[int, int, int],
-        num_classes: int,
+        kind: ConditionKind,
         out_channels: int | None = None,
         *,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.input_shape, self.out_channels = check_fits(config, input_shape, num_classes, out_channels)
-        self.config, self.num_classes = config, num_classes
+        self.input_shape, self.out_channels = check_fits(config, input_shape, out_channels)
+        self.config, self.kind, self.n_extra_tokens = config, kind, config.n_extra_tokens(kind)
         channels, height, width = self.input_shape
         self.grid: Grid = (height // config.patch_size, width // config.patch_size)
         n_tokens = self.grid[0] * self.grid[1]
@@ -94,7 +97,8 @@ class DiT(nn.Module):
         with torch.device("meta"):  # torch's own initialisers cost time and draw from the global random state
             self.x_embedder = PatchEmbedder(config.patch_size, channels, config.width)
             self.t_embedder = TimeEmbedder(config.width, config.time_convention)
-            self.y_embedder = nn.Embedding(num_classes + 1, config.width)
+            if isinstance(kind, Classes):
+                self.y_embedder = nn.Embedding(kind.n + 1, config.width)
             first_join = config.depth - config.n_skips
             self.blocks = nn.ModuleList(
                 Block(config, joins_skip=i >= first_join) for i in range(config.depth)
@@ -104,7 +108,7 @@ class DiT(nn.Module):
                 self.pos_embed = nn.Parameter(torch.empty(n_tokens, config.width))
             else:
                 self.register_buffer("position_table", torch.empty(n_tokens, config.width), persistent=False)
-            n_rotated = n_tokens + config.n_extra_tokens
+            n_rotated = n_tokens + self.n_extra_tokens
             rope = torch.empty(2, n_rotated, config.head_dim // 2) if config.rope else None
             self.register_buffer("rope", rope, persistent=False)
         if device.type != "meta":
@@ -144,9 +148,9 @@ class DiT(nn.Module):
         if self.config.positions == "sincos":
             self.position_table.copy_(sincos_table(self.config.width, self.grid))
         if self.rope is not None:
-            self.rope.copy_(rope_table(self.config.head_dim, self.grid, n_extra=self.config.n_extra_tokens))
+            self.rope.copy_(rope_table(self.config.head_dim, self.grid, n_extra=self.n_extra_tokens))
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, told: Condition = NOTHING) -> Tensor:
         """The output F.
 
         The residual stream has the dtype of matrix products: bfloat16 under such autocast, or where weights are so.
@@ -154,7 +158,7 @@ class DiT(nn.Module):
         Args:
             x: (B, C, H, W) noised latents; H and W any multiple of P: positions stretch with the grid.
             t: (B,) time as shown to the network (0 to 1000 or so), float32: bfloat16 rounds it away.
-            y: (B,) int64 labels; ``num_classes``, or None for all, is the null class.
+            told: the condition; an empty one is the null condition.
 
         Returns:
             F (B, C_out, H, W) in the dtype of x.
@@ -167,23 +171,29 @@ class DiT(nn.Module):
         grid = (x.shape[2] // p, x.shape[3] // p)
         tokens = self.x_embedder(x.to(weight.dtype))  # (B, N, D)
         tokens = tokens + self._positions(grid).to(tokens.dtype)
-        if y is None:
-            y = torch.full((len(x),), self.num_classes, device=x.device)
-        time, label = self.t_embedder(t, weight.dtype), self.y_embedder(y)  # (B, D) each
+        vectors = self._embedded(t, told, weight.dtype)  # (B, D) each
         condition = None
         if self.config.is_modulated:
-            condition = F.silu(time + label)  # (B, D); once here instead of once per block
+            condition = F.silu(reduce(torch.add, vectors))  # (B, D); once here instead of once per block
         elif self.config.conditioning == "cross_attention":
-            condition = torch.stack([time, label], dim=1)  # (B, 2, D)
+            condition = torch.stack(vectors, dim=1)  # (B, M, D)
         else:
-            extra = torch.stack([time, label], dim=1).to(tokens.dtype)
-            tokens = torch.cat([extra, tokens], dim=1)  # (B, 2 + N, D)
+            extra = torch.stack(vectors, dim=1).to(tokens.dtype)
+            tokens = torch.cat([extra, tokens], dim=1)  # (B, M + N, D)
         tokens = self._through_blocks(tokens, condition, self._rotations(grid))
-        patches = self.final_layer(tokens[:, self.config.n_extra_tokens :], condition)  # (B, N, P P C_out)
+        patches = self.final_layer(tokens[:, self.n_extra_tokens :], condition)  # (B, N, P P C_out)
         out = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=grid[0], p=p, q=p)
         if self.turns_velocity:  # it is d x / d (1 - t)
             out = -out
         return out.to(x.dtype)
+
+    def _embedded(self, t: Tensor, told: Condition, dtype: torch.dtype) -> list[Tensor]:
+        """Time and what else the network is told, a vector (B, D) each."""
+        vectors = [self.t_embedder(t, dtype)]
+        if isinstance(self.kind, Classes):
+            told = told or self.kind.null(len(t), t.device)
+            vectors.append(self.y_embedder(told["label"]))
+        return vectors
 
     def _through_blocks(self, tokens: Tensor, condition: Tensor | None, rope: Tensor | None) -> Tensor:
         skips: list[Tensor] = []
@@ -204,4 +214,4 @@ class DiT(nn.Module):
     def _rotations(self, grid: Grid) -> Tensor | None:
         if self.rope is None or grid == self.grid:
             return self.rope
-        return rope_table(self.config.head_dim, grid, self.grid, self.config.n_extra_tokens, self.rope.device)
+        return rope_table(self.config.head_dim, grid, self.grid, self.n_extra_tokens, self.rope.device)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dit.condition import Classes, kind_as_dict, kind_of_dict
 from dit.errors import InputError
 from dit.files import whole
 from dit.network.config import DiTConfig
@@ -38,6 +39,7 @@ def save_dit(model: DiT, path: str | Path) -> None:
         InputError: the layout has no such network (its conditioning is not adaLN-Zero, or it has long skips).
     """
     check_expressible(model.config, "dit")
+    classes_of(model)
     with whole(Path(path)) as partial:
         torch.save(to_dit(_weights(model), model.config, model.input_shape[0], model.grid), partial)
 
@@ -55,7 +57,7 @@ def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
         "format": _FORMAT,
         "config": json.dumps(model.config.as_dict()),
         "input_shape": json.dumps(model.input_shape),
-        "num_classes": str(model.num_classes),
+        "condition": json.dumps(kind_as_dict(model.kind)),
         "out_channels": str(model.out_channels),
     }
     with whole(Path(path)) as partial:
@@ -80,7 +82,9 @@ def load_safetensors(path: str | Path) -> DiT:
         )
     channels, height, width = json.loads(built["input_shape"])
     config = DiTConfig(**json.loads(built["config"]))
-    model = DiT(config, (channels, height, width), int(built["num_classes"]), int(built["out_channels"]))
+    said = built.get("condition") or json.dumps({"kind": "classes", "n": int(built["num_classes"])})
+    kind = kind_of_dict(json.loads(said))
+    model = DiT(config, (channels, height, width), kind, int(built["out_channels"]))
     weights = load_file(path)
     dtype = next(iter(weights.values())).dtype
     model.to(dtype).load_state_dict(weights)
@@ -144,6 +148,19 @@ def save_diffusers(
         _write_json(made / "model_index.json", _pipeline_index(scheduler["_class_name"], class_names))
 
 
+def classes_of(model: DiT) -> int:
+    """Number of classes of a network that is told classes, as those of other layouts are.
+
+    Raises:
+        InputError: it is told something else.
+    """
+    if not isinstance(model.kind, Classes):
+        raise InputError(
+            "format", f"(a network of {model.kind})", "safetensors: other layouts know classes alone"
+        )
+    return model.kind.n
+
+
 def _check_exportable(
     model: DiT,
     directory: Path,
@@ -153,6 +170,7 @@ def _check_exportable(
 ) -> None:
     """Raises InputError for what ``save_diffusers`` cannot write."""
     check_expressible(model.config, "diffusers")
+    classes_of(model)
     if model.input_shape[1] != model.input_shape[2]:
         raise InputError("input_shape", model.input_shape, "a square in the layout of diffusers")
     if directory.exists():
@@ -195,7 +213,7 @@ def _transformer_settings(model: DiT) -> dict[str, Any]:
         "num_layers": model.config.depth,
         "sample_size": model.input_shape[1],
         "patch_size": model.config.patch_size,
-        "num_embeds_ada_norm": model.num_classes,
+        "num_embeds_ada_norm": classes_of(model),
         "activation_fn": "gelu-approximate",
         "attention_bias": True,
         "norm_type": "ada_norm_zero",

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dit.condition import Classes
 from dit.errors import InputError, check_choice
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -94,7 +95,7 @@ def load_published(
         raise InputError("network.positions", "sincos", f"learned, as in {path.name}")
     config = dataclasses.replace(config, time_convention=time_convention or kind.time_convention)
     check_expressible(config, kind.names)
-    model = DiT(config, shape, description.num_classes, description.out_channels)
+    model = DiT(config, shape, Classes(description.num_classes), description.out_channels)
     _check_fit(path, model, stored, kind, description)
     keep_positions = config.positions == "learned"
     named = (

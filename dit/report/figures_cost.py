@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from dit.condition import Classes
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.counting import count
@@ -59,7 +60,9 @@ def shares(run: Row) -> dict[str, float]:
     side = round(run["tokens_per_image"] ** 0.5)
     try:
         network = DiTConfig(**known)
-        parts = count(network, (1, side * network.patch_size, side * network.patch_size), 0).macs_by_part
+        parts = count(
+            network, (1, side * network.patch_size, side * network.patch_size), Classes(0)
+        ).macs_by_part
     except (InputError, TypeError) as error:
         raise Missing(
             f"the network of run {run['run']} cannot be counted from its record ({error})"

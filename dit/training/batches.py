@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from dit import signals
+from dit.condition import Condition
 from dit.data.latents import LatentSet
 from dit.data.loader import indices
 from dit.training.streams import Streams
@@ -19,14 +20,14 @@ class Batch(NamedTuple):
     """One step's data on one rank.
 
     Attributes:
-        latents: (b, C, H, W) float32 at unit variance per channel, drawn from the autoencoder's posterior.
-        labels: (b,) int64 class labels.
+        x0: (b, C, H, W) float32 at unit variance per channel, drawn from the autoencoder's posterior.
+        condition: what is known of each image.
         index: (b,) int64 positions in the latent set.
         step: the optimizer step that this batch is for.
     """
 
-    latents: torch.Tensor
-    labels: torch.Tensor
+    x0: torch.Tensor
+    condition: Condition
     index: torch.Tensor
     step: int
 
@@ -53,7 +54,7 @@ class Batches(IterableDataset):
         index = indices(streams.seed, len(self.latents), images_seen, streams.batch_size)[streams.share]
         noise = streams.normal("posterior", step, self.latents.shape) if self.latents.has_posterior else None
         flip = streams.uniform("flip", step)[streams.share] < 0.5 if self.latents.has_flips else None
-        return Batch(self.latents.draw(index, noise, flip), self.latents.labels[index], index, step)
+        return Batch(self.latents.draw(index, noise, flip), self.latents.condition(index), index, step)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dit.condition import Condition, ConditionKind
 from dit.data.latents import LatentSet
 from dit.launch import World
 from dit.training.batches import Batches
@@ -30,11 +31,9 @@ class SyntheticLatents:
 
     has_posterior, has_flips = True, False
 
-    def __init__(self, shape: tuple[int, int, int], num_classes: int, count: int = 2**16) -> None:
-        self.shape, self.num_classes, self.count = shape, num_classes, count
-        self.labels = (
-            torch.arange(count) % num_classes if num_classes else torch.zeros(count, dtype=torch.int64)
-        )
+    def __init__(self, shape: tuple[int, int, int], kind: ConditionKind, count: int = 2**16) -> None:
+        self.shape, self.kind, self.count = shape, kind, count
+        self._conditions = kind.drawn("balanced", 0, count)
 
     def __len__(self) -> int:
         return self.count
@@ -42,6 +41,10 @@ class SyntheticLatents:
     def draw(self, index: Tensor, eps: Tensor, flip: Tensor | None = None) -> Tensor:
         """(b, C, H, W) float32: the posterior draw itself."""
         return eps
+
+    def condition(self, index: Tensor) -> Condition:
+        """Of samples in turn."""
+        return self._conditions.part(index)
 
     def as_latents(self) -> LatentSet:
         """This, where a LatentSet is asked for."""

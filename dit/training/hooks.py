@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from dit.condition import Condition
 from dit.data.draws import Draws
 from dit.launch import World
 from dit.records import RecordWriter
@@ -113,7 +114,7 @@ class Validation:
 
     points: dict[int, ReadPoint]
     draws: Draws
-    labels: torch.Tensor
+    condition: Condition
     recorder: Recorder
     world: World
     n_rows: int
@@ -124,7 +125,7 @@ class Validation:
     def __call__(self, module: DiffusionModule) -> None:
         for weights in ("raw", *module.averages.profiles):
             with module.read(weights) as denoiser:
-                loss, loss_bins = validation_loss(denoiser, self.draws, self.labels, self.world)
+                loss, loss_bins = validation_loss(denoiser, self.draws, self.condition, self.world)
             self.recorder.measured(
                 "validation",
                 module,

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from dit.condition import Condition
 from dit.data.draws import Draws
 from dit.data.latents import LatentSet
 from dit.diffusion.objective import Objective
@@ -36,7 +35,7 @@ class Job:
         objective, network, optimizer, profiles, settings: what is trained, and how.
         counts: the network's parameters and multiply-adds on this data.
         latents: training latents.
-        validation, validation_labels: stored draws of held-out latents, and the class of each.
+        validation, validation_condition: stored draws of held-out latents, and what is known of each.
         points: when the run is measured; the last one is its end.
         config_hash: what the run was asked to do.
         facts: further fields of the ``run`` record.
@@ -61,7 +60,7 @@ class Job:
     settings: Settings
     latents: LatentSet
     validation: Draws
-    validation_labels: torch.Tensor
+    validation_condition: Condition
     points: Sequence[ReadPoint]
     config_hash: str
     facts: Mapping[str, Any]
@@ -98,7 +97,7 @@ def build_module(job: Job) -> DiffusionModule:
     network = DiT(
         job.network,
         latents.shape,
-        latents.num_classes,
+        latents.kind,
         out_channels=job.objective.out_channels(latents.shape[0]),
         seed=key(settings.seed, "weights", 0),
     )

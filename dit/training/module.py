@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from dit.condition import Condition
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.objective import Objective
 from dit.diffusion.times import stratified
@@ -36,7 +37,7 @@ class DiffusionModule(L.LightningModule):
 
     Args:
         objective: what is learned; makes the denoiser from the network.
-        network: (x (b, C, H, W), t (b,), y (b,)) -> (b, C_out, H, W), whole.
+        network: (x (b, C, H, W), t (b,), condition) -> (b, C_out, H, W), whole.
         optimizer: its settings.
         rate: the learning rate.
         profiles: averages of the weights to follow, by name.
@@ -138,15 +139,15 @@ class DiffusionModule(L.LightningModule):
             totals[1:] += bin_totals(found.loss, found.log_snr, self.edges).flatten()
         return totals
 
-    def draws(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """(latents, labels, uniforms for the times, noise) of each part, by the streams of the batch's step."""
-        streams, step, device = self.streams, batch.step, batch.latents.device
-        dropped = streams.uniform("label_dropout", step, device)[streams.share] < self.settings.label_dropout
-        labels = torch.where(dropped, self.network.num_classes, batch.labels)
+    def draws(self, batch: Batch) -> list[tuple[Tensor, Condition, Tensor, Tensor]]:
+        """(x0, condition, uniforms for the times, noise) of each part, by the streams of the batch's step."""
+        streams, step, device = self.streams, batch.step, batch.x0.device
+        kept = streams.uniform("label_dropout", step, device)[streams.share] >= self.settings.label_dropout
+        condition = batch.condition.where(kept, self.network.kind.null(len(batch.x0), device))
         u = stratified(streams.uniform("times", step, device))[streams.share]
-        eps = streams.normal("noise", step, tuple(batch.latents.shape[1:]), device)
-        whole = (batch.latents, labels, u, eps)
-        return list(zip(*(tensor.chunk(self.accumulation) for tensor in whole), strict=True))
+        eps = streams.normal("noise", step, tuple(batch.x0.shape[1:]), device)
+        x0, u, eps = (tensor.chunk(self.accumulation) for tensor in (batch.x0, u, eps))
+        return list(zip(x0, condition.parts(self.accumulation), u, eps, strict=True))
 
     def clip_and_step(self, totals: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Clips the gradient, agrees with the other ranks on what was found, and moves the weights if it is finite."""
@@ -181,7 +182,7 @@ class DiffusionModule(L.LightningModule):
             return
         network = self.network
         with torch.device("meta"):
-            whole = DiT(network.config, network.input_shape, network.num_classes, network.out_channels)
+            whole = DiT(network.config, network.input_shape, network.kind, network.out_channels)
         whole.to_empty(device=self.edges.device)
         whole.fill_tables()
         shadow = dict(network.named_parameters()) if weights == "raw" else self.averages.shadows[weights]

@@ -9,6 +9,7 @@ n: draws.
 
 import torch
 
+from dit.condition import Condition
 from dit.data.draws import Draws
 from dit.diffusion.denoiser import Denoiser
 from dit.launch import World
@@ -18,7 +19,7 @@ from dit.launch import World
 def validation_loss(
     denoiser: Denoiser,
     draws: Draws,
-    labels: torch.Tensor,
+    condition: Condition,
     world: World = World(),  # noqa: B008 - frozen
     batch_size: int = 512,
 ) -> tuple[float, list[float]]:
@@ -27,7 +28,7 @@ def validation_loss(
     Args:
         denoiser: the model to read.
         draws: the stored draws.
-        labels: (n,) int64, the class of each.
+        condition: what is known of each.
         world: the ranks that share the draws out, in whole batches: the result is that of one process, bit for bit.
         batch_size: draws per network call; it does not move the result beyond float32 rounding.
     """
@@ -35,9 +36,9 @@ def validation_loss(
     error = torch.zeros(len(draws), dtype=torch.float64)
     for start in range(world.rank * batch_size, len(draws), world.size * batch_size):
         part = slice(start, start + batch_size)
-        x0, eps, log_snr, y = (a[part].to(device) for a in (draws.x0, draws.eps, draws.log_snr, labels))
+        x0, eps, log_snr = (a[part].to(device) for a in (draws.x0, draws.eps, draws.log_snr))
         t = path.t_of_log_snr(log_snr)
-        prediction = denoiser(path.corrupt(x0, t, eps), t, y)
+        prediction = denoiser(path.corrupt(x0, t, eps), t, condition.part(part).to(device))
         velocity_error = (prediction.eps - prediction.x0) - (eps - x0)
         error[part] = velocity_error.double().square().flatten(1).mean(1).cpu()
     if world.size > 1:

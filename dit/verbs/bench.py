@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dit.condition import Classes
 from dit.config import job as job_config
 from dit.config.checks import check_run
 from dit.config.given import refuse_unread
@@ -70,7 +71,7 @@ class Bench:
     hardware: "Hardware"
     network: DiTConfig
     shape: tuple[int, int, int]
-    num_classes: int
+    kind: Classes
     objective: Any
     size: Counts
 
@@ -107,28 +108,28 @@ class Bench:
         from dit.network.dit import DiT
 
         channels = self.objective.out_channels(self.shape[0])
-        return DiT(self.network, self.shape, self.num_classes, channels, seed=self.cfg.seed)
+        return DiT(self.network, self.shape, self.kind, channels, seed=self.cfg.seed)
 
 
 def _bench(cfg: DictConfig, world: World) -> Bench:
     network, objective = job_config.network_config(cfg), instantiate(cfg.objective)
-    shape, num_classes = _shape(cfg)
-    size = count(network, shape, num_classes, objective.out_channels(shape[0]))
+    shape, kind = _shape(cfg)
+    size = count(network, shape, kind, objective.out_channels(shape[0]))
     hardware = instantiate(cfg.hardware)
     if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
         world.meet(hardware.torch_device(world).type)
     import torch
 
     torch.set_num_threads(hardware.threads)
-    return Bench(cfg, world, hardware, network, shape, num_classes, objective, size)
+    return Bench(cfg, world, hardware, network, shape, kind, objective, size)
 
 
-def _shape(cfg: DictConfig) -> tuple[tuple[int, int, int], int]:
-    """Shape (C, H, W) and number of classes of the latents: as configured, or the data's."""
+def _shape(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes]:
+    """Shape (C, H, W) and classes of the latents: as configured, or the data's."""
     given = {key: cfg[key] for key in ("latent_shape", "num_classes") if cfg[key] is not None}
     if not given:
-        shape, num_classes, _ = job_config.data_facts(cfg)
-        return shape, num_classes
+        shape, kind, _ = job_config.data_facts(cfg)
+        return shape, kind
     if len(given) == 1:
         key, value = next(iter(given.items()))
         raise InputError(key, value, "latent_shape and num_classes together, or neither")
@@ -139,7 +140,7 @@ def _shape(cfg: DictConfig) -> tuple[tuple[int, int, int], int]:
     if not OmegaConf.is_list(cfg.latent_shape) or len(cfg.latent_shape) != 3:
         raise InputError("latent_shape", cfg.latent_shape, "three integers: [channels,height,width]")
     channels, height, width = cfg.latent_shape
-    return (channels, height, width), cfg.num_classes
+    return (channels, height, width), Classes(cfg.num_classes)
 
 
 def _train(bench: Bench) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _train(bench: Bench) -> dict[str, Any]:
     strategy = job_config.training_strategy(cfg)
     name = strategy.resolve(world, settings.batch_size)
     optimizer = instantiate(cfg.optimizer)
-    synthetic = SyntheticLatents(bench.shape, bench.num_classes).as_latents()
+    synthetic = SyntheticLatents(bench.shape, bench.kind).as_latents()
     latents = _latents(bench) if cfg.latents == "data" else synthetic
     module = DiffusionModule(
         bench.objective,
@@ -211,12 +212,12 @@ def _sample(bench: Bench) -> dict[str, Any]:
     guided = instantiate(cfg.guidance)(bench.objective.denoiser(network).to(device).eval())
     solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
     refuse_unread(cfg, besides=OTHERS)
-    labels = torch.arange(cfg.batch_size, device=device) % max(1, bench.num_classes)
+    condition = bench.kind.drawn("balanced", 0, cfg.batch_size).to(device)
     seconds, nfe = [], 0
     for _ in range(cfg.warm_up + cfg.steps):
         start = time.perf_counter()
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bench.hardware.is_bf16):
-            nfe = sample(guided, solver, grid, bench.shape, range(cfg.batch_size), labels, device).nfe
+            nfe = sample(guided, solver, grid, bench.shape, range(cfg.batch_size), condition, device).nfe
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)

@@ -4,6 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from dit.condition import Classes
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list
@@ -15,7 +16,8 @@ def task(cfg: DictConfig) -> None:
     """Prints parameters, multiply-adds and memory of one network."""
     check_list("input_shape", cfg.input_shape)
     shape = tuple(cfg.input_shape)
-    result = count_dict(instantiate(cfg.network), shape, cfg.num_classes, cfg.out_channels, cfg.batch_size)
+    kind = Classes(cfg.num_classes)
+    result = count_dict(instantiate(cfg.network), shape, kind, cfg.out_channels, cfg.batch_size)
     check_format(cfg.format)
     refuse_unread(cfg)
     show(result, cfg.format, _print)

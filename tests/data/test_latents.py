@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dit.condition import Classes
 from dit.data.codec import Codec, to_uint8
 from dit.data.draws import validation_draws
 from dit.data.images import Digits
@@ -25,7 +26,7 @@ def test_splits_hold_every_image_once_in_source_order(pixels):
     assert sorted(both.tolist()) == list(range(1797))
     assert torch.equal(train.source_index, train.source_index.sort().values)
     assert train.labels.tolist() == [DIGITS.label(i) for i in train.source_index.tolist()]
-    assert train.num_classes == 10 and train.shape == (3, 32, 32)
+    assert train.kind == Classes(10) and train.shape == (3, 32, 32)
 
 
 def test_pixels_come_back_exactly(pixels):

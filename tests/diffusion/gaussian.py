@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from dit.condition import NOTHING, Classes, Condition
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.paths import Path, per_sample
 from dit.diffusion.targets import Target, Velocity
@@ -20,7 +21,7 @@ class Gaussian(Denoiser):
         super().__init__(nn.Identity(), path, target or Velocity())
         self.mean, self.spread = mean, spread
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         alpha, sigma = (per_sample(c, x_t) for c in (self.path.alpha(t), self.path.sigma(t)))
         of_x_t = (x_t - alpha * self.mean) / (alpha**2 * self.spread**2 + sigma**2)
         x0, eps = self.mean + alpha * self.spread**2 * of_x_t, sigma * of_x_t
@@ -41,19 +42,18 @@ class Gaussian(Denoiser):
 class Plausible(Denoiser):
     """Estimates as sane as a trained network's, through encode and decode of the target, by a convolution."""
 
-    num_classes = 10
-
     def __init__(self, path: Path, target: Target, channels: int = 2, learned_variance: bool = False) -> None:
         convolution = nn.Conv2d(channels, channels, 3, padding=1)
         generator = torch.Generator().manual_seed(0)
         for parameter in convolution.parameters():
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+        convolution.kind = Classes(10)  # type: ignore[assignment]
         super().__init__(convolution, path, target, learned_variance)
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         alpha, sigma = (per_sample(c, x_t) for c in (self.path.alpha(t), self.path.sigma(t)))
         level = alpha**2 + sigma**2
-        wish = 0.0 if y is None else torch.sin(per_sample(y.to(x_t.dtype), x_t))
+        wish = torch.sin(per_sample(condition["label"].to(x_t.dtype), x_t)) if condition else 0.0
         x0 = (
             alpha * x_t / level
             + 0.3 * sigma * torch.tanh(self.network(x_t / level.sqrt()) + wish) / level.sqrt()

@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 import torch
 
+from dit.condition import NOTHING, labelled
 from dit.diffusion import grids, solvers
 from dit.diffusion.editing import image_to_image, inpaint, interpolate, slerp
 from dit.diffusion.guidance import ClassifierFree
@@ -16,7 +17,7 @@ from tests.diffusion.values import PATHS, SOLVERS, draw
 
 SHAPE = (2, 4, 4)
 GRID = partial(grids.log_snr, n_steps=12)
-SEEDS, Y = [11, 12, 13], torch.tensor([1, 2, 3])
+SEEDS, Y = [11, 12, 13], labelled(torch.tensor([1, 2, 3]))
 X0 = draw((3, *SHAPE), 20)
 # dopri5 chooses one step size for its batch, so that a sample depends on the others to its tolerance.
 STEPPING = {name: solver for name, solver in SOLVERS.items() if name != "dopri5"}
@@ -96,7 +97,7 @@ def test_strength_between_two_steps_starts_between_them():
         plausible(VE(), Karras()),
         plausible(Discrete(), Noise()),
         plausible(VP(), Noise()),
-        ClassifierFree(plausible(Cosine()), 2.0, null_class=10),
+        ClassifierFree(plausible(Cosine()), 2.0),
     ],
     ids=["linear", "ve", "discrete", "vp", "guided"],
 )
@@ -125,9 +126,9 @@ def test_the_known_part_is_shown_at_its_noise_level():
     path, seen = Linear(), []
 
     class Watched(Gaussian):
-        def forward(self, x_t, t, y=None):
+        def forward(self, x_t, t, condition=NOTHING):
             seen.append((x_t, float(t[0])))
-            return super().forward(x_t, t, y)
+            return super().forward(x_t, t, condition)
 
     known = torch.ones(1, 1, 4, 4, dtype=torch.bool)
     inpaint(Watched(path), solvers.heun, partial(grids.uniform, n_steps=5), X0, known, SEEDS)
@@ -138,9 +139,9 @@ def test_the_known_part_is_shown_at_its_noise_level():
 
 @every_solver
 def test_interpolation_ends_at_the_samples_of_its_seeds(solver):
-    denoiser, y = plausible(), torch.tensor([1, 1, 1, 1, 1])
+    denoiser, y = plausible(), labelled(torch.ones(5, dtype=torch.int64))
     row = interpolate(denoiser, solver, GRID, SHAPE, (5, 9), 5, y, dtype=torch.float64)
-    ends = sample(denoiser, solver, GRID, SHAPE, [5, 9], y[:2], dtype=torch.float64)
+    ends = sample(denoiser, solver, GRID, SHAPE, [5, 9], y.part(slice(2)), dtype=torch.float64)
     torch.testing.assert_close(row.x0[[0, -1]], ends.x0, rtol=1e-7, atol=1e-7)
     assert row.nfe == ends.nfe and row.x0.shape == (5, *SHAPE)
     steps = (row.x0[1:] - row.x0[:-1]).flatten(1).norm(dim=1)
@@ -165,7 +166,7 @@ def test_values_are_checked():
     with pytest.raises(InputError, match=r"mask.*broadcasts to \(3, 2, 4, 4\)"):
         inpaint(denoiser, solvers.ddim, GRID, X0, torch.ones(3, 1, 4, 5, dtype=torch.bool), SEEDS, Y)
     with pytest.raises(InputError, match="n: got 1"):
-        interpolate(denoiser, solvers.ddim, GRID, SHAPE, (1, 2), 1, Y[:1])
+        interpolate(denoiser, solvers.ddim, GRID, SHAPE, (1, 2), 1, Y.part(slice(1)))
     with pytest.raises(InputError, match="two seeds"):
         interpolate(denoiser, solvers.ddim, GRID, SHAPE, (1, 2, 3), 3, Y)
     with pytest.raises(InputError, match="dtype"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dit.condition import NOTHING, Classes, Condition, Nothing, labelled
 from dit.diffusion import grids, solvers
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree, NegativeClass, unguided
@@ -17,14 +18,18 @@ from dit.network.dit import DiT
 from tests.diffusion.values import PATHS, TARGETS, Stub, draw, inner_times
 
 SHAPE = (4, 4, 3, 3)
-X, T, Y = draw(SHAPE, 1), torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=torch.float64), torch.tensor([0, 3, 5, 9])
-NULL = torch.full_like(Y, 10)
+X, T, Y = (
+    draw(SHAPE, 1),
+    torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=torch.float64),
+    labelled(torch.tensor([0, 3, 5, 9])),
+)
+NULL = Classes(10).null(4)
 
 
 class Network(Stub):
-    """With the name of its null class, as the transformer has it."""
+    """With the kind of its condition, as the transformer has it."""
 
-    num_classes = 10
+    kind = Classes(10)
 
 
 def denoiser_of(path=None, target=None, **options) -> Denoiser:
@@ -162,18 +167,20 @@ def test_scale_0_is_the_weak_one():
     denoiser = denoiser_of()
     torch.testing.assert_close(ClassifierFree(denoiser, 0)(X, T, Y).x0, denoiser(X, T, NULL).x0)
     negative = NegativeClass(denoiser, 0, negative_class=2)(X, T, Y)
-    torch.testing.assert_close(negative.x0, denoiser(X, T, torch.full_like(Y, 2)).x0)
+    torch.testing.assert_close(negative.x0, denoiser(X, T, Classes(10).all(2, 4)).x0)
     weak = weak_of(denoiser)
     torch.testing.assert_close(Autoguidance(denoiser, weak, 0)(X, T, Y).x0, weak(X, T, Y).x0)
 
 
-def test_the_null_class_is_the_networks_unless_given():
+def test_the_null_condition_is_the_networks():
     denoiser = denoiser_of()
-    assert equal(ClassifierFree(denoiser)(X, T, Y), ClassifierFree(denoiser, null_class=10)(X, T, Y))
-    other = ClassifierFree(denoiser, null_class=4)(X, T, Y)
-    assert equal(other, NegativeClass(denoiser, negative_class=4)(X, T, Y))
-    with pytest.raises(InputError, match=r"guidance.null_class: nothing was given"):
-        ClassifierFree(Denoiser(Stub(), Linear(), Velocity()))
+    null = NegativeClass(denoiser, negative_class=10)
+    assert equal(ClassifierFree(denoiser)(X, T, Y), null(X, T, Y))
+    denoiser.network.kind = Nothing()
+    for told_nothing in (denoiser, Denoiser(Stub(), Linear(), Velocity())):
+        for guided in (ClassifierFree, NegativeClass):
+            with pytest.raises(InputError, match=r"guidance: .*a condition to guide away from"):
+                guided(told_nothing)
 
 
 def test_autoguidance_takes_two_targets_on_one_path():
@@ -187,16 +194,16 @@ def test_autoguidance_takes_two_targets_on_one_path():
         Autoguidance(strong, denoiser_of(Linear()), 2.0)
 
 
-@pytest.mark.parametrize("classes", [0, 4, 12])
-def test_autoguidance_shows_a_network_of_other_classes_its_null_class(classes):
+@pytest.mark.parametrize("kind", [Classes(0), Classes(4), Classes(12), Nothing()], ids=str)
+def test_autoguidance_shows_a_network_of_other_classes_its_null_class(kind):
     """EDM2 (2312.02696) guides class-conditional networks by smaller unconditional ones."""
     config = DiTConfig(16, 1, 2, 1)
-    strong = Denoiser(DiT(config, SHAPE[1:], 10).double(), Linear(), Velocity())
-    weak = Denoiser(DiT(config, SHAPE[1:], classes, seed=1).double(), Linear(), Velocity())
+    strong = Denoiser(DiT(config, SHAPE[1:], Classes(10)).double(), Linear(), Velocity())
+    weak = Denoiser(DiT(config, SHAPE[1:], kind, seed=1).double(), Linear(), Velocity())
     for part in (*strong.parameters(), *weak.parameters()):
         part.data += 0.1 * torch.randn(part.shape, generator=torch.Generator().manual_seed(0))
     got = Autoguidance(strong, weak, 3.0)(X, T, Y)
-    a, b = strong(X, T, Y), weak(X, T, None)
+    a, b = strong(X, T, Y), weak(X, T)
     torch.testing.assert_close(got.x0, b.x0 + 3 * (a.x0 - b.x0))
     inside = Autoguidance(ClassifierFree(strong, 2.0), weak, 3.0)(X, T, Y)
     torch.testing.assert_close(inside.x0, b.x0 + 3 * (ClassifierFree(strong, 2.0)(X, T, Y).x0 - b.x0))
@@ -233,23 +240,23 @@ class TwoClusters(Denoiser):
         eps = (x_t - alpha * x0) / sigma
         return Prediction(x0, eps, self.target.encode(self.path, t, x0, eps))
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         return self.of_classes(x_t, t, self.logits(x_t, t).softmax(1))
 
 
 @pytest.mark.parametrize("path", [Linear(), Cosine(), VP(), VE()])
 def test_classifier_guidance_is_bayes_rule(path):
     """An exact classifier turns the exact denoiser of all data into that of one class."""
-    denoiser, y = TwoClusters(path), torch.tensor([0, 1, 1, 0])
+    denoiser, y = TwoClusters(path), labelled(torch.tensor([0, 1, 1, 0]))
     t = times_of(path)
     got = Classifier(denoiser, denoiser.logits)(X, t, y)
-    expected = denoiser.of_classes(X, t, torch.eye(2, dtype=torch.float64)[y])
+    expected = denoiser.of_classes(X, t, torch.eye(2, dtype=torch.float64)[y["label"]])
     torch.testing.assert_close(got.x0, expected.x0, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(got.eps, expected.eps, rtol=1e-8, atol=1e-8)
 
 
 def test_the_classifier_is_asked_only_where_it_says_something():
-    denoiser, y = TwoClusters(Linear()), torch.tensor([0, 1, 1, 0])
+    denoiser, y = TwoClusters(Linear()), labelled(torch.tensor([0, 1, 1, 0]))
     calls = []
 
     def classifier(x: Tensor, t: Tensor) -> Tensor:
@@ -301,20 +308,18 @@ def test_nfe_counts_every_evaluation_of_a_guided_sample():
         (lambda d: ClassifierFree(d, "1.5"), "guidance.scale: got '1.5'"),
         (lambda d: ClassifierFree(d, channels=0), "guidance.channels: got 0"),
         (lambda d: ClassifierFree(d, channels=5)(X, T, Y), "guidance.channels: got 5; allowed: at most 4"),
-        (lambda d: ClassifierFree(d, null_class=-1), "guidance.null_class: got -1"),
-        (lambda d: ClassifierFree(d, null_class=11), "guidance.null_class: got 11; allowed: .* <= 10"),
         (lambda d: ClassifierFree(d, interval=[1.0]), "guidance.interval: got .*low, high"),
         (lambda d: ClassifierFree(d, interval=5), "guidance.interval: got 5; allowed: .low, high"),
         (lambda d: ClassifierFree(d, interval="ab"), "guidance.interval: got 'ab'"),
         (lambda d: ClassifierFree(d, interval=[2.0, 1.0]), "guidance.interval"),
         (lambda d: ClassifierFree(d, interval=[float("nan"), 1.0]), "guidance.interval"),
         (lambda d: ClassifierFree(d, interval=[False, 1.0]), "guidance.interval"),
-        (lambda d: ClassifierFree(d)(X, T, None), "y: nothing was given"),
+        (lambda d: ClassifierFree(d)(X, T), r"condition: got .nothing"),
         (lambda d: NegativeClass(d, negative_class=1.0), "guidance.negative_class: got 1.0"),
         (lambda d: NegativeClass(d, negative_class=77), "guidance.negative_class: got 77; allowed: .* <= 10"),
         (lambda d: Autoguidance(d, d, -2.0), "guidance.scale: got -2.0"),
         (lambda d: Classifier(d, d, -2.0), "guidance.scale: got -2.0"),
-        (lambda d: Classifier(d, d)(X, T, None), "y: nothing was given"),
+        (lambda d: Classifier(d, d)(X, T), r"condition: got .no label"),
     ],
 )
 def test_values_are_checked(make, message):

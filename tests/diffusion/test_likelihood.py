@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dit.condition import NOTHING, Condition, labelled
 from dit.diffusion import grids
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.guidance import ClassifierFree
@@ -29,7 +30,7 @@ class Correlated(Denoiser):
         super().__init__(nn.Identity(), path, Velocity())
         self.covariance = COVARIANCE_ROOT @ COVARIANCE_ROOT.T
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         alpha, sigma = float(self.path.alpha(t)[0]), float(self.path.sigma(t)[0])
         inverse = torch.linalg.inv(alpha**2 * self.covariance + sigma**2 * torch.eye(4, dtype=torch.float64))
         of_x_t = (x_t.flatten(1) @ inverse).reshape(x_t.shape)
@@ -89,18 +90,20 @@ def test_probes_are_exact_where_dimensions_are_independent():
 
 def test_the_estimate_of_a_sample_does_not_depend_on_its_batch():
     denoiser = Plausible(Linear(), Velocity(), channels=1).double()
-    x0, y, grid = draw((4, *SHAPE), 3), torch.arange(4), partial(grids.log_snr, n_steps=10)
+    x0, y, grid = draw((4, *SHAPE), 3), labelled(torch.arange(4)), partial(grids.log_snr, n_steps=10)
     whole = likelihood(denoiser, x0, grid, y, seeds=[5, 6, 7, 8])
-    alone = likelihood(denoiser, x0[2:3], grid, y[2:3], seeds=[7])
+    alone = likelihood(denoiser, x0[2:3], grid, y.part(slice(2, 3)), seeds=[7])
     torch.testing.assert_close(alone.bits_per_dim, whole.bits_per_dim[2:3], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("path", "target"), [(Linear(), Noise()), (VE(), Karras()), (Discrete(), Noise())])
 def test_it_holds_for_a_network_and_under_guidance_and_no_grad(path, target):
-    denoiser = ClassifierFree(Plausible(path, target, channels=1), 1.5, null_class=10)
+    denoiser = ClassifierFree(Plausible(path, target, channels=1), 1.5)
     x0 = draw((2, *SHAPE), 4, torch.float32)
     with torch.no_grad():
-        got = likelihood(denoiser, x0, partial(grids.log_snr, n_steps=10), torch.tensor([1, 2]), probes=None)
+        got = likelihood(
+            denoiser, x0, partial(grids.log_snr, n_steps=10), labelled(torch.tensor([1, 2])), probes=None
+        )
     assert got.bits_per_dim.isfinite().all() and got.bits_per_dim.dtype == torch.float64
     assert got.nfe == 2 * 4 * 9
     assert all(parameter.grad is None for parameter in denoiser.parameters())

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dit.condition import labelled
 from dit.diffusion import weights
 from dit.diffusion.objective import Objective
 from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
@@ -18,7 +19,7 @@ from dit.errors import InputError
 from tests.diffusion.values import PATHS, TARGETS, TIMES, WEIGHTS, Stub, draw, inner_times
 
 PLAIN = weights.Uniform()
-X0, EPS, Y = draw((16, 2, 4, 4), 0), draw((16, 2, 4, 4), 1), torch.arange(16) % 3
+X0, EPS, Y = draw((16, 2, 4, 4), 0), draw((16, 2, 4, 4), 1), labelled(torch.arange(16) % 3)
 U = stratified(torch.rand(16, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
 
 
@@ -335,7 +336,7 @@ def test_any_valid_combination_has_a_finite_loss(path, target, times, weight, va
     network = Stub(objective.out_channels(1)).float()
     generator = torch.Generator().manual_seed(seed)
     x0, eps = (torch.randn((batch, *shape), generator=generator) for _ in range(2))
-    u, y = torch.rand(batch, generator=generator), torch.zeros(batch, dtype=torch.int64)
+    u, y = torch.rand(batch, generator=generator), labelled(torch.zeros(batch, dtype=torch.int64))
     got = objective.loss(objective.denoiser(network), x0, y, u, eps)
     for values in (got.loss, got.t, got.log_snr, got.mse):
         assert values.shape == (batch,) and values.dtype == torch.float32 and torch.isfinite(values).all()

@@ -10,6 +10,7 @@ from hydra.utils import get_object, instantiate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dit.condition import labelled
 from dit.diffusion import grids, solvers
 from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree, NegativeClass, unguided
 from dit.diffusion.objective import Objective
@@ -23,7 +24,7 @@ from tests.diffusion.values import PATHS, SOLVERS, TARGETS, TIMES, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 SHAPE, SEEDS = (2, 4, 4), [3, 1, 4, 1, 5, 9, 2, 6]
-LABELS = torch.arange(8)
+CLASSES = labelled(torch.arange(8))
 uniform_10 = partial(grids.uniform, n_steps=10)
 
 GRIDS = {
@@ -43,9 +44,9 @@ def weight_for(name, target):
 
 GUIDANCE = {
     "none": unguided,
-    "classifier_free": lambda d: ClassifierFree(d, 1.7, null_class=10),
-    "first_channel": lambda d: ClassifierFree(d, 1.7, null_class=10, channels=1),
-    "interval": lambda d: ClassifierFree(d, 1.7, null_class=10, interval=[-3.0, 3.0]),
+    "classifier_free": lambda d: ClassifierFree(d, 1.7),
+    "first_channel": lambda d: ClassifierFree(d, 1.7, channels=1),
+    "interval": lambda d: ClassifierFree(d, 1.7, interval=[-3.0, 3.0]),
     "negative_class": lambda d: NegativeClass(d, 1.5, negative_class=2),
     "autoguidance": lambda d: Autoguidance(d, Plausible(d.path, Data()).to(d.network.weight.dtype), 1.5),
     # what is left of a class at pure noise is nothing
@@ -89,7 +90,7 @@ def test_any_valid_combination_trains_and_samples(
         torch.rand(8, generator=torch.Generator().manual_seed(0)),
     )
     strong = Plausible(PATHS[path], TARGETS[target], learned_variance=learned_variance).to(dtype)
-    loss = objective.loss(strong, x0, LABELS, u, NoiseStream(range(8), SHAPE, dtype=dtype)()).loss
+    loss = objective.loss(strong, x0, CLASSES, u, NoiseStream(range(8), SHAPE, dtype=dtype)()).loss
     assert loss.shape == (8,) and loss.isfinite().all()
     options = {
         "denoiser": denoiser,
@@ -98,11 +99,11 @@ def test_any_valid_combination_trains_and_samples(
         "shape": SHAPE,
         "dtype": dtype,
     }
-    whole = sample(seeds=SEEDS, y=LABELS, **options)
+    whole = sample(seeds=SEEDS, condition=CLASSES, **options)
     assert whole.x0.shape == (8, *SHAPE) and whole.x0.dtype == dtype
     assert whole.x0.isfinite().all() and whole.x0.abs().max() < 100
     assert whole.nfe >= (1 if adaptive else steps)
-    alone = sample(seeds=SEEDS[5:6], y=LABELS[5:6], **options)
+    alone = sample(seeds=SEEDS[5:6], condition=CLASSES.part(slice(5, 6)), **options)
     if not adaptive:
         assert alone.nfe == whole.nfe
         torch.testing.assert_close(alone.x0, whole.x0[5:6], rtol=1e-4, atol=1e-4)
@@ -160,10 +161,10 @@ def test_nfe_is_network_evaluations_per_sample():
     denoiser = Plausible(Linear(), Velocity())
     expected = {"euler": 10, "heun": 19, "dpm_solver_3": 28, "dpmpp_2m": 10, "dpmpp_2s": 19, "ddpm": 10}
     for name, nfe in expected.items():
-        assert sample(denoiser, SOLVERS[name], uniform_10, SHAPE, SEEDS, LABELS).nfe == nfe, name
+        assert sample(denoiser, SOLVERS[name], uniform_10, SHAPE, SEEDS, CLASSES).nfe == nfe, name
     assert not denoiser._forward_pre_hooks
     with counted(denoiser) as evaluations:
-        denoiser(torch.zeros(8, *SHAPE), torch.full((8,), 0.5), LABELS)
+        denoiser(torch.zeros(8, *SHAPE), torch.full((8,), 0.5), CLASSES)
     assert (evaluations.total, evaluations.per_sample(8)) == (8, 1)
 
 
@@ -176,7 +177,7 @@ def test_samples_of_a_gaussian_have_its_mean_and_deviation():
 
 def test_no_gradient_is_kept():
     assert not sample(
-        Plausible(Linear(), Velocity()), solvers.euler, uniform_10, SHAPE, SEEDS, LABELS
+        Plausible(Linear(), Velocity()), solvers.euler, uniform_10, SHAPE, SEEDS, CLASSES
     ).x0.requires_grad
 
 
@@ -201,9 +202,9 @@ def test_targets_that_divide_by_alpha_start_a_thousandth_from_pure_noise(target)
 def test_inputs_are_checked():
     denoiser = Plausible(VE(), Karras())
     with pytest.raises(InputError, match=r"dtype: got torch.float16"):
-        sample(denoiser, solvers.euler, uniform_10, SHAPE, SEEDS, LABELS, dtype=torch.float16)
-    with pytest.raises(InputError, match=r"y: .*one class for each of the 8 samples"):
-        sample(denoiser, solvers.euler, uniform_10, SHAPE, SEEDS, LABELS[:2])
+        sample(denoiser, solvers.euler, uniform_10, SHAPE, SEEDS, CLASSES, dtype=torch.float16)
+    with pytest.raises(InputError, match=r"label: .*one for each of the 8 samples"):
+        sample(denoiser, solvers.euler, uniform_10, SHAPE, SEEDS, CLASSES.part(slice(2)))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_the_page_has_every_yaml_with_its_values():
 @pytest.mark.parametrize(("key", "config"), configs().items(), ids=["=".join(key) for key in configs()])
 def test_a_yaml_states_every_option_with_the_default_of_the_code(key, config):
     """Except the number of steps, which has no default, and what a verb hands over."""
-    handed = {"denoiser", "x", "ts", "y", "noise", "path", "null_class", "weak", "classifier"}
+    handed = {"denoiser", "x", "ts", "condition", "noise", "path", "weak", "classifier"}
     parameters = inspect.signature(get_object(config["_target_"])).parameters.values()
     options = {p.name: p.default for p in parameters if p.name not in handed}
     stated = {name: value for name, value in config.items() if not name.startswith("_")}
@@ -280,4 +281,6 @@ def test_the_yamls_of_solvers_and_grids_sample():
         solver = thing if group == "solver" else solvers.ddim
         grid = thing if group == "grid" else partial(grids.respaced, n_steps=4)
         if group != "guidance":
-            assert sample(denoiser, solver, grid, SHAPE, [1], LABELS[:1]).x0.isfinite().all(), name
+            assert sample(denoiser, solver, grid, SHAPE, [1], CLASSES.part(slice(1))).x0.isfinite().all(), (
+                name
+            )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dit.condition import labelled
 from dit.diffusion import grids, solvers
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import VE, Cosine, Discrete, Linear
@@ -17,7 +18,7 @@ from dit.errors import InputError
 from tests.diffusion.gaussian import Gaussian, Plausible
 from tests.diffusion.values import Noises, Stub, draw
 
-SHAPE, LABELS = (3, 2, 4, 4), torch.tensor([0, 4, 7])
+SHAPE, LABELS = (3, 2, 4, 4), labelled(torch.tensor([0, 4, 7]))
 PATHS = {"linear": Linear(), "cosine": Cosine()}
 PAPER = {  # D(u) at norm n with u = 1 at data, table 3 of 2401.08740 and the choices of its code
     "constant": lambda _, u, n: n,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dit.condition import Classes, Condition, labelled
 from dit.diffusion import grids, solvers
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.editing import image_to_image, inpaint
@@ -30,7 +31,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 class Network(Stub):
-    num_classes = 10
+    kind = Classes(10)
 
 
 def denoiser_of(gain: float = 0.7, path=None, target=None) -> Denoiser:
@@ -39,11 +40,11 @@ def denoiser_of(gain: float = 0.7, path=None, target=None) -> Denoiser:
     return Denoiser(network, path or Cosine(), target or Velocity(), isinstance(path, Discrete))
 
 
-def values(shape) -> tuple[Tensor, Tensor, Tensor]:
+def values(shape) -> tuple[Tensor, Tensor, Condition]:
     """x_t, times of which every second is inside the interval that the tests use, and classes."""
     n = shape[0]
     t = torch.where(torch.arange(n) % 2 == 0, 0.2, 0.8).double() + torch.arange(n) / (100 * n)
-    return draw(shape, 1), t, torch.arange(n) % 10
+    return draw(shape, 1), t, labelled(torch.arange(n) % 10)
 
 
 INTERVAL = [0.0, math.inf]  # log-SNR of the cosine path is 0 at t = 1/2
@@ -72,7 +73,7 @@ def test_guidance_by_the_null_class_and_by_another(shape, channels):
         (NegativeClass(denoiser, 2.5, 4, channels=channels, interval=INTERVAL), 4),
     ):
         got = guided(x, t, y)
-        weak = denoiser(x, t, torch.full_like(y, other))
+        weak = denoiser(x, t, Classes(10).all(other, len(x)))
         torch.testing.assert_close(got.x0, expected(strong, weak, t, 2.5, channels))
         torch.testing.assert_close(
             torch.stack([Cosine().corrupt(*each) for each in zip(got.x0, t, got.eps)]), x
@@ -97,7 +98,7 @@ def test_classifier_guidance(shape):
     got, plain = Classifier(denoiser, classifier, 3.0, INTERVAL)(x, t, y), denoiser(x, t, y)
     for i, time in enumerate(t.tolist()):
         logits = x[i].sum() * torch.arange(1, 11, dtype=torch.float64) / 10
-        push = (float(y[i]) + 1) / 10 - float((logits.softmax(0) * torch.arange(1, 11) / 10).sum())
+        push = (float(y["label"][i]) + 1) / 10 - float((logits.softmax(0) * torch.arange(1, 11) / 10).sum())
         change = 3.0 * push * math.sin(math.pi / 2 * time) if time <= 0.5 else 0.0
         torch.testing.assert_close(got.eps[i], plain.eps[i] - change)
 
@@ -147,7 +148,7 @@ def test_sampling_editing_and_likelihood_keep_the_shape_and_each_sample_to_itsel
     known = x0 > 0
 
     def made(part: slice) -> list[Tensor]:
-        y_part, seeds_part = y[part], seeds[part]
+        y_part, seeds_part = y.part(part), seeds[part]
         drawn = sample(guided, solvers.heun, grid, shape[1:], seeds_part, y_part, dtype=torch.float64)
         near = image_to_image(guided, solvers.ddim, grid, x0[part], 0.5, seeds_part, y_part)
         filled = inpaint(guided, solvers.dpmpp_2m, grid, x0[part], known[part], seeds_part, y_part)

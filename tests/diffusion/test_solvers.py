@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from dit.condition import labelled
 from dit.diffusion import grids, solvers
 from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
 from dit.diffusion.targets import Karras, Noise, Velocity
@@ -15,7 +16,7 @@ from tests.diffusion.values import PATHS, TARGETS, Noises, draw
 
 CONTINUOUS = {"linear": Linear(), "cosine": Cosine(), "vp": VP(), "ve": VE()}
 SHAPE = (3, 2, 4, 4)
-LABELS = torch.tensor([0, 4, 7])
+LABELS = labelled(torch.tensor([0, 4, 7]))
 DETERMINISTIC = {
     "euler": (solvers.euler, 1),
     "heun": (solvers.heun, 2),

@@ -4,6 +4,7 @@ import diffusers
 import pytest
 import torch
 
+from dit.condition import labelled
 from dit.diffusion import solvers
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import VE, Discrete, Linear
@@ -11,7 +12,7 @@ from dit.diffusion.targets import Karras, Noise, Velocity
 from tests.diffusion.values import PATHS, Noises, Stub, draw
 
 SHAPE = (3, 2, 4, 4)
-LABELS = torch.tensor([0, 4, 7])
+LABELS = labelled(torch.tensor([0, 4, 7]))
 
 
 def beta_scheduler(kind: type, path: Discrete, **options):

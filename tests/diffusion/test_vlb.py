@@ -7,6 +7,7 @@ from diffusers import DDPMScheduler
 from scipy import stats
 from torch.distributions import Normal, kl_divergence
 
+from dit.condition import labelled
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Discrete, Linear
 from dit.diffusion.targets import Data, Noise
@@ -167,7 +168,7 @@ def test_bound_of_a_gaussian_is_its_entropy():
 def test_bound_reads_a_learned_variance_and_repeats_with_its_seed():
     path = Discrete("linear", steps=50)
     denoiser = Denoiser(Stub(2), path, Noise(), learned_variance=True)
-    x0, y = draw((3, 2, 4, 4), 0).clamp(-1, 1), torch.tensor([0, 1, 2])
+    x0, y = draw((3, 2, 4, 4), 0).clamp(-1, 1), labelled(torch.tensor([0, 1, 2]))
     first, second = (variational_bound(denoiser, x0, y, torch.Generator().manual_seed(4)) for _ in range(2))
     assert torch.equal(first.total, second.total) and torch.isfinite(first.total).all()
     assert not first.total.requires_grad

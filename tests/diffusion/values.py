@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from dit.condition import Condition
 from dit.diffusion import paths, solvers, targets, times, weights
 
 PATHS = {
@@ -91,7 +92,7 @@ class Stub(nn.Module):
         self.gain = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
         self.channels_factor = channels_factor
 
-    def forward(self, x: Tensor, t_shown: Tensor, y: Tensor) -> Tensor:
-        shift = torch.sin(t_shown / 100 + y).reshape(-1, *[1] * (x.ndim - 1))
+    def forward(self, x: Tensor, t_shown: Tensor, condition: Condition) -> Tensor:
+        shift = torch.sin(t_shown / 100 + condition["label"]).reshape(-1, *[1] * (x.ndim - 1))
         parts = [torch.tanh(self.gain * x + shift / (1 + i)) for i in range(self.channels_factor)]
         return torch.cat(parts, dim=1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from dit.condition import Classes, Condition
 from dit.data.codec import Autoencoder, Codec
 from dit.diffusion import grids, solvers
 from dit.diffusion.denoiser import Denoiser
@@ -18,7 +19,7 @@ class Pixels(nn.Module):
     """A convolution which also depends on the class: enough to tell labels and seeds apart."""
 
     input_shape = (3, 32, 32)
-    num_classes = 10
+    kind = Classes(10)
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,8 +27,8 @@ class Pixels(nn.Module):
             torch.manual_seed(0)
             self.convolution = nn.Conv2d(3, 3, 3, padding=1)
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x - self.convolution(x) + 0.1 * y[:, None, None, None]
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+        return x - self.convolution(x) + 0.1 * condition["label"][:, None, None, None]
 
 
 def make_denoiser() -> Denoiser:

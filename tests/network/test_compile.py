@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from dit.condition import Classes
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 
@@ -20,7 +21,7 @@ OPTIONS = {
 
 
 def network(**options):
-    model = DiT(DiTConfig(32, 12, 2, 2, **options), (4, 8, 8), 10)
+    model = DiT(DiTConfig(32, 12, 2, 2, **options), (4, 8, 8), Classes(10))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # silent blocks and a silent output would agree whatever happened inside
         for parameter in model.parameters():

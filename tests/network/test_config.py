@@ -2,6 +2,7 @@
 
 import pytest
 
+from dit.condition import Classes
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.counting import activation_bytes, count
@@ -57,12 +58,12 @@ def test_counting_and_building_refuse_the_same_data(shape, classes, out_channels
     config = DiTConfig(**GOOD)
     for use in (count, DiT):
         with pytest.raises(InputError) as caught:
-            use(config, shape, classes, out_channels)
+            use(config, shape, Classes(classes), out_channels)
         assert caught.value.key == key
 
 
 def test_other_arguments_are_checked_too(tmp_path) -> None:
     with pytest.raises(InputError, match="batch_size"):
-        activation_bytes(DiTConfig(**GOOD), (4, 8, 8), 0)
+        activation_bytes(DiTConfig(**GOOD), (4, 8, 8), Classes(10), 0)
     with pytest.raises(InputError, match="layout"):
         load_published(tmp_path, "keras")

@@ -13,6 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dit.condition import Classes, labelled
 from dit.network.config import CONDITIONINGS, DiTConfig
 from dit.network.counting import activation_bytes, count, count_dict, group_of
 from dit.network.dit import DiT
@@ -64,7 +65,7 @@ SHAPE, CLASSES, OUT = (4, 8, 12), 10, 8
 
 @pytest.mark.parametrize(("name", "row"), DIT_TABLE.items())
 def test_counts_equal_the_dit_paper(name: str, row: tuple[float, float, float]) -> None:
-    counts = count(PRESETS[name], (4, 32, 32), 1000, 8)
+    counts = count(PRESETS[name], (4, 32, 32), Classes(1000), 8)
     gmacs, parameters, printed = row
     assert counts.macs_per_image / 1e9 == pytest.approx(gmacs, abs=0.0005)
     assert counts.macs_per_image / 1e9 == pytest.approx(printed, rel=1e-3, abs=0.005)  # the paper's rounding
@@ -73,20 +74,20 @@ def test_counts_equal_the_dit_paper(name: str, row: tuple[float, float, float]) 
 
 def test_published_totals_of_single_networks() -> None:
     xl2 = PRESETS["DiT-XL/2"]
-    assert count(xl2, (4, 32, 32), 1000, 8).n_params_with_position_table == 675_129_632
-    assert count(xl2, (4, 64, 64), 1000, 8).macs_per_image / 1e9 == pytest.approx(
+    assert count(xl2, (4, 32, 32), Classes(1000), 8).n_params_with_position_table == 675_129_632
+    assert count(xl2, (4, 64, 64), Classes(1000), 8).macs_per_image / 1e9 == pytest.approx(
         524.60, rel=1e-3
     )  # the paper's
-    assert count(xl2, (4, 64, 64), 1000, 8).macs_per_image / 1e9 == pytest.approx(524.5, abs=0.05)
+    assert count(xl2, (4, 64, 64), Classes(1000), 8).macs_per_image / 1e9 == pytest.approx(524.5, abs=0.05)
     # LightningDiT 2501.01423 logs 675.26M for XL/1 on 32-channel latents of 16x16.
-    lightning = count(PRESETS["LightningDiT-XL/1"], (32, 16, 16), 1000)
+    lightning = count(PRESETS["LightningDiT-XL/1"], (32, 16, 16), Classes(1000))
     assert lightning.n_params_with_position_table / 1e6 == pytest.approx(675.26, abs=0.005)
 
 
 @pytest.mark.parametrize(("conditioning", "row"), XL2_CONDITIONINGS.items())
 def test_counts_of_the_four_conditionings_equal_the_paper(conditioning: str, row: tuple[float, int]) -> None:
     config = dataclasses.replace(PRESETS["DiT-XL/2"], conditioning=conditioning)
-    counts = count(config, (4, 32, 32), 1000, 8)
+    counts = count(config, (4, 32, 32), Classes(1000), 8)
     assert counts.macs_per_image / 1e9 == pytest.approx(row[0], rel=1e-3)
     assert counts.n_params_total / 1e6 == pytest.approx(row[1], abs=0.5)
 
@@ -96,7 +97,7 @@ def test_counts_equal_the_reference_table(shared: Path) -> None:
         rows = [r for r in csv.DictReader(file) if r["model"] in DIT_TABLE and r["train_steps"] == "400000"]
     assert len(rows) == 12
     for row in rows:
-        counts = count(PRESETS[row["model"]], (4, 32, 32), 1000, 8)
+        counts = count(PRESETS[row["model"]], (4, 32, 32), Classes(1000), 8)
         assert counts.macs_per_image / 1e9 == pytest.approx(float(row["gflops_fwd"]), rel=1e-3)
         assert counts.n_params_total / 1e6 == pytest.approx(float(row["params_M"]), rel=1e-3)
 
@@ -105,9 +106,9 @@ def test_counts_equal_the_reference_table(shared: Path) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_closed_form_equals_torch(conditioning: str, options: dict) -> None:
     config = DiTConfig(48, 5, 4, 2, conditioning=conditioning, **options)
-    counts, model = count(config, SHAPE, CLASSES, OUT), DiT(config, SHAPE, CLASSES, OUT)
+    counts, model = count(config, SHAPE, Classes(CLASSES), OUT), DiT(config, SHAPE, Classes(CLASSES), OUT)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, *SHAPE), torch.zeros(2), torch.tensor([0, CLASSES]))
+        model(torch.zeros(2, *SHAPE), torch.zeros(2), labelled(torch.tensor([0, CLASSES])))
     assert counts.macs_per_image == pytest.approx(counter.get_total_flops() / 2 / 2, rel=1e-3)
     groups: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
@@ -122,9 +123,9 @@ def test_closed_form_equals_torch(conditioning: str, options: dict) -> None:
 def test_training_flops_are_three_forwards() -> None:
     """Torch's own count of forward and backward, but for the input's gradient, which nobody needs."""
     config = DiTConfig(64, 6, 4, 2)
-    counts, model = count(config, SHAPE, CLASSES), DiT(config, SHAPE, CLASSES)
+    counts, model = count(config, SHAPE, Classes(CLASSES)), DiT(config, SHAPE, Classes(CLASSES))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *SHAPE), torch.zeros(1), torch.tensor([0])).sum().backward()
+        model(torch.zeros(1, *SHAPE), torch.zeros(1), labelled(torch.tensor([0]))).sum().backward()
     first_layers = SHAPE[0] * 4 * 64 * counts.tokens + 256 * 64  # patches and time features need no gradient
     assert counts.train_flops_per_image == counter.get_total_flops() + 2 * first_layers
     assert counts.macs_per_token == counts.macs_per_image / 24
@@ -135,7 +136,7 @@ def test_training_flops_are_three_forwards() -> None:
 def test_activation_estimate_is_what_autograd_saves(conditioning: str, options: dict) -> None:
     config = DiTConfig(128, 3, 4, 2, conditioning=conditioning, **options)
     shape = (4, 16, 16)
-    model = DiT(config, shape, CLASSES)
+    model = DiT(config, shape, Classes(CLASSES))
     own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -146,14 +147,16 @@ def test_activation_estimate_is_what_autograd_saves(conditioning: str, options: 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = model(torch.randn(2, *shape), torch.rand(2), torch.tensor([0, CLASSES]))
+        out = model(torch.randn(2, *shape), torch.rand(2), labelled(torch.tensor([0, CLASSES])))
     assert out.requires_grad
     actual = sum(storage.nbytes() for storage in saved.values())
-    assert activation_bytes(config, shape, batch_size=2) == pytest.approx(actual, rel=0.05)
+    assert activation_bytes(config, shape, Classes(CLASSES), batch_size=2) == pytest.approx(actual, rel=0.05)
 
 
 def test_counts_are_ready_for_json() -> None:
-    row = json.loads(json.dumps(count_dict(PRESETS["DiT-S/2"], (4, 32, 32), 1000, 8, batch_size=256)))
+    row = json.loads(
+        json.dumps(count_dict(PRESETS["DiT-S/2"], (4, 32, 32), Classes(1000), 8, batch_size=256))
+    )
     assert row["macs_per_image"] == sum(row["macs_by_part"].values())
     assert row["n_params_total"] == sum(row["n_params_by_group"].values())
     assert row["train_flops_per_image"] == 6 * row["macs_per_image"]

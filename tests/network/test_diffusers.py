@@ -11,6 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 
+from dit.condition import Classes, labelled
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -94,7 +95,7 @@ def test_imported_weights_compute_the_same(size, labels: str, norm_eps: float, t
     theirs.save_pretrained(tmp_path / "transformer")
     ours = load_published(tmp_path, "diffusers")
     x, t, y = inputs(size, labels)
-    out, expected = ours(x, t, y), theirs(x, t, y).sample
+    out, expected = ours(x, t, labelled(y)), theirs(x, t, y).sample
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     target = torch.randn_like(out)
     for result in (out, expected):
@@ -112,7 +113,7 @@ def test_other_sizes_compute_the_same(tmp_path: Path) -> None:
     ours = load_published(tmp_path, "diffusers")
     x, t, y = inputs(SIZES[0], "mixed")
     x = torch.randn(4, 4, 16, 16)
-    torch.testing.assert_close(ours(x, t, y), theirs(x, t, y).sample, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(x, t, labelled(y)), theirs(x, t, y).sample, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def our_model(convention: str = "diffusers", classes: int = 10) -> DiT:
-    return trained(DiT(DiTConfig(32, 2, 4, 2, time_convention=convention), (4, 8, 8), classes, 8))
+    return trained(DiT(DiTConfig(32, 2, 4, 2, time_convention=convention), (4, 8, 8), Classes(classes), 8))
 
 
 def test_exported_pipeline_loads_runs_and_comes_back_bit_for_bit(autoencoder: Path, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_exported_pipeline_loads_runs_and_comes_back_bit_for_bit(autoencoder: Pa
     pipeline = DiTPipeline.from_pretrained(tmp_path / "pipeline")
     x, t, y = inputs(SIZES[0], "mixed")
     theirs = pipeline.transformer.eval()
-    torch.testing.assert_close(theirs(x, t, y).sample, ours(x, t, y), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(theirs(x, t, y).sample, ours(x, t, labelled(y)), atol=1e-5, rtol=1e-5)
     assert pipeline.labels == {"one": 1, "zero": 0}
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(class_labels=[3, 1], guidance_scale=1.0, num_inference_steps=2, output_type="np").images
@@ -178,7 +179,7 @@ def test_export_says_what_diffusers_cannot_do(autoencoder: Path, tmp_path: Path)
             our_model(), tmp_path / "b", tmp_path / "vae", latent_mean=[0.0] * 4, latent_std=[1.0] * 4
         )
     with pytest.raises(InputError, match="square"):
-        wide = DiT(DiTConfig(32, 2, 4, 2), (4, 8, 16), 10)
+        wide = DiT(DiTConfig(32, 2, 4, 2), (4, 8, 16), Classes(10))
         save_diffusers(wide, tmp_path / "b", autoencoder)
     for options in (
         {"rope": True},
@@ -187,7 +188,9 @@ def test_export_says_what_diffusers_cannot_do(autoencoder: Path, tmp_path: Path)
         {"time_convention": "sit"},
     ):
         with pytest.raises(InputError, match=f"network.{next(iter(options))}"):
-            save_diffusers(DiT(DiTConfig(32, 2, 4, 2, **options), (4, 8, 8), 10), tmp_path / "b", autoencoder)
+            save_diffusers(
+                DiT(DiTConfig(32, 2, 4, 2, **options), (4, 8, 8), Classes(10)), tmp_path / "b", autoencoder
+            )
     with pytest.raises(KeyError):  # a scheduler without its class: the last file of all
         save_diffusers(our_model(), tmp_path / "b", autoencoder, scheduler={})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "vae"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dit.condition import Classes, Condition, labelled
 from dit.errors import InputError
 from dit.network.config import CONDITIONINGS, DiTConfig
 from dit.network.dit import DiT
@@ -24,16 +25,22 @@ def trained(model: DiT, seed: int = 0) -> DiT:
     return model
 
 
-def batch(n: int = 3, shape: tuple[int, int, int] = SHAPE) -> tuple[Tensor, Tensor, Tensor]:
+def batch(n: int = 3, shape: tuple[int, int, int] = SHAPE) -> tuple[Tensor, Tensor, Condition]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(n, *shape, generator=generator)
-    return x, torch.rand(n, generator=generator) * 1000, torch.tensor([0, CLASSES, 7, 3, 2, 9, 1, 5][:n])
+    return (
+        x,
+        torch.rand(n, generator=generator) * 1000,
+        labelled(torch.tensor([0, CLASSES, 7, 3, 2, 9, 1, 5][:n])),
+    )
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_variant_trains_and_uses_all_its_parameters(conditioning: str, options: dict) -> None:
-    model = trained(DiT(DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options), SHAPE, CLASSES, 8))
+    model = trained(
+        DiT(DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options), SHAPE, Classes(CLASSES), 8)
+    )
     x, t, y = batch()
     out = model(x, t, y)
     assert out.shape == (3, 8, 8, 8)
@@ -44,21 +51,21 @@ def test_every_variant_trains_and_uses_all_its_parameters(conditioning: str, opt
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_output_depends_on_time_and_label_and_on_no_other_sample(conditioning: str) -> None:
-    model = trained(DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning), SHAPE, CLASSES))
+    model = trained(DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning), SHAPE, Classes(CLASSES)))
     x, t, y = batch()
     out = model(x, t, y)
     for i in range(3):
         torch.testing.assert_close(
-            model(x[i : i + 1], t[i : i + 1], y[i : i + 1])[0], out[i], atol=1e-5, rtol=1e-4
+            model(x[i : i + 1], t[i : i + 1], y.part(slice(i, i + 1)))[0], out[i], atol=1e-5, rtol=1e-4
         )
     assert (model(x, t + 100, y) - out).abs().max() > 1e-4
-    assert (model(x, t, (y + 1) % CLASSES) - out).abs().max() > 1e-4
-    null = torch.full((3,), CLASSES)
-    torch.testing.assert_close(model(x, t, None), model(x, t, null))
+    assert (model(x, t, labelled((y["label"] + 1) % CLASSES)) - out).abs().max() > 1e-4
+    null = Classes(CLASSES).null(3)
+    torch.testing.assert_close(model(x, t), model(x, t, null))
 
 
 def test_patches_are_a_convolution_and_its_inverse() -> None:
-    model = trained(DiT(DiTConfig(32, 1, 4, 2), SHAPE, CLASSES))
+    model = trained(DiT(DiTConfig(32, 1, 4, 2), SHAPE, Classes(CLASSES)))
     x, _, _ = batch()
     weight = model.x_embedder.proj.weight.unflatten(1, (4, 2, 2))
     convolved = nn.functional.conv2d(x, weight, model.x_embedder.proj.bias, stride=2)
@@ -73,12 +80,12 @@ def test_initial_weights_are_a_function_of_the_seed(conditioning: str, options: 
     config = DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = DiT(config, SHAPE, CLASSES, seed=5)
+    one = DiT(config, SHAPE, Classes(CLASSES), seed=5)
     assert torch.equal(torch.get_rng_state(), state), "building drew from the global random state"
     torch.manual_seed(2)
-    same, other = DiT(config, SHAPE, CLASSES, seed=5), DiT(config, SHAPE, CLASSES, seed=6)
+    same, other = DiT(config, SHAPE, Classes(CLASSES), seed=5), DiT(config, SHAPE, Classes(CLASSES), seed=6)
     with torch.device("meta"):
-        late = DiT(config, SHAPE, CLASSES)
+        late = DiT(config, SHAPE, Classes(CLASSES))
     late.to_empty(device="cpu").init_weights(torch.Generator().manual_seed(5))
     for name, parameter in one.state_dict().items():
         assert torch.equal(parameter, same.state_dict()[name]), name
@@ -91,7 +98,7 @@ def test_initial_weights_are_a_function_of_the_seed(conditioning: str, options: 
 def test_initial_network_is_silent_and_its_blocks_do_nothing() -> None:
     """adaLN-Zero: every block starts as the identity (DiT section 3.2), with long skips too."""
     for options in ({}, {"long_skips": True}):
-        model = DiT(DiTConfig(32, 4, 4, 2, **options), SHAPE, CLASSES)
+        model = DiT(DiTConfig(32, 4, 4, 2, **options), SHAPE, Classes(CLASSES))
         x, t, y = batch()
         assert model(x, t, y).abs().max() == 0
         tokens = torch.randn(3, 16, 32)
@@ -102,7 +109,7 @@ def test_initial_network_is_silent_and_its_blocks_do_nothing() -> None:
 
 
 def test_initial_scales_are_those_of_the_table() -> None:
-    model = DiT(DiTConfig(256, 2, 4, 2), SHAPE, 200)
+    model = DiT(DiTConfig(256, 2, 4, 2), SHAPE, Classes(200))
     for name, std in {
         "y_embedder.weight": 0.02,
         "t_embedder.mlp.0.weight": 0.02,
@@ -119,7 +126,9 @@ def test_initial_scales_are_those_of_the_table() -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("conditioning", ["adaln_zero", "in_context"])
 def test_runs_at_other_sizes(conditioning: str, options: dict) -> None:
-    model = trained(DiT(DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options), SHAPE, CLASSES))
+    model = trained(
+        DiT(DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options), SHAPE, Classes(CLASSES))
+    )
     for height, width in ((16, 16), (8, 12), (4, 8)):
         x, t, y = batch(shape=(4, height, width))
         assert model(x, t, y).shape == (3, 4, height, width)
@@ -129,7 +138,7 @@ def test_runs_at_other_sizes(conditioning: str, options: dict) -> None:
 
 def test_finer_grid_sees_the_same_picture() -> None:
     """Each pixel doubled in both directions: where a token stood, the finer grid gives nearly its output."""
-    model = trained(DiT(DiTConfig(32, 2, 4, 1), (4, 8, 8), CLASSES))
+    model = trained(DiT(DiTConfig(32, 2, 4, 1), (4, 8, 8), Classes(CLASSES)))
     x, t, y = batch()
     coarse, fine = model(x, t, y), model(x.repeat_interleave(2, 2).repeat_interleave(2, 3), t, y)
     at_same_places = fine[:, :, ::2, ::2]
@@ -140,7 +149,9 @@ def test_finer_grid_sees_the_same_picture() -> None:
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_dtypes(conditioning: str) -> None:
     """float64 agrees to float32's rounding; the residual stream has the dtype of matrix products."""
-    model = trained(DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning, rope=True), SHAPE, CLASSES))
+    model = trained(
+        DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning, rope=True), SHAPE, Classes(CLASSES))
+    )
     x, t, y = batch()
     out = model(x, t, y)
     exact = copy.deepcopy(model).double()(x.double(), t.double(), y)
@@ -157,22 +168,22 @@ def test_dtypes(conditioning: str) -> None:
 
 
 def test_state_dict_holds_parameters_alone() -> None:
-    model = DiT(DiTConfig(32, 3, 4, 2, rope=True), SHAPE, CLASSES)
+    model = DiT(DiTConfig(32, 3, 4, 2, rope=True), SHAPE, Classes(CLASSES))
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_unconditional_data_has_the_null_class_alone() -> None:
-    model = trained(DiT(DiTConfig(32, 2, 4, 2), SHAPE, 0))
+    model = trained(DiT(DiTConfig(32, 2, 4, 2), SHAPE, Classes(0)))
     x, t, _ = batch()
-    torch.testing.assert_close(model(x, t, None), model(x, t, torch.zeros(3, dtype=torch.int64)))
+    torch.testing.assert_close(model(x, t), model(x, t, labelled(torch.zeros(3, dtype=torch.int64))))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=str)
 @pytest.mark.parametrize("whole", [False, True], ids=["block.compile()", "model.compile()"])
 def test_compiled_equals_eager(options: dict, whole: bool) -> None:
-    model = trained(DiT(DiTConfig(32, 3, 4, 2, **options), SHAPE, CLASSES))
+    model = trained(DiT(DiTConfig(32, 3, 4, 2, **options), SHAPE, Classes(CLASSES)))
     compiled = copy.deepcopy(model)
     for module in [compiled] if whole else compiled.blocks:
         module.compile()

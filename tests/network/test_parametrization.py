@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dit.condition import Classes
 from dit.errors import InputError
 from dit.network.config import MUP_BASE_WIDTH, DiTConfig
 from dit.network.coordinates import coordinate_check, slopes
@@ -16,7 +17,7 @@ SHAPE, CLASSES = (4, 8, 8), 10
 
 def network(width: int, parametrization: str, **options) -> DiT:
     config = DiTConfig(width, 2, width // 36, 2, parametrization=parametrization, **options)
-    return DiT(config, SHAPE, CLASSES)
+    return DiT(config, SHAPE, Classes(CLASSES))
 
 
 def test_base_width_is_the_standard_network() -> None:

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dit.condition import Classes
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import PRESETS, ladder
@@ -59,6 +60,6 @@ def test_ladder_refuses_what_is_off_it() -> None:
 def test_uvit_sizes_are_near_the_papers() -> None:
     """U-ViT 2209.12152, table 1; ours have a time MLP and biases on q, k, v, not its last 3x3."""
     for size, millions in {"S": 44, "M": 131, "L": 287, "H": 501}.items():
-        assert count(PRESETS[f"U-ViT-{size}/2"], (4, 32, 32), 1000).n_params_total / 1e6 == pytest.approx(
-            millions, rel=0.03
-        )
+        assert count(
+            PRESETS[f"U-ViT-{size}/2"], (4, 32, 32), Classes(1000)
+        ).n_params_total / 1e6 == pytest.approx(millions, rel=0.03)

@@ -75,7 +75,14 @@ def test_draws_do_not_depend_on_the_number_of_processes(tiny_latents, world):
         batch = Batches(latents, streams, 0, 30).batch(step)
         dropped = streams.uniform("label_dropout", step)[streams.share]
         u = stratified(streams.uniform("times", step))[streams.share]
-        return [*batch[:3], dropped, u, streams.normal("noise", step, latents.shape)]
+        return [
+            batch.x0,
+            batch.condition["label"],
+            batch.index,
+            dropped,
+            u,
+            streams.normal("noise", step, latents.shape),
+        ]
 
     def digest(tensors: list[torch.Tensor]) -> str:
         return hashlib.sha256(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from dit.condition import Classes
 from dit.config.instantiation import config_dir, instantiate
 from dit.config.job import SETTINGS
 from dit.network.dit import DiT
@@ -38,7 +39,7 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
     )
     made = DiffusionModule(
         objective,
-        DiT(ladder(16, aspect=16, head_dim=16), (3, 8, 8), 10, objective.out_channels(3)),
+        DiT(ladder(16, aspect=16, head_dim=16), (3, 8, 8), Classes(10), objective.out_channels(3)),
         optimizer=optimizer,
         rate=Rate(Constant(), 1000, 0.01),
         profiles={"a": Power(0.05), "b": Power(0.1)},
@@ -55,7 +56,7 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
 
 def batch(step: int, scale: float = 1.0) -> Batch:
     index = torch.arange(4)
-    return Batch(scale * torch.randn(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), index, step)
+    return Batch(scale * torch.randn(4, 3, 8, 8), Classes(10).all(0, 4), index, step)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from dit.condition import Classes, labelled
 from dit.diffusion.objective import Objective
 from dit.diffusion.paths import Linear
 from dit.diffusion.targets import Velocity
@@ -65,14 +66,14 @@ def run(tmp_path_factory):
     """A small training of a real network, with its averages stored along the way: (checkpoints, network, averages)."""
     torch.set_num_threads(1)  # as the trainer does: tiny matrices, and tests beside each other
     objective = Objective(Linear(), Velocity(), Uniform(), UniformWeight())
-    network = DiT(ladder(32, aspect=16, head_dim=16), (1, 8, 8), 10)
+    network = DiT(ladder(32, aspect=16, head_dim=16), (1, 8, 8), Classes(10))
     denoiser, optimizer = objective.denoiser(network), AdamW(lr=3e-3).build(network)
     averages = Averages(network, {**STORED, **TRACKED, "fixed": Constant(1000)})
     manager = CheckpointManager(tmp_path_factory.mktemp("run"))
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(10, 1, 8, 8, generator=generator)  # one picture per class, and noise
     for step in range(1, STEPS + 1):
-        y = torch.randint(0, 10, (BATCH,), generator=generator)
+        y = labelled(torch.randint(0, 10, (BATCH,), generator=generator))
         x0 = basis[y] + 0.3 * torch.randn(BATCH, 1, 8, 8, generator=generator)
         u, eps = torch.rand(BATCH, generator=generator), torch.randn(x0.shape, generator=generator)
         objective.loss(denoiser, x0, y, u, eps).loss.mean().backward()

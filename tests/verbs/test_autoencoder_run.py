@@ -57,7 +57,7 @@ def test_a_local_autoencoder_serves_the_whole_way_offline(vae, monkeypatch):
     from dit.data.images import Digits
     from dit.data.latents import LatentSet
     from dit.diffusion import grids, sampling, solvers
-    from dit.evaluation.generate import sample_labels, sample_seeds
+    from dit.evaluation.generate import sample_seeds
 
     monkeypatch.chdir(folder)
     train, digits = LatentSet("latents", "train"), Digits()
@@ -70,14 +70,14 @@ def test_a_local_autoencoder_serves_the_whole_way_offline(vae, monkeypatch):
     assert (x0.std((0, 2, 3)) - 1).abs().max() < 0.01 and x0.mean((0, 2, 3)).abs().max() < 0.01
     denoiser = load_run("run", "ema", None, torch.device("cpu")).denoiser
     grid = functools.partial(grids.uniform, n_steps=3)
-    labels = sample_labels("balanced", 0, 6, 10)
+    labels = train.kind.drawn("balanced", 0, 6)
     drawn = sampling.sample(denoiser, solvers.euler, grid, train.shape, sample_seeds(0, 6), labels).x0
     with torch.no_grad():
         decoded = model.decode(drawn * std[:, None, None] + mean[:, None, None]).sample
     expected = (127.5 * decoded + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     written = np.load(folder / "drawn/samples.npz")
     assert np.abs(written["arr_0"].astype(int) - expected).max() <= 1
-    assert written["arr_1"].tolist() == labels.tolist()
+    assert written["arr_1"].tolist() == labels["label"].tolist()
 
 
 def test_a_missing_hub_file_is_one_message_that_says_what_to_do(tmp_path, monkeypatch):

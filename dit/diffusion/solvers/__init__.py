@@ -1,8 +1,8 @@
 """Solvers: from noise to data along a grid of times, one function each, all with one signature.
 
-    solver(denoiser, x, ts, y=None, *, noise=None, ...) -> x at ts[-1]
+    solver(denoiser, x, ts, condition=NOTHING, *, noise=None, ...) -> x at ts[-1]
 
-``x`` (B, C, H, W) lies at time ``ts[0]``, ``ts`` (K + 1,) decreases, ``y`` (B,) goes to the denoiser as it
+``x`` (B, C, H, W) lies at time ``ts[0]``, ``ts`` (K + 1,) decreases, ``condition`` goes to the denoiser as it
 is, and ``noise`` is called for every standard normal draw (B, C, H, W) that a stochastic solver needs;
 randomness lives outside. Solvers take gradients or not as the caller has it (`dit.diffusion.sampling.sample`
 switches them off).

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.solvers.steps import DenoiserLike, Level, NoiseSource, at_lam, ddim_step, levels, predict
 from dit.errors import check_choice
 
@@ -13,7 +14,7 @@ def dpm_solver(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
     order: int = 3,
@@ -30,21 +31,21 @@ def dpm_solver(
     """
     check_choice("solver.order", order, (1, 2, 3))
     for now, end in pairwise(levels(denoiser.path, ts)):
-        prediction = predict(denoiser, x, now.t, y)
+        prediction = predict(denoiser, x, now.t, condition)
         x = ddim_step(prediction, end)
         if order == 1 or math.isinf(end.lam - now.lam):
             continue
         h = end.lam - now.lam
         inner = at_lam(denoiser.path, now.lam + h / order)
         r1 = (inner.lam - now.lam) / h  # what the path's inverse reached, 1 / order to rounding
-        first = predict(denoiser, ddim_step(prediction, inner), inner.t, y).eps - prediction.eps
+        first = predict(denoiser, ddim_step(prediction, inner), inner.t, condition).eps - prediction.eps
         if order == 2:
             x = x - end.sigma * math.expm1(h) / (2 * r1) * first
             continue
         outer = at_lam(denoiser.path, now.lam + 2 * h / 3)
         r2 = (outer.lam - now.lam) / h
         guess = ddim_step(prediction, outer) - outer.sigma * (r2 / r1) * _phi(r2 * h) * first
-        second = predict(denoiser, guess, outer.t, y).eps - prediction.eps
+        second = predict(denoiser, guess, outer.t, condition).eps - prediction.eps
         x = x - end.sigma / r2 * _phi(h) * second
     return x
 
@@ -58,7 +59,7 @@ def dpmpp_2s(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
 ) -> Tensor:
@@ -68,13 +69,13 @@ def dpmpp_2s(
     Source: 2211.01095, algorithm 1 with r = 1/2.
     """
     for now, end in pairwise(levels(denoiser.path, ts)):
-        prediction = predict(denoiser, x, now.t, y)
+        prediction = predict(denoiser, x, now.t, condition)
         if math.isinf(end.lam - now.lam):
             x = ddim_step(prediction, end)
             continue
         inner = at_lam(denoiser.path, (now.lam + end.lam) / 2)
         r = (inner.lam - now.lam) / (end.lam - now.lam)
-        x0_inner = predict(denoiser, ddim_step(prediction, inner), inner.t, y).x0
+        x0_inner = predict(denoiser, ddim_step(prediction, inner), inner.t, condition).x0
         x = _data_step(x, prediction.x0 + (x0_inner - prediction.x0) / (2 * r), now, end)
     return x
 
@@ -83,7 +84,7 @@ def dpmpp_2m(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
 ) -> Tensor:
@@ -96,7 +97,7 @@ def dpmpp_2m(
     previous: Tensor | None = None
     h_previous = math.inf
     for now, end in pairwise(grid):
-        x0 = predict(denoiser, x, now.t, y).x0
+        x0 = predict(denoiser, x, now.t, condition).x0
         h = end.lam - now.lam
         extrapolated = x0
         if previous is not None and math.isfinite(h) and math.isfinite(h_previous):

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.grids import LOG_SNR_LIMIT
 from dit.diffusion.solvers.steps import (
     DenoiserLike,
@@ -23,7 +24,7 @@ def euler(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
 ) -> Tensor:
@@ -32,7 +33,7 @@ def euler(
     Source: rectified flow (2209.03003); EDM's Euler on VE (2206.00364).
     """
     for now, end in pairwise(levels(denoiser.path, ts)):
-        prediction = predict(denoiser, x, now.t, y)
+        prediction = predict(denoiser, x, now.t, condition)
         if end.sigma == 0:
             x = ddim_step(prediction, end)
         else:
@@ -44,7 +45,7 @@ def heun(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
 ) -> Tensor:
@@ -54,18 +55,18 @@ def heun(
     Source: 2206.00364, algorithm 1.
     """
     for now, end in pairwise(levels(denoiser.path, ts)):
-        x = heun_step(denoiser, x, now, end, y)
+        x = heun_step(denoiser, x, now, end, condition)
     return x
 
 
-def heun_step(denoiser: DenoiserLike, x: Tensor, now: Level, end: Level, y: Tensor | None) -> Tensor:
+def heun_step(denoiser: DenoiserLike, x: Tensor, now: Level, end: Level, condition: Condition) -> Tensor:
     """One step of `heun`; into data, where sigma is 0, the data prediction."""
-    prediction = predict(denoiser, x, now.t, y)
+    prediction = predict(denoiser, x, now.t, condition)
     if end.sigma == 0:
         return ddim_step(prediction, end)
     slope = velocity(denoiser.path, prediction, now.t)
     guess = x + (end.t - now.t) * slope
-    slope_at_end = velocity(denoiser.path, predict(denoiser, guess, end.t, y), end.t)
+    slope_at_end = velocity(denoiser.path, predict(denoiser, guess, end.t, condition), end.t)
     return x + (end.t - now.t) * (slope + slope_at_end) / 2
 
 
@@ -73,7 +74,7 @@ def dopri5(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
     rtol: float = 1e-5,
@@ -114,11 +115,11 @@ def dopri5(
 
         def slope(t: Tensor, state: Tensor) -> Tensor:
             at = min(max(float(t), stop.t), start.t)  # the probe for the first step may look past the end
-            return velocity(denoiser.path, predict(denoiser, state, at, y), at)
+            return velocity(denoiser.path, predict(denoiser, state, at, condition), at)
 
         # Without step_t torchdiffeq 0.2 steps past the last time, where the path may end, and interpolates.
         options = {"step_t": times[1:]}
         trajectory = odeint(slope, x, times, rtol=rtol, atol=atol, method="dopri5", options=options)
         assert isinstance(trajectory, Tensor)
         x = trajectory[-1]
-    return predict(denoiser, x, stop.t, y).x0 if end.sigma == 0 else x
+    return predict(denoiser, x, stop.t, condition).x0 if end.sigma == 0 else x

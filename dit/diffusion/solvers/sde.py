@@ -21,6 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.paths import Path
 from dit.diffusion.solvers.steps import DenoiserLike, Level, NoiseSource, levels, predict, required, velocity
 from dit.errors import InputError, check_choice, check_number
@@ -51,7 +52,7 @@ def euler_maruyama(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
     diffusion: str = "sigma",
@@ -67,7 +68,7 @@ def euler_maruyama(
 
     Source: SiT, 2401.08740; score SDE, 2011.13456, equation 6 and appendix E.
     """
-    sde = _ReverseSDE(denoiser, y, diffusion, norm, last_step)
+    sde = _ReverseSDE(denoiser, condition, diffusion, norm, last_step)
     return sde.solve(x, levels(denoiser.path, ts), required(noise, "euler_maruyama"), sde.euler_step)
 
 
@@ -75,7 +76,7 @@ def heun_sde(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
     diffusion: str = "sigma",
@@ -92,7 +93,7 @@ def heun_sde(
 
     Source: SiT's "Heun" (2401.08740), which freezes w over a step.
     """
-    sde, grid = _ReverseSDE(denoiser, y, diffusion, norm, last_step), levels(denoiser.path, ts)
+    sde, grid = _ReverseSDE(denoiser, condition, diffusion, norm, last_step), levels(denoiser.path, ts)
     if grid[-1].sigma == 0 and last_step == "none":
         allowed = ", ".join(LAST_STEPS[:-1])
         raise InputError("solver.last_step", last_step, f"{allowed}, where the grid ends at data")
@@ -103,7 +104,7 @@ class _ReverseSDE:
     """The drift and the noise of one denoiser's reverse SDE, and its last step."""
 
     def __init__(
-        self, denoiser: DenoiserLike, y: Tensor | None, diffusion: str, norm: float, last_step: str
+        self, denoiser: DenoiserLike, condition: Condition, diffusion: str, norm: float, last_step: str
     ) -> None:
         check_choice("solver.diffusion", diffusion, FORMS)
         check_number("solver.norm", norm, low=0)
@@ -111,7 +112,7 @@ class _ReverseSDE:
         if diffusion in _OF_UNIT_TIME and denoiser.path.t_max > 1:
             allowed = ", ".join(form for form in FORMS if form not in _OF_UNIT_TIME)
             raise InputError("solver.diffusion", diffusion, f"{allowed} on a path whose times exceed 1")
-        self.denoiser, self.y, self.norm = denoiser, y, norm
+        self.denoiser, self.condition, self.norm = denoiser, condition, norm
         self.diffusion, self.last_step = diffusion, last_step
 
     def solve(self, x: Tensor, grid: list[Level], draw: NoiseSource, step: Callable[..., Tensor]) -> Tensor:
@@ -143,14 +144,14 @@ class _ReverseSDE:
 
     def drift(self, x: Tensor, at: Level) -> Tensor:
         """The SDE's own, velocity - w score / 2, (B, C, H, W)."""
-        prediction = predict(self.denoiser, x, at.t, self.y)
+        prediction = predict(self.denoiser, x, at.t, self.condition)
         return velocity(self.denoiser.path, prediction, at.t) + self.w(at) / (2 * at.sigma) * prediction.eps
 
     def last(self, x: Tensor, now: Level, end: Level) -> Tensor:
         """Data (B, C, H, W) from x at the last noisy time."""
         if self.last_step == "mean":
             return x + (end.t - now.t) * self.drift(x, now)
-        prediction = predict(self.denoiser, x, now.t, self.y)
+        prediction = predict(self.denoiser, x, now.t, self.condition)
         if self.last_step == "euler":
             return x + (end.t - now.t) * velocity(self.denoiser.path, prediction, now.t)
         return prediction.x0

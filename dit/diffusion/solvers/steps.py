@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dit.condition import Condition
 from dit.diffusion.denoiser import Prediction
 from dit.diffusion.paths import Path
 from dit.errors import InputError
@@ -24,7 +25,7 @@ class DenoiserLike(Protocol):
     @property
     def path(self) -> Path: ...
 
-    def __call__(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction: ...
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction: ...
 
 
 class Level(NamedTuple):
@@ -64,9 +65,9 @@ def at_lam(path: Path, lam: float) -> Level:
     return level(path, float(path.t_of_log_snr(torch.tensor(2 * lam, dtype=torch.float64))))
 
 
-def predict(denoiser: DenoiserLike, x: Tensor, t: float, y: Tensor | None) -> Prediction:
+def predict(denoiser: DenoiserLike, x: Tensor, t: float, condition: Condition) -> Prediction:
     """What the denoiser says of x (B, C, H, W), all of it at one time."""
-    return denoiser(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device), y)
+    return denoiser(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device), condition)
 
 
 def velocity(path: Path, prediction: Prediction, t: float) -> Tensor:

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion.solvers.ode import heun_step
 from dit.diffusion.solvers.steps import (
     DenoiserLike,
@@ -24,7 +25,7 @@ def ddim(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
     eta: float = 0.0,
@@ -39,7 +40,7 @@ def ddim(
     """
     check_number("solver.eta", eta, low=0, high=1)
     for now, end in pairwise(levels(denoiser.path, ts)):
-        prediction = predict(denoiser, x, now.t, y)
+        prediction = predict(denoiser, x, now.t, condition)
         if eta == 0 or end.sigma == 0:
             x = ddim_step(prediction, end)
             continue
@@ -53,7 +54,7 @@ def ddpm(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
     variance: str = "posterior",
@@ -74,7 +75,7 @@ def ddpm(
     check_choice("solver.variance", variance, ("posterior", "beta"))
     draw = required(noise, "ddpm")
     for now, end in pairwise(levels(denoiser.path, ts)):
-        prediction = predict(denoiser, x, now.t, y)
+        prediction = predict(denoiser, x, now.t, condition)
         if end.sigma == 0:
             x = ddim_step(prediction, end)
             continue
@@ -96,7 +97,7 @@ def edm_stochastic(
     denoiser: DenoiserLike,
     x: Tensor,
     ts: Tensor,
-    y: Tensor | None = None,
+    condition: Condition = NOTHING,
     *,
     noise: NoiseSource | None = None,
     churn: float = 40.0,
@@ -131,5 +132,5 @@ def edm_stochastic(
                 added = math.sqrt(max(forward_variance(back, now), 0.0))
                 x = ratio * x + (s_noise * added) * required(noise, "edm_stochastic with churn > 0")()
                 now = back
-        x = heun_step(denoiser, x, now, end, y)
+        x = heun_step(denoiser, x, now, end, condition)
     return x

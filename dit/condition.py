@@ -1,0 +1,187 @@
+"""What a network is told about each sample, and the kind of it: what networks are built and counted from.
+
+Kinds import no torch until they make tensors, so that planning stays fast.
+
+B: batch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from dit.errors import InputError, check_choice, check_number
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+POLICIES = ("balanced", "random")
+LABEL_STREAM = 0x1ABE15
+
+
+class Condition(Mapping[str, "Tensor"]):
+    """Named tensors, batch first, that say what each sample of a batch shall be; a value, never changed in place.
+
+    ``label`` (B,) int64 is the class. An empty condition says nothing: a network then takes its null condition.
+    """
+
+    def __init__(self, tensors: "Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]" = ()) -> None:
+        self._tensors = dict(tensors)
+
+    def __getitem__(self, name: str) -> "Tensor":
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"Condition({', '.join(f'{name} {tuple(value.shape)}' for name, value in self.items())})"
+
+    def part(self, index: "slice | Tensor") -> "Condition":
+        """That of some samples."""
+        return Condition({name: tensor[index] for name, tensor in self.items()})
+
+    def parts(self, n: int) -> "list[Condition]":
+        """That of ``n`` parts of the batch, as ``torch.Tensor.chunk`` makes them."""
+        chunks = {name: tensor.chunk(n) for name, tensor in self.items()}
+        return [Condition({name: chunk[i] for name, chunk in chunks.items()}) for i in range(n)]
+
+    def beside(self, other: "Condition") -> "Condition":
+        """That of a batch twice as large: these samples, then ``other``'s."""
+        import torch
+
+        return Condition({name: torch.cat([tensor, other[name]]) for name, tensor in self.items()})
+
+    def where(self, keep: "Tensor", other: "Condition") -> "Condition":
+        """Of each sample this one where ``keep`` (B,) is true, else ``other``'s."""
+        import torch
+
+        def chosen(name: str, tensor: "Tensor") -> "Tensor":
+            return torch.where(keep.reshape(-1, *[1] * (tensor.ndim - 1)), tensor, other[name])
+
+        return Condition({name: chosen(name, tensor) for name, tensor in self.items()})
+
+    def to(self, device: "torch.device | str", non_blocking: bool = False) -> "Condition":
+        """The same on a device."""
+        return Condition(
+            {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.items()}
+        )
+
+    def check(self, n: int) -> None:
+        """Raises InputError unless there is one of each tensor for each of ``n`` samples."""
+        for name, tensor in self.items():
+            if tensor.ndim == 0 or len(tensor) != n:
+                raise InputError(name, f"({tuple(tensor.shape)})", f"one for each of the {n} samples")
+
+
+NOTHING = Condition()
+
+
+def labelled(label: "Tensor") -> Condition:
+    """The condition of samples of known classes, ``label`` (B,) int64."""
+    return Condition({"label": label})
+
+
+class ConditionKind(Protocol):
+    """What the conditions of a data set are like; networks are built from it, and counted.
+
+    Attributes:
+        n_tokens: tokens that show it to a network which attends to its condition.
+    """
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    def null(self, n: int, device: "torch.device | str" = "cpu") -> Condition:
+        """The condition of ``n`` samples that says nothing about them."""
+        ...
+
+    def drawn(self, policy: str, seed: int, n: int) -> Condition:
+        """The conditions of ``n`` samples to be made; those of a smaller n are their first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Each sample is of one of ``n`` classes: ``label`` (B,) int64 in [0, n); label n says nothing.
+
+    Args:
+        n: number of classes; 0 is data without classes, whose label is always 0.
+        empty: classes without a training image, which are never drawn: no network has learnt them.
+    """
+
+    n: int
+    empty: tuple[int, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        check_number("num_classes", self.n, low=0, integer=True)
+        object.__setattr__(self, "empty", tuple(self.empty))
+
+    @property
+    def n_tokens(self) -> int:
+        return 1
+
+    def all(self, label: int, n: int, device: "torch.device | str" = "cpu") -> Condition:
+        """The condition of ``n`` samples of one class."""
+        import torch
+
+        return labelled(torch.full((n,), label, device=device))
+
+    def null(self, n: int, device: "torch.device | str" = "cpu") -> Condition:
+        return self.all(self.n, n, device)
+
+    def drawn(self, policy: str, seed: int, n: int) -> Condition:
+        """The classes of ``n`` samples to be made.
+
+        Args:
+            policy: ``balanced`` (classes in turn; equal counts where their number divides ``n``) or ``random``
+                (uniform and independent, by seed). Balanced labels give an FID about 0.1 lower on ImageNet: the
+                protocol names them.
+            seed: the sampling seed.
+            n: number of samples.
+        """
+        import torch
+
+        check_choice("labels", policy, POLICIES)
+        if not self.n:
+            return self.null(n)
+        learnt = np.array([label for label in range(self.n) if label not in self.empty], np.int64)
+        if policy == "balanced":
+            return labelled(torch.from_numpy(learnt[np.arange(n) % len(learnt)]))
+        place = np.random.default_rng([seed, LABEL_STREAM]).integers(len(learnt), size=n, dtype=np.int64)
+        return labelled(torch.from_numpy(learnt[place]))
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Data of which a network is told nothing at all, as it is where no label, text or picture goes with them."""
+
+    @property
+    def n_tokens(self) -> int:
+        return 0
+
+    def null(self, n: int, device: "torch.device | str" = "cpu") -> Condition:
+        return NOTHING
+
+    def drawn(self, policy: str, seed: int, n: int) -> Condition:
+        return NOTHING
+
+
+_KINDS = {"classes": Classes, "nothing": Nothing}
+
+
+def kind_as_dict(kind: ConditionKind) -> dict[str, Any]:
+    """A kind as a value ready for json."""
+    name = next(name for name, known in _KINDS.items() if type(kind) is known)
+    return {"kind": name, **vars(kind)}
+
+
+def kind_of_dict(said: Mapping[str, Any]) -> ConditionKind:
+    """The kind of ``kind_as_dict``."""
+    fields = dict(said)
+    return _KINDS[fields.pop("kind")](**fields)
