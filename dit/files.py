@@ -6,11 +6,12 @@ short forms of it. Standard library only.
 
 import errno
 import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,21 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Replaces a JSON file whole; an object bears a seal (``dit.reading``)."""
+    """Replaces a JSON file whole; null where a number is none; an object bears a seal (``dit.reading``)."""
+    value = plain(value)
     value = sealed(value) if isinstance(value, dict) else value
-    return write_text(path, json.dumps(value, indent=1, sort_keys=True))
+    return write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """``value`` in the types of JSON: tuples and arrays as lists, no numbers as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # of numpy or torch, neither of which is imported here
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def remove_unfinished(directory: Path) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError, check_number
+from dit.files import plain
 from dit.fits.bootstrap import LEVELS, Bootstrap, bootstrap
 from dit.fits.choose import fit_law
 from dit.fits.compare import compare
+from dit.fits.doubts import Doubts, doubts, of_interval
 from dit.fits.holdout import Holdout, holdout, holdout_by_budget, holdout_minimum
 from dit.fits.laws import settled
-from dit.fits.losses import NARROWEST, WIDEST
 from dit.fits.points import Points
 from dit.fits.profile import Profile, profiles
+from dit.fits.remarks import remarks
 from dit.fits.sensitivity import exponent, sensitivity
 
 PARAMETERS = {
@@ -28,8 +30,6 @@ PARAMETERS = {
 }
 SURFACES = ("additive", "data_limited", "power", "power_floor")  # laws that predict the loss of any point
 RIVALS = {"power": ("power", "power_floor"), "additive": ("additive", "data_limited")}
-K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
-TINY = 1e9  # FLOPs that no training run stays below
 HELD = 400  # draws behind the intervals of the held-out budget
 ENOUGH = 20  # draws below which nothing is said about an interval
 
@@ -45,6 +45,7 @@ def fit_points(
     method: str = "auto",
     at_flops: Iterable[float] = (),
     others: Mapping[str, Mapping[str, Points]] | None = None,
+    told: Iterable[str] = (),
 ) -> dict[str, Any]:
     """A law's parameters with intervals, its allocation, and all that tells how far to trust them.
 
@@ -59,6 +60,7 @@ def fit_points(
         method: pairs, parametric, seeds or auto (see bootstrap.py).
         at_flops: budgets to allocate; the largest budget and 10 and 100 times that if empty.
         others: other selections of the points for the sensitivity table, by choice and name.
+        told: what is known already about where the points are from; warnings begin with it.
 
     Returns:
         Plain values: numbers, strings, lists, dictionaries; None where a number does not exist.
@@ -72,16 +74,17 @@ def fit_points(
         raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
     fit = fit_law(points, law, loss, delta)
     boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
+    doubted = doubts(points, fit)
     result = {
         "law": law,
         "points": _points(points),
         "fit": _search(fit),
         "parameters": {
-            name: _estimate(fit, boot, partial(_parameter, name=name, losses=points.loss))
+            name: _estimate(fit, boot, doubted, name, partial(_parameter, name=name, losses=points.loss))
             for name in PARAMETERS[law]
         },
         "bootstrap": _bootstrap(boot, seed),
-        "allocation": _allocation(points, fit, boot, list(at_flops)),
+        "allocation": _allocation(points, fit, boot, doubted, list(at_flops)),
     }
     if law in SURFACES:
         result["profiles"] = {name: _profile(one) for name, one in profiles(points, fit).items()}
@@ -95,23 +98,8 @@ def fit_points(
     if law == "envelope":
         result["frontier"] = fit.frontier.tolist()
     result["sensitivity"] = _sensitivity(points, fit, boot, law, loss, delta, others)
-    result["warnings"] = other_loss(fit, loss, delta) + _warnings(points, fit, boot)
+    result["warnings"] = [*told, *remarks(points, fit, boot, loss, delta)]
     return plain(result)
-
-
-def plain(value: Any) -> Any:
-    """``value`` with arrays and tuples as lists, numpy's scalars as Python's, NaN and infinity as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def _points(points: Points) -> dict[str, Any]:
@@ -129,13 +117,20 @@ def _search(fit: Any) -> dict[str, Any]:
     return found | {name: getattr(fit, name) for name in ("stderr", "correlation") if hasattr(fit, name)}
 
 
-def _estimate(fit: Any, boot: Bootstrap | None, of: Callable[[Any], Any]) -> dict[str, Any]:
-    """Value, standard deviation, intervals and plain percentiles of a function of the law."""
-    found: dict[str, Any] = {"value": float(of(fit))}
-    if boot is None or len(boot.values(of)) < ENOUGH:
+def _estimate(
+    fit: Any, boot: Bootstrap | None, doubted: Doubts, name: str, of: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Value, standard deviation, intervals, plain percentiles and doubts of a function of the law."""
+    found: dict[str, Any] = {
+        "value": float(of(fit)) if doubted.has(name) else None,
+        "doubt": doubted.about(name),
+    }
+    if found["value"] is None or boot is None or len(boot.values(of)) < ENOUGH:
         return found
     found["sd"] = boot.sd(of)
     found |= {f"interval_{level:.0%}".rstrip("%"): boot.interval(of, level) for level in LEVELS}
+    wide = of_interval(name, found["interval_95"])
+    found["doubt"] = "; ".join(filter(None, (found["doubt"], wide))) or None
     return found | {f"percentiles_{level:.0%}".rstrip("%"): boot.percentiles(of, level) for level in LEVELS}
 
 
@@ -157,7 +152,7 @@ def _bootstrap(boot: Bootstrap | None, seed: int) -> dict[str, Any] | None:
 
 
 def _allocation(
-    points: Points, fit: Any, boot: Bootstrap | None, at_flops: list[float]
+    points: Points, fit: Any, boot: Bootstrap | None, doubted: Doubts, at_flops: list[float]
 ) -> list[dict[str, Any]] | None:
     """N*, D* and L* at each budget, and what it costs to be off N* by a factor of 2."""
     if not hasattr(fit, "n_opt"):
@@ -169,13 +164,18 @@ def _allocation(
     for flops in at_flops or [top, 10 * top, 100 * top]:
         row: dict[str, Any] = {"flops": flops}
         for name in ("n_opt", "d_opt", "loss_opt"):
-            row[name] = _estimate(fit, boot, lambda law, name=name, c=flops: getattr(law, name)(c))
-        if hasattr(fit, "predict"):
+            of = partial(_at, name=name, flops=flops)
+            row[name] = _estimate(fit, boot, doubted, name, of)
+        if hasattr(fit, "predict") and doubted.has("n_opt"):
             best, n, d = fit.loss_opt(flops), fit.n_opt(flops), fit.d_opt(flops)
             row["loss_ratio_at_twice_n"] = _ratio(fit.predict(2 * n, d / 2), best)
             row["loss_ratio_at_half_n"] = _ratio(fit.predict(n / 2, 2 * d), best)
         rows.append(row)
     return rows
+
+
+def _at(law: Any, name: str, flops: float) -> Any:
+    return getattr(law, name)(flops)
 
 
 def _ratio(value: float, best: float) -> float | None:
@@ -261,49 +261,3 @@ def _sensitivity(
         "largest_shift": max(shifts, default=None),
         "variants": rows,
     }
-
-
-def other_loss(fit: Any, loss: str, delta: float) -> list[str]:
-    """Says which loss was fitted where it is not the one that was asked for."""
-    searched = getattr(fit, "searched", None)
-    if searched is None or searched.loss == loss:
-        return []
-    side = f"below {NARROWEST:g}" if delta < NARROWEST else f"above {WIDEST:g}"
-    return [f"delta {delta:g} lies {side}, where {loss} is {searched.loss}: that was fitted"]
-
-
-def _warnings(points: Points, fit: Any, boot: Bootstrap | None) -> list[str]:
-    """What a reader must know before quoting a number."""
-    found = []
-    searched = getattr(fit, "searched", None)
-    if searched is not None and searched.absent:
-        found.append(
-            f"zero at the optimum: {', '.join(searched.absent)}; the law has fewer terms than it could"
-        )
-    if searched is not None and not searched.converged:
-        found.append("no start converged: parameters are where the search stopped, in a flat valley")
-    elif searched is not None and searched.agreed < 0.5 * searched.starts:
-        found.append(f"only {searched.agreed} of {searched.starts} starts reached the optimum")
-    if hasattr(fit, "alpha") and min(fit.alpha, fit.beta) <= 0:
-        found.append(
-            "an exponent is not positive: loss rises with size or data, and there is no best allocation"
-        )
-    if points.n is not None and points.d is not None and points.get("c").max() < TINY:
-        found.append(
-            f"compute is {points.get('c').max():.3g} FLOPs at most: if N or D are counted in millions or billions, "
-            "set flops_per_nd to 6 times these units (6e15 for millions of parameters and billions of tokens)"
-        )
-    if points.n is not None and points.d is not None and points.k_spread > K_TOLERANCE:
-        found.append(
-            f"C/(N D) varies by up to {np.expm1(points.k_spread):.1%}: allocation uses its geometric mean"
-        )
-    for valley in getattr(fit, "valleys", ()):
-        if valley.rejected:
-            found.append(f"budget {valley.flops:.3g} left out: {valley.rejected}")
-    if boot is not None and boot.failed:
-        found.append(f"{boot.failed} of {boot.draws} bootstrap draws did not converge and were left out")
-    given = [value for value in (points.n, points.d, points.c, points.loss) if value is not None]
-    copies = len(points) - np.unique(np.stack(given), axis=1).shape[1]
-    if copies:
-        found.append(f"{copies} points repeat another in every column: remove copies, or they count twice")
-    return found

@@ -26,7 +26,8 @@ class Valley:
 
     Args:
         flops: the budget.
-        n_points: how many sizes were trained.
+        n_points: how many points it has.
+        sizes: how many different sizes among them.
         n_opt: size at the minimum; d_opt: data at the minimum (of the parabola in ln D).
         loss_opt: loss at the minimum.
         centre: mean ln N, about which ``coefficients`` (constant, linear, quadratic, in ln N) are written.
@@ -36,6 +37,7 @@ class Valley:
 
     flops: float
     n_points: int
+    sizes: int
     n_opt: float
     d_opt: float
     loss_opt: float
@@ -98,7 +100,8 @@ class IsoflopProblem:
             )
         self.log_n, self.log_d = np.log(points.get("n")), np.log(points.get("d"))
         self.log_c = np.log(points.budget_flops)
-        self.wide = [len(np.unique(np.round(self.log_n[m], 9))) >= AT_LEAST for m in self.members]
+        self.sizes = [len(np.unique(np.round(self.log_n[m], 9))) for m in self.members]
+        self.wide = [sizes >= AT_LEAST for sizes in self.sizes]
         scattered = points.budget_kind == "grouped" and sum(self.wide) < 0.5 * len(self.wide)
         if points.budget_kind == "binned" or scattered:
             got, allowed = "(compute is scattered)", "the column of budgets, or C within 10 % of one"
@@ -226,4 +229,5 @@ def _valley(problem: IsoflopProblem, i: int, minimum: Array, rejected: str) -> V
         c = (float(found[0]), float(found[1]), float(found[2]))
     n, d, loss = (float(value) for value in minimum)
     centre = float(problem.log_n[member].mean())
-    return Valley(float(problem.points.budget_flops[i]), len(member), n, d, loss, centre, c, rejected)
+    flops, sizes = float(problem.points.budget_flops[i]), problem.sizes[i]
+    return Valley(flops, len(member), sizes, n, d, loss, centre, c, rejected)

@@ -16,6 +16,7 @@ NUMBERS = ("n", "d", "c", "loss", "budget", "unique")
 DEFAULT_K = 6.0  # C = 6 N D, N parameters and D tokens: the convention of the language-model tables
 SAME_BUDGET = 1e-3  # budgets given as numbers that differ by less are one, written with other digits
 BUDGET_GAP = 0.10  # points whose compute differs by less than 10 % from the next belong to one budget
+LARGEST = 1e100  # squares of anything between it and its inverse are numbers
 SCATTER = 1.5  # a chain of such points wider than this factor is no budget; half-decade bins stand in
 PROTOCOLS = {"protocol", "protocol_hash"}  # columns that are one wherever a file has them
 
@@ -205,14 +206,15 @@ def _groups(values: Array, gap: float) -> Array:
 
 def _positive(key: str, values: Any) -> Array:
     array = np.array(values, float)
-    wrong = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    wrong = np.flatnonzero(~((array > 1 / LARGEST) & (array < LARGEST)))
     if array.ndim != 1 or len(wrong):
         got = (
             f"({array.flat[wrong[0]]:g} at point {wrong[0] + 1}, {len(wrong)} such)"
             if len(wrong)
             else array.shape
         )
-        raise InputError(key, got, "positive finite numbers", "Laws are fitted to logarithms.")
+        allowed = f"positive finite numbers, from {1 / LARGEST:g} to {LARGEST:g}"
+        raise InputError(key, got, allowed, "Laws are fitted to logarithms.")
     array.flags.writeable = False
     return array
 

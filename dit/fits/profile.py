@@ -27,6 +27,7 @@ from dit.fits.variance import components
 
 Array = np.ndarray
 WIDE, NEAR = 48, 33  # values over the whole range, and around the estimate
+TINY = 1e-290  # in place of the spread of residuals that are all zero
 STEPS = 100  # of Newton per value and start: three starts are made
 
 
@@ -135,13 +136,13 @@ def _factor(problem: Problem, fit: Any) -> float:
     freedom = (n - len(problem.to_theta(fit))) / n
     if problem.loss in ("mse_log", "mse"):
         _, first, second = smooth_loss(problem.loss, problem.delta).derivatives(f, problem.y)
-        return float(freedom * 2 * np.mean(second) / np.mean(first**2))
+        return float(freedom * 2 * np.mean(second) / max(np.mean(first**2), TINY))
     quartiles = np.percentile(r, [25, 75])
     width = 0.9 * min(float(np.std(r)), float(np.diff(quartiles)[0]) / 1.349) * n**-0.2
     delta = problem.delta if problem.loss == "huber" else 0.0
-    width = max(width, delta)
+    width = max(width, delta, TINY)
     slope = np.mean(np.abs(r) < width) / width  # twice the density of the residuals at zero
-    squared = np.mean(np.clip(r / delta, -1, 1) ** 2) if delta else 1.0
+    squared = max(np.mean(np.clip(r / delta, -1, 1) ** 2), TINY) if delta else 1.0
     return float(freedom * 2 * slope / squared / (delta or 1.0))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dit.errors import InputError
 from dit.fits.losses import smooth_loss
 from dit.fits.newton import Law, Minimum
 from dit.fits.optimum import minimise, rounding
@@ -137,6 +138,8 @@ class Problem(ABC):
     resampling = "auto"
 
     def __init__(self, law: Law, y: Array, loss: str, delta: float) -> None:
+        if len(y) > 1 and np.ptp(y) == 0:
+            raise InputError("columns.loss", f"({np.exp(y[0]):g} in every row)", "losses that differ")
         self.law, self.y, self.loss, self.delta = law, y, loss, delta
 
     @abstractmethod

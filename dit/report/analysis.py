@@ -12,25 +12,31 @@ targets, bins, frechet, cooldowns: see derived.py; comparison: see compare.py.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from dit.errors import InputError
+from dit.files import plain
 from dit.fits.additive import AdditiveFit, fit_additive
 from dit.fits.bootstrap import Bootstrap, bootstrap
+from dit.fits.doubts import Doubts, doubts, of_interval
 from dit.fits.isoflop import AT_LEAST, fit_isoflop
 from dit.fits.laws import settled
 from dit.fits.points import Points as FitPoints
-from dit.fits.power import fit_power
 from dit.report.derived import cooldowns, frechet, noise_bins, targets
 from dit.report.judge import hold_out, profile_all, vary
+from dit.report.least import frontier, frontier_curve
 from dit.report.material import Material
-from dit.study.readings import Points, collect, collect_samples
+from dit.study.readings import Points, Samples, collect_samples, readings, why_none
 from dit.study.records import Study
 
 SIZES = {"n_flop": "multiply-adds per token", "n_total": "parameters"}
 BAND_POINTS = 25
+ISOFLOP = {"a": "exponent of N*", "n_coefficient": "coefficient of N*", "b": "exponent of D*",
+           "d_coefficient": "coefficient of D*"}  # fmt: skip
+ADDITIVE = {name: name for name in ("E", "A", "alpha", "B", "beta", "a", "b", "G")}
 
 
 def analyse(study: Study, draws: int = 1000) -> Material:
@@ -41,9 +47,11 @@ def analyse(study: Study, draws: int = 1000) -> Material:
         draws: bootstrap draws per law.
 
     Raises:
-        InputError: records that cannot share an axis, or none at a budget.
+        InputError: records that cannot share an axis.
     """
-    points, samples = collect(study), collect_samples(study)
+    points, samples = readings(study), collect_samples(study)
+    if not len(points.run):
+        return Material(study, points, samples, plain(_without_points(points, samples)))
     fits: list[dict[str, Any]] = []
     isoflop = {size: _isoflop(points, size, draws, fits) for size in SIZES}
     additive, fit, boot = _additive(points, draws, fits)
@@ -52,16 +60,28 @@ def analyse(study: Study, draws: int = 1000) -> Material:
         "weights": points.weights,
         "isoflop": isoflop,
         "additive": additive,
-        "frontier": _frontier(isoflop["n_flop"]),
+        "frontier": frontier(isoflop["n_flop"]),
         **hold_out(points, draws),
         "sensitivity": vary(study, points, fit, boot, fits),
         "fits": fits,
-        "targets": targets(fit, boot, float(points.budgets[-1]), n_train) if fit else [],
+        "targets": targets(fit, boot, float(points.budgets[-1]), n_train) if fit and additive["loss"] else [],
         "bins": noise_bins(points),
         "frechet": frechet(samples),
         "cooldowns": cooldowns(study, points, fit),
     }
-    return Material(study, points, samples, found, fit, boot)
+    return Material(study, points, samples, plain(found), fit, boot)
+
+
+def _without_points(points: Points, samples: list[Samples]) -> dict[str, Any]:
+    """The same where no reading counts: nothing, and why."""
+    why = f"no reading counts. {why_none(points)}".rstrip(".")
+    law = {"primary": None, "why_not": why, "bootstrap": None, "profiles": None, "loss": None}
+    isoflop = {size: {"budgets": [], "law": None, "why_not": why} for size in SIZES}
+    return {
+        "weights": points.weights, "isoflop": isoflop, "additive": law, "frontier": None, "holdout": None,
+        "holdout_why_not": why, "sensitivity": [], "fits": [], "targets": [], "bins": None,
+        "frechet": frechet(samples), "cooldowns": [],
+    }  # fmt: skip
 
 
 def _isoflop(points: Points, size: str, draws: int, fits: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,19 +101,14 @@ def _isoflop(points: Points, size: str, draws: int, fits: list[dict[str, Any]]) 
             row |= {"n_opt": valley.n_opt, "d_opt": valley.d_opt, "loss": valley.loss_opt}
             for name, column in (("interval_95", 0), ("d_interval_95", 1)):
                 row[name] = _interval(boot, lambda law, i=index, j=column: law.minima[..., i, j])
+    doubted = doubts(data, fit)
     law = {
-        "n": _line(boot, points, fit.a, fit.n_coefficient, lambda law: law.a, lambda law, c: law.n_opt(c)),
-        "d": _line(boot, points, fit.b, fit.d_coefficient, lambda law: law.b, lambda law, c: law.d_opt(c)),
-        "loss": _line(boot, points, fit.loss_exponent, fit.loss_coefficient, lambda law: law.loss_exponent,
+        "n": _line(boot, points, doubted, "a", fit.a, fit.n_coefficient, lambda law, c: law.n_opt(c)),
+        "d": _line(boot, points, doubted, "b", fit.b, fit.d_coefficient, lambda law, c: law.d_opt(c)),
+        "loss": _line(boot, points, doubted, "loss_exponent", fit.loss_exponent, fit.loss_coefficient,
                       lambda law, c: law.loss_opt(c)),
     }  # fmt: skip
-    of: dict[str, Callable[[Any], Any]] = {
-        "exponent of N*": lambda law: law.a,
-        "coefficient of N*": lambda law: law.n_coefficient,
-        "exponent of D*": lambda law: law.b,
-        "coefficient of D*": lambda law: law.d_coefficient,
-    }
-    fits.append(_entry("isoFLOP minima", size, "least squares", of, fit, boot, fit.n))
+    fits.append(_entry("isoFLOP minima", size, "least squares", ISOFLOP, fit, boot, doubted, fit.n))
     return {"budgets": rows, "law": law, "why_not": None}
 
 
@@ -154,24 +169,22 @@ def _additive(
                 continue
             boot = _bootstrap(data, fit, draws)
             primary = primary or (fit, boot)
+            doubted = doubts(data, fit)
             fits.append(
-                _entry("additive", size, loss, _additive_parameters(points), fit, boot, fit.searched.n)
+                _entry("additive", size, loss, ADDITIVE, fit, boot, doubted, fit.searched.n, points.loss)
             )
     if primary is None:
         return result, None, None
     fit, boot = primary
+    doubted = doubts(points.for_fit(), fit)
     result["primary"] = {
         "parameters": {
             name: float(settled(name, getattr(fit, name), points.loss))
             for name in ("E", "A", "alpha", "B", "beta")
         },
         "allocation": {
-            "n": _line(
-                boot, points, fit.a, fit.G * fit.k**-fit.a, lambda law: law.a, lambda law, c: law.n_opt(c)
-            ),
-            "d": _line(
-                boot, points, fit.b, fit.k**-fit.b / fit.G, lambda law: law.b, lambda law, c: law.d_opt(c)
-            ),
+            "n": _line(boot, points, doubted, "a", fit.a, fit.G * fit.k**-fit.a, lambda law, c: law.n_opt(c)),
+            "d": _line(boot, points, doubted, "b", fit.b, fit.k**-fit.b / fit.G, lambda law, c: law.d_opt(c)),
         },
         "absent": list(fit.searched.absent),
     }
@@ -181,14 +194,9 @@ def _additive(
             "converged": boot.draws - boot.failed,
             "method": boot.method,
         }
-    result["loss"] = _frontier_curve(points, fit, boot)
+    result["loss"] = frontier_curve(points, fit, boot) if doubted.has("loss_opt") else None
     result["profiles"] = profile_all(points, fit)
     return result, fit, boot
-
-
-def _additive_parameters(points: Points) -> dict[str, Callable[[Any], Any]]:
-    names = ("E", "A", "alpha", "B", "beta", "a", "b", "G")
-    return {name: (lambda law, name=name: settled(name, getattr(law, name), points.loss)) for name in names}
 
 
 def _bootstrap(data: FitPoints, fit: Any, draws: int) -> Bootstrap | None:
@@ -205,22 +213,26 @@ def _interval(boot: Bootstrap | None, of: Callable[[Any], Any], level: float = 0
 
 
 def _line(
-    boot: Bootstrap | None, points: Points, exponent: float, coefficient: float,
-    of_exponent: Callable[[Any], Any], at: Callable[[Any, Any], Any],
+    boot: Bootstrap | None, points: Points, doubted: Doubts, name: str, exponent: float, coefficient: float,
+    at: Callable[[Any, Any], Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """A power law in compute: exponent, coefficient, sd, intervals, and its 95 % band over and beyond the budgets."""
-    grid = np.geomspace(points.budgets[0] / 1.6, points.budgets[-1] * 1.6, BAND_POINTS)
-    line: dict[str, Any] = {
-        "exponent": float(exponent),
-        "coefficient": float(coefficient),
-        "sd": None,
-        "band": None,
-    }
-    line |= {f"interval_{round(100 * level)}": _interval(boot, of_exponent, level) for level in (0.80, 0.95)}
+    """A power law in compute: exponent, coefficient, sd, intervals, its 95 % band over and beyond the budgets, doubts.
+
+    The law's exponent is called ``name``; where it is not identified, all is None but the doubt, which says why.
+    """
+    keys = ("exponent", "coefficient", "sd", "band", "interval_80", "interval_95")
+    line: dict[str, Any] = {**dict.fromkeys(keys), "doubt": doubted.about(name)}
+    if not doubted.has(name):
+        return line
+    line |= {"exponent": float(exponent), "coefficient": float(coefficient)}
+    of = attrgetter(name)
+    line |= {f"interval_{round(100 * level)}": _interval(boot, of, level) for level in (0.80, 0.95)}
     if boot is not None and line["interval_95"] is not None:
-        line["sd"] = boot.sd(of_exponent)
+        grid = np.geomspace(points.budgets[0] / 1.6, points.budgets[-1] * 1.6, BAND_POINTS)
+        line["sd"] = boot.sd(of)
         low, high = boot.band(at, grid)
         line["band"] = {"c": grid.tolist(), "low": low.tolist(), "high": high.tolist()}
+    line["doubt"] = "; ".join(filter(None, (line["doubt"], of_interval(name, line["interval_95"])))) or None
     return line
 
 
@@ -228,22 +240,26 @@ def _entry(
     law: str,
     size: str,
     loss: str,
-    of: dict[str, Callable[[Any], Any]],
+    names: dict[str, str],
     fit: Any,
     boot: Bootstrap | None,
+    doubted: Doubts,
     n: int,
+    losses: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """A law for the tables: parameters, intervals, objective, convergence."""
+    """A law for the tables: parameters (by what tables call them), intervals, doubts, objective, convergence."""
     searched = getattr(fit, "searched", None)
+    of = {shown: _parameter(name, losses) for name, shown in names.items() if doubted.has(name)}
     return {
         "law": law,
         "size": size,
         "loss": loss,
-        "parameters": {name: float(value(fit)) for name, value in of.items()},
+        "parameters": {shown: float(of[shown](fit)) if shown in of else None for shown in names.values()},
         "intervals": {
             name: {"80": _interval(boot, value, 0.80), "95": _interval(boot, value, 0.95)}
             for name, value in of.items()
         },
+        "doubts": {shown: doubted.about(name) for name, shown in names.items()},
         "objective": searched.objective if searched else None,
         "n": n,
         "starts": searched.starts if searched else None,
@@ -254,36 +270,7 @@ def _entry(
     }
 
 
-def _frontier_curve(points: Points, fit: AdditiveFit, boot: Bootstrap | None) -> dict[str, Any]:
-    """L*(C) of the additive law up to ten times the largest budget, with its 95 % band."""
-    grid = np.geomspace(points.budgets[0] / 1.5, points.budgets[-1] * 10, BAND_POINTS)
-    curve: dict[str, Any] = {
-        "c": grid.tolist(),
-        "value": fit.loss_opt(grid).tolist(),
-        "floor": float(settled("E", fit.E, points.loss)),
-        "band": None,
-    }
-    if boot is not None:
-        low, high = boot.band(lambda law, c: law.loss_opt(c), grid)
-        curve["band"] = {"c": grid.tolist(), "low": low.tolist(), "high": high.tolist()}
-    return curve
-
-
-def _frontier(isoflop: dict[str, Any]) -> dict[str, Any] | None:
-    """Power laws with and without a floor through the least losses of the accepted budgets."""
-    kept = [row for row in isoflop["budgets"] if row["edge"] is None and row["n_opt"] is not None]
-    if len(kept) < 2:
-        return None
-    budgets = np.array([row["budget_flops"] for row in kept])
-    losses = np.array([row["loss"] for row in kept])
-    found: dict[str, Any] = {"budgets": budgets.tolist(), "losses": losses.tolist()}
-    for name, floor in (("power", False), ("power_floor", True)):
-        try:
-            law = fit_power(FitPoints(losses, c=budgets), floor=floor, loss="mse_log")
-        except InputError as why:
-            found[name], found[f"{name}_why_not"] = None, str(why)
-            continue
-        least = float(settled("floor", law.floor, losses))
-        found[name] = {"exponent": law.exponent, "coefficient": law.coefficient, "floor": least,
-                       "objective": law.objective, "n": len(losses)}  # fmt: skip
-    return found
+def _parameter(name: str, losses: np.ndarray | None) -> Callable[[Any], Any]:
+    if losses is None:
+        return attrgetter(name)
+    return lambda law: settled(name, getattr(law, name), losses)

@@ -24,17 +24,33 @@ def compare(first: Material, others: Sequence[Material]) -> list[dict[str, Any]]
     Returns:
         One entry per other study: ``study``, ``by_loss`` and ``by_distance`` (rows of level, the two computes in FLOPs,
         ratio other / first with intervals; an end that is None is unbounded), with ``..._why_not`` where a list is
-        empty.
-
-    Raises:
-        InputError: studies whose losses were not measured on the same draws of the same data.
+        empty; ``one_axis``: whether losses of the two share an axis at all.
     """
-    return [_pair(first, other) for other in others]
+    found = [_pair(first, other) for other in others]
+    names = [first.study.name, *(entry["study"] for entry in found)]
+    for entry, other in zip(found, others):
+        if names.count(entry["study"]) > 1:
+            entry["study"] = f"{entry['study']} in {other.study.directory.name}"
+    return found
+
+
+def uncompared(m: Material) -> list[str]:
+    """What of the other studies cannot be compared with this one, and why, in sentences."""
+    words = {"by_loss": "loss", "by_distance": "Fréchet distance"}
+    return [
+        f"{entry['study']} is not compared at equal {word}: {entry[f'{key}_why_not']}"
+        for entry in m.analysis.get("comparison", [])
+        for key, word in words.items()
+        if f"{key}_why_not" in entry
+    ]
 
 
 def _pair(first: Material, other: Material) -> dict[str, Any]:
-    _refuse_other_protocol(first, other)
-    found: dict[str, Any] = {"study": other.study.name}
+    found: dict[str, Any] = {"study": other.study.name, "one_axis": True}
+    try:
+        _refuse_other_protocol(first, other)
+    except InputError:
+        found["one_axis"] = False
     for name, of in (("by_loss", _by_loss), ("by_distance", _by_distance)):
         try:
             found[name] = of(first, other)
@@ -45,6 +61,9 @@ def _pair(first: Material, other: Material) -> dict[str, Any]:
 
 def _refuse_other_protocol(first: Material, other: Material) -> None:
     pairs = [(first.study.runs[0], other.study.runs[0], "data.manifest_hash")]
+    for m in (first, other):
+        if not len(m.points.run):
+            raise InputError("compare", f"(no reading of {m.study.name} counts)", "studies with points")
     rows = [
         next(row for row in m.study.validation if row["weights"] == m.points.weights) for m in (first, other)
     ]
@@ -59,8 +78,9 @@ def _refuse_other_protocol(first: Material, other: Material) -> None:
 
 def _by_loss(first: Material, other: Material) -> list[dict[str, Any]]:
     """Compute at equal loss along the frontiers of the two additive laws."""
+    _refuse_other_protocol(first, other)
     for m in (first, other):
-        if m.fit is None:
+        if m.fit is None or m.analysis["additive"]["loss"] is None:
             raise InputError(f"compare ({m.study.name})", "(no additive law)", "studies that carry one")
     levels = _shared_range(_least_losses(first), _least_losses(other), "least losses")
     rows = []
@@ -115,13 +135,16 @@ def _by_distance(first: Material, other: Material) -> list[dict[str, Any]]:
     best = [m.analysis["frechet"]["best"] for m in (first, other)]
     if min(map(len, best)) < 2:
         raise InputError("compare", "(a Fréchet distance at one budget)", "distances at two or more budgets")
+    if min(row["frechet_distance"] for rows in best for row in rows) <= 0:
+        raise InputError("compare", "(a Fréchet distance of zero or less)", "positive distances")
     tables = [np.array([(row["train_flops"], row["frechet_distance"]) for row in rows]) for rows in best]
     lines = [_lines(table, seed) for seed, table in enumerate(tables)]
     rows = []
     for level in _shared_range(tables[0][:, 1], tables[1][:, 1], "Fréchet distances"):
-        log_c = [(np.log(level) - height) / slope for height, slope in lines]  # the line, then its draws
-        ratio = np.exp(log_c[1][1:] - log_c[0][1:]) if min(map(len, tables)) > 2 else None
-        mine, theirs = (float(np.exp(one[0])) for one in log_c)
+        with np.errstate(all="ignore"):  # a level line, and ends of those that are all but level
+            log_c = [(np.log(level) - height) / slope for height, slope in lines]  # the line, then its draws
+            ratio = np.exp(log_c[1][1:] - log_c[0][1:]) if min(map(len, tables)) > 2 else None
+            mine, theirs = (float(np.exp(one[0])) for one in log_c)
         rows.append(_row(float(level), mine, theirs, ratio))
     return rows
 
@@ -142,7 +165,10 @@ def _lines(table: Array, seed: int) -> tuple[Array, Array]:
 
 
 def _row(level: float, first: float, other: float, ratio: Array | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"level": level, "flops_first": first, "flops_other": other, "ratio": other / first}
+    known = np.isfinite(first) and np.isfinite(other) and first > 0
+    row: dict[str, Any] = {"level": level, "flops_first": first, "flops_other": other, "ratio": None}
+    row["ratio"] = other / first if known else None
+    ratio = None if ratio is None or np.isnan(ratio).all() else ratio
     for name, tail in (("interval_80", 10.0), ("interval_95", 2.5)):
         row[name] = None
         if ratio is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dit.report.headline import held_out_text
 from dit.report.material import Material
+from dit.report.method import method_text
 from dit.report.table import Table, cell_text
 from dit.study.readings import MAX_BUDGET_MISS, MIN_WARMUPS, lookup
 
@@ -28,7 +29,7 @@ def definitions(m: Material) -> Table:
         ["Law", "additive: L = E + A/N^alpha + B/D^beta; isoFLOP: parabola of the loss in ln N per budget, "
                 "power law through the accepted minima"],
         ["Loss", f"{_validation(m)}, {p.weights} weights"],
-        ["Intervals", "percentiles over bootstrap draws that resample whole runs"],
+        ["Intervals", method_text(m)],
         ["Objective", _text(first["objective"])],
         ["Data", f"{data.get('name')}: {data.get('n_train')} training images, "
                  f"{held_out_text(data.get('n_held_out'))}, manifest "
@@ -52,13 +53,19 @@ def definitions(m: Material) -> Table:
 
 
 def _validation(m: Material) -> str:
-    row = next(row for row in m.study.validation if row["weights"] == m.points.weights)
+    row = next((row for row in m.study.validation if row["weights"] == m.points.weights), None)
+    if row is None:
+        return "not read"
     edges = row["log_snr_edges"]
+    binned = (
+        f"{len(edges) - 1} bins of log-SNR from {edges[0]:.3g} to {edges[-1]:.3g}"
+        if len(edges) > 1
+        else "no bins"
+    )
     return (
         f"mean over {row['n_draws']:,} stored (x, t, noise) draws of held-out latents, the same for every "
         f"run "
-        f"(draws {_short(row['draws_hash'])}), {len(edges) - 1} bins of log-SNR from {edges[0]:.3g} to "
-        f"{edges[-1]:.3g}"
+        f"(draws {_short(row['draws_hash'])}), {binned}"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dit.report.material import IMAGES, SIZE, Drawn, Material, Missing
+from dit.report.method import DRAWN
 from dit.report.style import (
     ACCENT,
     INK,
@@ -17,7 +18,6 @@ from dit.report.style import (
     shades,
 )
 
-DRAWN = {"pairs": "resampling whole runs", "parametric": "with noise of runs and readings drawn afresh"}
 PAIRS = ("E", "alpha", "beta", "a")
 NAMES = {"E": "E", "alpha": "α", "beta": "β", "a": "a (exponent of N*)", "A": "A", "B": "B"}
 
@@ -69,7 +69,7 @@ def residuals(m: Material) -> Drawn:
 def bootstrap_pairs(m: Material) -> Drawn:
     """Bootstrap draws of the parameters, two at a time."""
     fit = primary(m)
-    names = [name for name in PAIRS if name in m.draws]
+    names = [name for name in PAIRS if name in m.draws and _value(fit, name) is not None]
     if len(names) < 2 or len(m.draws[names[0]]) < 20:
         raise Missing(m.analysis["additive"].get("bootstrap_why_not") or "no bootstrap draws")
     count = len(names)
@@ -112,13 +112,14 @@ def _central(values: np.ndarray) -> tuple[np.ndarray, float, float]:
     return values[np.isfinite(values)], float(low - margin), float(high + margin)
 
 
-def _value(fit: dict[str, Any], name: str) -> float:
+def _value(fit: dict[str, Any], name: str) -> Any:
     return fit["parameters"][name] if name in fit["parameters"] else fit["allocation"]["n"]["exponent"]
 
 
 def profiles(m: Material) -> Drawn:
     """Profile of the objective over each parameter."""
-    found = m.analysis["additive"].get("profiles")
+    found = m.analysis["additive"].get("profiles") or {}
+    found = {name: one for name, one in found.items() if one["estimate"] is not None and _curve(one)[0].size}
     if not found:
         raise Missing(m.analysis["additive"].get("why_not") or "no profiles")
     figure, panels = new_figure(columns=len(found), width=7.2, height=2.7, sharey=True)
@@ -214,6 +215,8 @@ def sensitivity(m: Material) -> Drawn:
     rows = m.analysis["sensitivity"]
     if not rows:
         raise Missing("no fit to vary")
+    if rows[0]["a"] is None:
+        raise Missing(f"the exponent of N* is {rows[0]['doubt']}")
     figure, axes = new_figure(width=6.6, height=0.9 + 0.27 * len(rows))
     base = rows[0]
     if base["interval_95"]:
@@ -239,6 +242,7 @@ def sensitivity(m: Material) -> Drawn:
     most = max(moved, default=0)
     caption = (
         f"The exponent of N*(C) when one choice is changed at a time; it moves by up to {most:.3f}{beside}. "
-        "Shaded: 95 % interval of the first row. Bars: 95 % intervals where they were computed."
+        + (f"Doubtful: {rows[0]['doubt']}. " if rows[0]["doubt"] else "")
+        + "Shaded: 95 % interval of the first row. Bars: 95 % intervals where they were computed."
     )
     return Drawn("sensitivity", "Sensitivity", figure, caption)

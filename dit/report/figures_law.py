@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 
 from dit.report.anchors import allocation_anchors
 from dit.report.material import COMPUTE, IMAGES, SIZE, Drawn, Material, Missing
+from dit.report.method import method_text
 from dit.report.style import (
     ACCENT,
     INK,
@@ -29,11 +30,11 @@ def allocation(m: Material) -> Drawn:
     labels = ("optimal N* (multiply-adds per token)", "optimal images seen D*")
     for axes, what, label in zip(panels, ("n", "d"), labels):
         _band(axes, law[what])
-        _line(axes, grid, law[what], INK, "-", f"isoFLOP minima: slope {law[what]['exponent']:.3f}")
-        additive = m.analysis["additive"].get("primary")
-        if additive is not None:
-            part = additive["allocation"][what]
-            _line(axes, grid, part, INK, "--", f"additive law: slope {part['exponent']:.3f}")
+        _line(axes, grid, law[what], INK, "-", f"isoFLOP minima: {slope_text(law[what])}")
+        additive = m.analysis["additive"]["primary"]
+        part = additive and additive["allocation"][what]
+        if part and part["exponent"] is not None:
+            _line(axes, grid, part, INK, "--", f"additive law: {slope_text(part)}")
         middle = float(np.exp(np.log(budgets).mean()))
         height = law[what]["coefficient"] * middle ** law[what]["exponent"]
         for index, anchor in enumerate(allocation_anchors()):
@@ -58,14 +59,28 @@ def allocation(m: Material) -> Drawn:
     caption = (
         "Compute-optimal size and images. Points: isoFLOP minima with 95 % intervals; crosses: rejected "
         "budgets. Solid "
-        "line: power law through the accepted minima, with its 95 % band over run-level "
-        "bootstrap draws; dashed: the "
+        "line: power law through the accepted minima, with its 95 % band "
+        f"({method_text(m, 'isoFLOP minima', 'n_flop')}); dashed: the "
         "allocation of the additive law. Grey: published slopes drawn through "
         "this study's line at its middle budget; "
         "only their slope is comparable, since sizes and data are "
         "counted in other units there."
-    )
+    ) + _doubts(m)
     return Drawn("allocation", "Compute-optimal allocation", figure, caption)
+
+
+def slope_text(line: dict) -> str:
+    """The slope of a law for a legend."""
+    return f"slope {line['exponent']:.3f}" + (" (doubtful)" if line["doubt"] else "")
+
+
+def _doubts(m: Material) -> str:
+    """What is doubtful about the exponents of both laws, as the end of a caption."""
+    primary, law = m.analysis["additive"]["primary"], m.analysis["isoflop"]["n_flop"]["law"]
+    laws = {"isoFLOP minima": law, "additive law": primary and primary["allocation"]}
+    pairs = [(name, x, one[x]["doubt"]) for name, one in laws.items() if one for x in ("n", "d")]
+    told = "; ".join(f"{x.upper()}* of the {name}: {doubt}" for name, x, doubt in pairs if doubt)
+    return f" Doubtful: {told}." if told else ""
 
 
 def _line(axes: Axes, grid: np.ndarray, law: dict, colour: str, style: str, label: str) -> None:
@@ -177,9 +192,10 @@ def contours(m: Material) -> Drawn:
             label=label_budget(budget),
         )
     best = fit["allocation"]["n"]
-    compute = np.geomspace(points.budgets.min() / 10, points.budgets.max() * 10, 50)
-    optimal = best["coefficient"] * compute ** best["exponent"]
-    axes.plot(optimal, compute / (6 * points.tokens * optimal), color=ACCENT, lw=2, label="frontier")
+    if best["exponent"] is not None:
+        compute = np.geomspace(points.budgets.min() / 10, points.budgets.max() * 10, 50)
+        optimal = best["coefficient"] * compute ** best["exponent"]
+        axes.plot(optimal, compute / (6 * points.tokens * optimal), color=ACCENT, lw=2, label="frontier")
     log_axis(axes, "x")
     log_axis(axes, "y")
     axes.set(xlabel=SIZE, ylabel=IMAGES, xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
@@ -196,5 +212,5 @@ def contours(m: Material) -> Drawn:
         "Contours of the additive law L = E + A/N^alpha + B/D^beta (labels: loss), the measured points, "
         "lines of equal "
         "compute (dotted) and the compute-optimal frontier of the law."
-    )
+    ) + _doubts(m)
     return Drawn("contours", "Fitted surface and frontier", figure, caption)

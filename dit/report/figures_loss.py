@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dit.report.material import COMPUTE, SIZE, Drawn, Material
+from dit.report.method import method_text
 from dit.report.style import (
     ACCENT,
     INK,
@@ -101,8 +102,7 @@ def isoflop(m: Material) -> Drawn:
     rejected = [row for row in rows if row["edge"] is not None]
     caption = (
         "One row of points per budget; lines: least-squares parabolas of the loss in ln N; stars: their "
-        "minima, with "
-        "the 95 % interval over bootstrap draws that resample whole runs. "
+        f"minima, with 95 % intervals ({method_text(m, 'isoFLOP minima', 'n_flop')}). "
     )
     if rejected:
         caption += (

@@ -35,7 +35,7 @@ def noise_bins(m: Material) -> Drawn:
     figure, (left, right) = new_figure(columns=2, width=7.2, height=3.3)
     for index, (row, colour) in enumerate(zip(found["best"], shades(len(found["best"])))):
         left.stairs(
-            row["bins"],
+            np.array(row["bins"], dtype=float),  # NaN where a bin diverged
             edges,
             color=colour,
             lw=1.4,

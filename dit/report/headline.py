@@ -55,7 +55,24 @@ def headline(m: Material) -> dict[str, Any]:
 def _exponents(law: dict[str, Any] | None) -> dict[str, Any] | None:
     if law is None:
         return None
-    return {x: {"value": law[x]["exponent"], "interval_95": law[x]["interval_95"]} for x in ("n", "d")}
+    keys = {"value": "exponent", "interval_95": "interval_95", "doubt": "doubt"}
+    return {x: {key: law[x][name] for key, name in keys.items()} for x in ("n", "d")}
+
+
+def exponents_text(found: dict[str, Any] | None) -> str:
+    """The exponents of a law in one line, each with its interval and its doubts, or why there are none."""
+    if found is None:
+        return "no exponents"
+    return ", ".join(_exponent(x, found[x]) for x in ("n", "d"))
+
+
+def _exponent(x: str, one: dict[str, Any]) -> str:
+    if one["value"] is None:
+        return f"{x.upper()}* {one['doubt']}"
+    ends = one["interval_95"]
+    beside = [f"95 % {ends[0]:.3f} to {ends[1]:.3f}" if ends else "no interval"]
+    beside += [f"DOUBTFUL: {one['doubt']}"] if one["doubt"] else []
+    return f"{x.upper()}* ~ C^{one['value']:.3f} ({'; '.join(beside)})"
 
 
 def _best_by_budget(m: Material) -> dict[float, dict[str, Any]]:
@@ -100,14 +117,7 @@ def format_headline(found: dict[str, Any]) -> str:
     lines += ["(N: multiply-adds per token; guided: share of the best run's guided samples judged right)", ""]
     for name, label in (("isoflop", "isoFLOP minima"), ("additive", "additive law")):
         exponents = found["exponents"][name]
-        if exponents is None:
-            lines.append(f"{label:<15} no exponents: see the report")
-            continue
-        parts = [
-            f"{x.upper()}* ~ C^{exponents[x]['value']:.3f} (95 % {_pair(exponents[x]['interval_95'], '.3f')})"
-            for x in ("n", "d")
-        ]
-        lines.append(f"{label:<15} " + "   ".join(parts))
+        lines.append(f"{label:<15} {exponents_text(exponents)}{'' if exponents else ': see the report'}")
     lines.append(holdout_text(found["holdout"]))
     return "\n".join(lines)
 

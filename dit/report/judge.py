@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from dit.errors import InputError
 from dit.fits.additive import AdditiveFit, fit_additive
 from dit.fits.answer import HELD
 from dit.fits.bootstrap import Bootstrap
+from dit.fits.doubts import doubts
 from dit.fits.envelope import fit_envelope
 from dit.fits.holdout import holdout
 from dit.fits.profile import profiles
@@ -84,18 +86,25 @@ def vary(
     """
     if fit is None:
         return []
-    rows: list[dict[str, Any]] = [
-        {"what": f"additive law, Huber, N per token, {points.weights_name} weights", "a": fit.a,
-         "interval_95": list(boot.interval(lambda law: law.a)) if boot else None,
-         "sd": boot.sd(lambda law: law.a) if boot else None}
-    ]  # fmt: skip
+    doubted, of = doubts(points.for_fit(), fit), attrgetter("a")
+    first = f"additive law, Huber, N per token, {points.weights_name} weights"
+    base: dict[str, Any] = {
+        "what": first,
+        "a": None,
+        "doubt": doubted.about("a"),
+        "interval_95": None,
+        "sd": None,
+    }
+    if doubted.has("a"):
+        base["a"] = fit.a
+        base |= {"interval_95": list(boot.interval(of)), "sd": boot.sd(of)} if boot else {}
+    rows = [base]
     for entry in fits:
         what = BOOTSTRAPPED.get((entry["law"], entry["size"], entry["loss"]))
         if what is not None:
             key = "a" if entry["law"] == "additive" else "exponent of N*"
-            rows.append(
-                {"what": what, "a": entry["parameters"][key], "interval_95": entry["intervals"][key]["95"]}
-            )
+            interval = entry["intervals"].get(key, {}).get("95")
+            rows.append({"what": what, "a": entry["parameters"][key], "interval_95": interval})
     for variant in sensitivity(points.for_fit(), fit, "additive"):
         what = _name(variant)
         if what is not None and all(row["what"] != what for row in rows):

@@ -29,12 +29,15 @@ from dit.report import (
 )
 from dit.report.analysis import analyse
 from dit.report.compare import compare as compare_studies
+from dit.report.compare import uncompared
 from dit.report.definitions import definitions
-from dit.report.headline import format_headline, headline, held_out_text, holdout_text
+from dit.report.headline import exponents_text, format_headline, headline, held_out_text, holdout_text
 from dit.report.material import Drawn, Material, Missing
+from dit.report.method import method_text
 from dit.report.style import styled, write
 from dit.report.table import SHOWN_ROWS, Table, cell_text
 from dit.report.tables import all_tables
+from dit.study.missing import lost
 from dit.study.records import load_study
 
 __all__ = ["format_headline", "write_report"]
@@ -52,8 +55,9 @@ SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
                                   figures_samples.noise_bins)),
     ("Networks", (figures_cost.flop_breakdown, figures_mup.coordinates)),
 )  # fmt: skip
+OF_POINTS = {draw for _, draws in SECTIONS[:2] for draw in draws} | {figures_compare.comparison}
 INLINE_SVG_BYTES = 400_000  # above it (thousands of points) the page carries the PNG
-TEXT = {"run", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
+TEXT = {"run", "doubt", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
 "reason",
         "verdict", "state", "size counted in", "best run", "at equal", "branch of"}  # fmt: skip
 
@@ -95,7 +99,7 @@ def write_report(
     sections = _draw_all(material, out)
     tables = [*all_tables(material), definitions(material)]
     found = headline(material)
-    head = _headline_table(found)
+    head = _headline_table(material, found)
     for table in [head, *tables]:
         write_text(out / f"{table.name}.csv", table.csv())
     write_text(out / "fits.json", json.dumps(material.analysis, indent=1, allow_nan=False) + "\n")
@@ -135,7 +139,7 @@ def _draw_all(material: Material, out: Path) -> list[dict[str, Any]]:
             figures, missing = [], []
             for draw in draws:
                 try:
-                    drawn = draw(material)
+                    drawn = _drawn(draw, material)
                 except Missing as why:
                     missing.append({"title": _sentence(draw), "why": str(why)})
                     continue
@@ -144,6 +148,12 @@ def _draw_all(material: Material, out: Path) -> list[dict[str, Any]]:
             sections.append({"title": title, "anchor": re.sub(r"\W+", "-", title.lower()), "figures": figures,
                              "missing": missing})  # fmt: skip
     return sections
+
+
+def _drawn(draw: Draw, material: Material) -> Drawn:
+    if draw in OF_POINTS and not len(material.points.run):
+        raise Missing(material.analysis["additive"]["why_not"])
+    return draw(material)
 
 
 def _files(drawn: Drawn, out: Path) -> dict[str, Any]:
@@ -168,7 +178,7 @@ def _for_page(table: Table) -> dict[str, Any]:
             "text_columns": text, "hidden": hidden}  # fmt: skip
 
 
-def _headline_table(found: dict[str, Any]) -> Table:
+def _headline_table(m: Material, found: dict[str, Any]) -> Table:
     columns = ["budget (FLOPs)", "N* (MACs/token)", "95 % low", "95 % high", "D* (images)", "least loss "
     "measured",
                "best run", "Fréchet distance", "guided accuracy", "verdict"]  # fmt: skip
@@ -180,7 +190,7 @@ def _headline_table(found: dict[str, Any]) -> Table:
                      row["frechet_distance"], row["guided_accuracy"], row["verdict"]])  # fmt: skip
     note = (
         "Fréchet distance: best unguided run of the budget, which need not be the run of least loss. Guided accuracy: "
-        "of the run of least loss."
+        f"of the run of least loss. Intervals of N*: {method_text(m, 'isoFLOP minima', 'n_flop')}."
     )
     return Table("headline", "Compute-optimal size at each budget", columns, rows, note)
 
@@ -188,16 +198,7 @@ def _headline_table(found: dict[str, Any]) -> Table:
 def _statements(found: dict[str, Any]) -> list[str]:
     lines = [f"Losses are of {found['weights']} weights on {held_out_text(found['held_out'])}."]
     for name, label in (("isoflop", "IsoFLOP minima"), ("additive", "Additive law")):
-        exponents = found["exponents"][name]
-        if exponents is None:
-            lines.append(f"{label}: no exponents.")
-            continue
-        parts = []
-        for x in ("n", "d"):
-            interval = exponents[x]["interval_95"]
-            shown = f" (95 % {interval[0]:.3f} to {interval[1]:.3f})" if interval else " (no interval)"
-            parts.append(f"{x.upper()}* grows as C^{exponents[x]['value']:.3f}{shown}")
-        lines.append(f"{label}: " + ", ".join(parts) + ".")
+        lines.append(f"{label}: {exponents_text(found['exponents'][name])}.")
     held = " ".join(holdout_text(found["holdout"]).split())
     lines.append(held.replace("hold-out ", "Hold-out: ", 1) + ".")
     return lines
@@ -214,6 +215,11 @@ def _warnings(m: Material, found: dict[str, Any]) -> list[str]:
         lines.append(
             f"{len(m.points.excluded)} readings are left out; the table of excluded points says why."
         )
+    silent = lost(m.study)
+    if silent:
+        named = ", ".join(silent)
+        lines.append(f"{len(silent)} runs left no point: {named}; the table of excluded points says why.")
+    lines += uncompared(m)
     lines += [m.analysis["additive"]["why_not"]] if m.analysis["additive"].get("why_not") else []
     return lines
 

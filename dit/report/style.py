@@ -107,7 +107,7 @@ def log_axis(axes: Axes, which: str) -> None:
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
     low, high = sorted(getattr(axes, f"get_{which}lim")())
-    decades = math.log10(high / low)
+    decades = math.log10(high / low) if 0 < low < high else 1.0  # nothing is drawn there
     if decades > 3:
         axis.set_major_locator(ticker.LogLocator(base=10, numticks=9))
         axis.set_minor_locator(ticker.NullLocator())

@@ -6,8 +6,10 @@ import numpy as np
 
 from dit.report.anchors import allocation_anchors
 from dit.report.material import Material
+from dit.report.method import method_text
 from dit.report.table import Table
 from dit.report.tables_beside import comparison, cooldown, noise
+from dit.study.missing import lost
 
 SIZE_NAMES = {"n_flop": "N_flop", "n_total": "N_total"}
 
@@ -96,7 +98,8 @@ def minima(m: Material) -> Table:
         row["d_opt"],
                      row["loss"], verdict])  # fmt: skip
     note = (
-        "N in multiply-adds per token. A budget whose best size is the first or last of its row is rejected."
+        "N in multiply-adds per token. A budget whose best size is the first or last of its row is rejected. "
+        f"Intervals: {method_text(m, 'isoFLOP minima', 'n_flop')}."
     )
     return Table("isoflop", "IsoFLOP minima", columns, rows, note)
 
@@ -113,17 +116,16 @@ def fits(m: Material) -> Table:
         "80 % high",
         "95 % low",
         "95 % high",
+        "doubt",
     ]
     rows = []
     for fit in m.analysis["fits"]:
         for name, value in fit["parameters"].items():
             intervals = fit["intervals"].get(name, {})
             pairs = [bound for level in ("80", "95") for bound in intervals.get(level) or (None, None)]
-            rows.append([fit["law"], SIZE_NAMES[fit["size"]], fit["loss"], name, value, *pairs])
-    note = (
-        "Intervals are over bootstrap draws that resample whole runs (all readings of a run together). A "
-        "value without an interval could not be bootstrapped."
-    )
+            doubt = fit["doubts"][name]
+            rows.append([fit["law"], SIZE_NAMES[fit["size"]], fit["loss"], name, value, *pairs, doubt])
+    note = f"Intervals: {method_text(m)}. A value without an interval could not be bootstrapped."
     return Table("fits", "Fitted laws", columns, rows, note)
 
 
@@ -140,16 +142,18 @@ def fit_quality(m: Material) -> Table:
 def allocation(m: Material) -> Table:
     """What to train at three target budgets, and what it costs to miss the best size by a factor of two."""
     columns = ["budget (FLOPs)", "N*", "N* 95 % low", "N* 95 % high", "D* (images)", "epochs", "loss",
-               "loss 95 % low", "loss 95 % high", "compute lost at N*/2", "compute lost at 2 N*"]  # fmt: skip
+               "loss 95 % low", "loss 95 % high", "compute lost at N*/2", "compute lost at 2 N*", "doubt"]  # fmt: skip
     rows = []
+    primary = m.analysis["additive"]["primary"]
+    doubt = primary and primary["allocation"]["n"]["doubt"]
     for row in m.analysis["targets"]:
         n_pair, loss_pair = (row.get(key) or (None, None) for key in ("n_interval_95", "loss_interval_95"))
         rows.append([row["budget_flops"], row["n"], *n_pair, row["d"], row["epochs"], row["loss"], *loss_pair,
-                     row["waste_half"], row["waste_double"]])  # fmt: skip
+                     row["waste_half"], row["waste_double"], doubt])  # fmt: skip
     note = (
         "By the additive law, at the largest budget, ten and a hundred times it. Compute lost: the share of "
         "the budget that the best size would not have needed for the same loss. Beyond a few epochs of "
-        "repeated data the law promises too much."
+        f"repeated data the law promises too much. Intervals: {method_text(m, 'additive', 'n_flop')}."
     )
     return Table("allocation", "Allocation at target budgets", columns, rows, note)
 
@@ -182,22 +186,24 @@ def published(m: Material) -> Table:
         "N* minus ours",
         "in our sd",
         "source",
+        "doubt",
     ]
     law, additive = m.analysis["isoflop"]["n_flop"]["law"], m.analysis["additive"].get("primary")
-    ours = additive["allocation"] if additive else law
+    ours = additive["allocation"] if additive and additive["allocation"]["n"]["exponent"] is not None else law
     rows: list[list[Any]] = []
     sd = ours["n"]["sd"] if ours else None
+    doubt = ours["n"]["doubt"] if ours else None
     if ours:
         fit = m.analysis["frechet"]["fit"]
-        which = "additive law" if additive else "isoFLOP minima"
+        which = "isoFLOP minima" if ours is law else "additive law"
         rows.append([f"this study ({which})", ours["n"]["exponent"], sd, ours["d"]["exponent"],
-                     fit["exponent"] if fit else None, None, None, "records"])  # fmt: skip
+                     fit["exponent"] if fit else None, None, None, "records", doubt])  # fmt: skip
     for anchor in allocation_anchors():
         gap = anchor["n_exponent"] - ours["n"]["exponent"] if ours else None
         rows.append([
             f"{anchor['name']} ({anchor['setting']})", anchor["n_exponent"], anchor["n_exponent_sd"],
             anchor["d_exponent"], anchor["frechet_exponent"], gap,
-            gap / sd if gap is not None and sd else None, anchor["source"],
+            gap / sd if gap is not None and sd else None, anchor["source"], doubt and "ours is doubtful",
         ])  # fmt: skip
     note = (
         "Only exponents are comparable. Ours counts size in multiply-adds per token, the published ones in "
@@ -209,6 +215,7 @@ def published(m: Material) -> Table:
 def excluded(m: Material) -> Table:
     """Measurements that are no points of the law, and why."""
     rows = [[e["run"], e["budget_flops"], e["what"], e["reason"]] for e in m.points.excluded]
+    rows += [[run, None, "run", why] for run, why in lost(m.study).items()]
     for file in m.study.torn:
         rows.append([file, None, "last line", "cut short by a kill; left out"])
     note = "" if rows else "None."

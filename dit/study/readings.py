@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError, check_choice
+from dit.fits.points import LARGEST
 from dit.fits.points import Points as FitPoints
 from dit.older import branch_of
 from dit.study.records import Row, Study
@@ -91,6 +92,28 @@ def collect(study: Study, weights: str | None = None) -> Points:
         InputError: runs or measurements that cannot share an axis (the field in conflict is named), or no
             point left.
     """
+    points = readings(study, weights)
+    if not len(points.run):
+        raise InputError(
+            "study", f"({len(study.validation)} validation rows, {len(points.excluded)} left out)",
+            f"at least one validation row with budget_flops and weights {points.weights!r}", why_none(points),
+        )  # fmt: skip
+    return points
+
+
+def why_none(points: Points) -> str:
+    """Why a study has no point, in a sentence."""
+    if points.excluded:
+        return f"First reason: {points.excluded[0]['reason']}."
+    return "Wait until a run has reached a budget."
+
+
+def readings(study: Study, weights: str | None = None) -> Points:
+    """The same, where there may be no point at all: every run may have diverged.
+
+    Raises:
+        InputError: runs or measurements that cannot share an axis (the field in conflict is named).
+    """
     require_equal((run for run in study.runs), FIXED_IN_RUNS, "run")
     require_equal(study.validation, FIXED_IN_VALIDATION, "validation")
     known = sorted({row["weights"] for row in study.validation})
@@ -113,15 +136,6 @@ def collect(study: Study, weights: str | None = None) -> Points:
             )
         else:
             rows.append(row)
-    if not rows:
-        raise InputError(
-            "study",
-            f"({len(study.validation)} validation rows, {len(excluded)} left out)",
-            f"at least one validation row with budget_flops and weights {chosen!r}",
-            f"First reason: {excluded[0]['reason']}."
-            if excluded
-            else "Wait until a run has reached a budget.",
-        )
     rows.sort(key=lambda row: (row["budget_flops"], study.run(row["run"])["macs_per_token"], row["run"]))
     of_run = [study.run(row["run"]) for row in rows]
     return Points(
@@ -133,9 +147,9 @@ def collect(study: Study, weights: str | None = None) -> Points:
         n_total=_column(of_run, "n_params_total"),
         images=_column(rows, "images_seen"),
         loss=_column(rows, "loss"),
-        bins=np.array([[np.nan if x is None else x for x in row["loss_bins"]] for row in rows], dtype=float),
-        edges=np.array(rows[0]["log_snr_edges"], dtype=float),
-        tokens=of_run[0]["tokens_per_image"],
+        bins=_bins(rows),
+        edges=np.array(rows[0]["log_snr_edges"] if rows else [], dtype=float),
+        tokens=study.runs[0]["tokens_per_image"],
         excluded=excluded,
     )
 
@@ -147,6 +161,8 @@ def why_excluded(row: Row, run: Row) -> str | None:
         return f"not finite ({', '.join(row.get('non_finite', {}).values()) or 'null'}): diverged"
     if loss <= 0:
         return f"loss {loss:g} is not positive"
+    if not 1 / LARGEST < loss < LARGEST:
+        return f"loss {loss:g} is beyond what laws are fitted to"
     miss = row["train_flops"] / budget - 1
     if abs(miss) > MAX_BUDGET_MISS:
         return f"compute misses the budget by {miss:+.1%} (allowed: 1 %)"
@@ -262,6 +278,16 @@ def _over_seeds(study: Study, rows: list[Row], loss: Mapping[tuple[str, float], 
             entry[f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         entries.append(entry)
     return entries
+
+
+def _bins(rows: list[Row]) -> np.ndarray:
+    """(rows, bins) losses per bin; NaN where one diverged, or a row has another number of them than edges."""
+    count = max(len(rows[0]["log_snr_edges"]) - 1, 0) if rows else 0
+    found = np.full((len(rows), count), np.nan)
+    for row, losses in zip(found, (row["loss_bins"] for row in rows)):
+        if len(losses) == count:
+            row[:] = [np.nan if x is None else x for x in losses]
+    return found
 
 
 def _column(rows: list[Row], name: str) -> np.ndarray:

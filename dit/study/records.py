@@ -65,6 +65,9 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "protocol_hash": TEXT,
     },
 }
+OF_EVALUATIONS: dict[str, tuple[type, ...]] = {
+    "images_seen": INTEGER, "train_flops": NUMBER, "n": INTEGER, "protocol": OBJECT,
+}  # fmt: skip
 # Numbers of a run row that fits divide by.
 SIZES = (
     "n_params_total",
@@ -195,9 +198,7 @@ def _evaluations(directory: Path, runs: list[Row]) -> tuple[Row, ...]:
         for where, row in _lines(str(file.relative_to(directory)), file.read_bytes()):
             if row.get("kind") != "samples" or row.get("run") not in known:
                 continue  # of images on disk, or under a name of its own
-            for name in ("images_seen", "train_flops", "n", "protocol"):
-                if name not in row:
-                    raise InputError(f"{where}: {name}", "(nothing)", "a samples row with this field")
+            check_fields(where, row, OF_EVALUATIONS)
             found.append(_completed(row))
     return tuple(found)
 

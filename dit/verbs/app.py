@@ -36,6 +36,7 @@ from dit.errors import (
     disk_trouble,
     input_error,
 )
+from dit.files import plain
 
 log = logging.getLogger("dit")
 
@@ -190,7 +191,7 @@ def show(result: dict[str, Any], format: str, table: Callable[[dict[str, Any]], 
     """Prints a result as one JSON document, or as the verb's table."""
     check_format(format)
     if format == "json":
-        print(json.dumps(result, indent=2, allow_nan=False))
+        print(json.dumps(plain(result), indent=2, allow_nan=False))
     else:
         table(result)
 

@@ -15,6 +15,8 @@ from dit.config.words import quoted
 from dit.errors import InputError, check_choice
 from dit.fits.answer import fit_points
 from dit.fits.points import Points, drop_outliers, read_points
+from dit.fits.remarks import independent
+from dit.fits.table import read_table
 from dit.verbs.app import check_format, hydra_app, show
 
 SIZES = {"macs_per_token": "n_flop", "n_params_total": "n_total"}
@@ -26,7 +28,7 @@ def task(cfg: DictConfig) -> None:
         raise InputError(
             "data", None, "a CSV file or a study directory", "dit fit data=points.csv columns.n=..."
         )
-    points, others = (_study if Path(cfg.data.path).is_dir() else _table)(cfg)
+    points, others, told = (_study if Path(cfg.data.path).is_dir() else _table)(cfg)
     check_format(cfg.format)
     keys = ("law", "loss", "delta", "bootstrap", "seed", "by", "method")
     asked: list[Any] = [cfg[key] for key in keys]
@@ -36,7 +38,7 @@ def task(cfg: DictConfig) -> None:
     if not cfg.bootstrap:
         for key in ("seed", "by", "method"):
             refuse_given(cfg, key, "bootstrap=0 draws nothing")
-    asked += [_listed(cfg.at_flops), others]
+    asked += [_listed(cfg.at_flops), others, told]
     refuse_unread(cfg)
     result = fit_points(points, *asked)
     show({"data": str(cfg.data.path), **result}, cfg.format, _print)
@@ -64,16 +66,19 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, ListConfig) else [value]
 
 
-def _table(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
+def _table(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]], list[str]]:
+    """Points of a CSV file; all of them, where outliers were dropped; and what to say about where they are from."""
     columns: Any = OmegaConf.to_container(cfg.columns)
     kept = read_points(cfg.data.path, columns, _listed(cfg.where), 0, cfg.flops_per_nd)
+    told = independent(kept, read_table(cfg.data.path).header) if cfg.by != "run" else []
     if not cfg.drop_highest:
-        return kept, {}
-    return drop_outliers(kept, cfg.drop_highest), {"outliers": {"all kept": kept}}
+        return kept, {}, told
+    return drop_outliers(kept, cfg.drop_highest), {"outliers": {"all kept": kept}}, told
 
 
-def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
-    """Validation losses of a study at its budgets; the other count of N goes into the sensitivity table."""
+def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]], list[str]]:
+    """Validation losses of a study at its budgets; those by the other count of N; and what is left out."""
+    from dit.study.missing import left_out
     from dit.study.readings import collect
     from dit.study.records import load_study
 
@@ -89,7 +94,7 @@ def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]]]:
         }
     kept = {name: drop_outliers(value, cfg.drop_highest) for name, value in counted.items()}
     others = {"size": {name: value for name, value in kept.items() if name != cfg.size}}
-    return kept[cfg.size], others
+    return kept[cfg.size], others, left_out(study, points)
 
 
 def _refuse_selections(cfg: DictConfig) -> None:
@@ -173,10 +178,12 @@ def _print_sensitivity(found: dict[str, Any]) -> None:
 
 
 def _table_of(title: str, values: list[tuple[str, dict[str, Any]]]) -> None:
-    rows: list[tuple[str, ...]] = [(title, "value", "sd", "80 %", "95 %")]
+    doubted = any(value["doubt"] for _, value in values)
+    rows: list[tuple[str, ...]] = [(title, "value", "sd", "80 %", "95 %", *(["doubt"] if doubted else []))]
     for name, value in values:
         spans = [_span(value.get(key)) for key in ("interval_80", "interval_95")]
-        rows.append((name, _number(value["value"]), _number(value.get("sd")), *spans))
+        doubt = [value["doubt"] or ""] if doubted else []
+        rows.append((name, _number(value["value"]), _number(value.get("sd")), *spans, *doubt))
     print()
     print(align(rows))
 

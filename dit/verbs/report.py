@@ -100,7 +100,8 @@ def _summary(headline: dict[str, Any]) -> dict[str, float]:
     numbers = {"runs": headline["runs"], "train_flops": headline["train_flops"]}
     for law, exponents in headline["exponents"].items():
         for x, one in (exponents or {}).items():
-            numbers[f"{law}/exponent_{x}"] = one["value"]
+            if one["doubt"] is None:  # a summary has no place for a doubt beside its number
+                numbers[f"{law}/exponent_{x}"] = one["value"]
     if headline["holdout"] is not None:
         numbers |= {f"holdout/{key}": headline["holdout"][key] for key in ("bias", "rms")}
     return numbers

@@ -1,0 +1,83 @@
+"""What a reader must know before quoting a number of a fit, in sentences."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from dit.fits.bootstrap import Bootstrap
+from dit.fits.losses import NARROWEST, WIDEST
+from dit.fits.points import Points
+
+K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
+TINY = 1e9  # FLOPs that no training run stays below
+RUNS = ("run", "runs", "run_name", "run_id", "run name", "run id")  # headers that are likely to name runs
+
+
+def remarks(points: Points, fit: Any, boot: Bootstrap | None, loss: str, delta: float) -> list[str]:
+    """All warnings about a fit by a loss that was asked for, with Huber's delta, and its bootstrap."""
+    return [*other_loss(fit, loss, delta), *_of_fit(points, fit, boot)]
+
+
+def other_loss(fit: Any, loss: str, delta: float) -> list[str]:
+    """Says which loss was fitted where it is not the one that was asked for."""
+    searched = getattr(fit, "searched", None)
+    if searched is None or searched.loss == loss:
+        return []
+    side = f"below {NARROWEST:g}" if delta < NARROWEST else f"above {WIDEST:g}"
+    return [f"delta {delta:g} lies {side}, where {loss} is {searched.loss}: that was fitted"]
+
+
+def _of_fit(points: Points, fit: Any, boot: Bootstrap | None) -> list[str]:
+    """What a reader must know before quoting a number."""
+    found = []
+    searched = getattr(fit, "searched", None)
+    if searched is not None and searched.absent:
+        found.append(
+            f"zero at the optimum: {', '.join(searched.absent)}; the law has fewer terms than it could"
+        )
+    if searched is not None and not searched.converged:
+        found.append("no start converged: parameters are where the search stopped, in a flat valley")
+    elif searched is not None and searched.agreed < 0.5 * searched.starts:
+        found.append(f"only {searched.agreed} of {searched.starts} starts reached the optimum")
+    if hasattr(fit, "alpha") and min(fit.alpha, fit.beta) <= 0:
+        found.append(
+            "an exponent is not positive: loss rises with size or data, and there is no best allocation"
+        )
+    if points.n is not None and points.d is not None and points.get("c").max() < TINY:
+        found.append(
+            f"compute is {points.get('c').max():.3g} FLOPs at most: if N or D are counted in millions or billions, "
+            "set flops_per_nd to 6 times these units (6e15 for millions of parameters and billions of tokens)"
+        )
+    if points.n is not None and points.d is not None and points.k_spread > K_TOLERANCE:
+        found.append(
+            f"C/(N D) varies by up to {np.expm1(points.k_spread):.1%}: allocation uses its geometric mean"
+        )
+    for valley in getattr(fit, "valleys", ()):
+        if valley.rejected:
+            found.append(f"budget {valley.flops:.3g} left out: {valley.rejected}")
+    if boot is not None and boot.failed:
+        found.append(f"{boot.failed} of {boot.draws} bootstrap draws did not converge and were left out")
+    given = [value for value in (points.n, points.d, points.c, points.loss) if value is not None]
+    copies = len(points) - np.unique(np.stack(given), axis=1).shape[1]
+    if copies:
+        found.append(f"{copies} points repeat another in every column: remove copies, or they count twice")
+    return found
+
+
+def independent(points: Points, header: Iterable[str] = ()) -> list[str]:
+    """Says so where readings of one N at several D are taken as independent; offers the column of runs of a header."""
+    if points.run is not None or points.n is None or points.d is None:
+        return []
+    pairs = np.unique(np.stack([points.n, points.d]), axis=1)
+    sizes, times = np.unique(pairs[0], return_counts=True)
+    if not (times > 1).any():
+        return []
+    named = [name for name in header if name.strip().casefold() in RUNS]
+    column = (
+        f"the file has {named[0]!r}: columns.run={named[0]}" if named else "name it with columns.run=COLUMN"
+    )
+    return [
+        f"{(times > 1).sum()} of {len(sizes)} sizes N are read at several D and no column of runs is named: readings "
+        f"are taken as independent. Those of one run are not, and intervals of 95 % would cover 85 %; {column}"
+    ]

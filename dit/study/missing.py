@@ -1,0 +1,53 @@
+"""What of a study is in no law: runs that left nothing, readings that do not count, lines cut short; and why."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dit.study.readings import Points, branches
+from dit.study.records import Study
+
+
+def lost(study: Study) -> dict[str, str]:
+    """Runs that were planned or begun and of which no point is there, and why; branches, which have none, apart."""
+    begun = {file.name for file in study.directory.glob("runs/*") if file.is_dir()}
+    planned = {
+        run["name"] for run in study.plan.get("runs", []) if isinstance(run, Mapping) and "name" in run
+    }
+    known, branched = {run["run"] for run in study.runs}, branches(study)
+    read = {row["run"] for row in study.validation}
+    at_budgets = {row["run"] for row in study.validation if row["budget_flops"] is not None}
+    found = {name: _unbegun(study.run_directory(name)) for name in sorted((begun | planned) - known)}
+    for name in sorted(known - at_budgets - branched.keys()):
+        found[name] = "it was read at no budget" if name in read else "it has no validation reading"
+    return found
+
+
+def _unbegun(directory: Path) -> str:
+    """Why a run has no row."""
+    records = directory / "records.jsonl"
+    if not directory.is_dir():
+        return "it has not begun"
+    if not records.is_file():
+        return "it has no records.jsonl"
+    return (
+        "its records.jsonl is empty"
+        if not records.stat().st_size
+        else "its records.jsonl is cut short in the first row"
+    )
+
+
+def left_out(study: Study, points: Points) -> list[str]:
+    """What of a study is no point of its laws, in sentences for a reader of their numbers."""
+    runs, readings = lost(study), points.excluded
+    found = []
+    if runs:
+        told = "; ".join(f"{name}: {why}" for name, why in runs.items())
+        found.append(
+            f"{len(runs)} of {len(runs.keys() | {run['run'] for run in study.runs})} runs left out: {told}"
+        )
+    if readings:
+        told = "; ".join(f"{one['run']} at {one['budget_flops']:.3g}: {one['reason']}" for one in readings)
+        found.append(f"{len(readings)} readings left out: {told}")
+    if study.torn:
+        found.append(f"the last line is cut short, and left out, in {', '.join(study.torn)}")
+    return found
