@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 
 from dit.errors import InputError
-from dit.files import write_bytes, write_text
+from dit.files import plain, write_bytes, write_text
 from dit.report import (
     figures_compare,
     figures_cost,
@@ -102,8 +102,8 @@ def write_report(
     head = _headline_table(material, found)
     for table in [head, *tables]:
         write_text(out / f"{table.name}.csv", table.csv())
-    write_text(out / "fits.json", json.dumps(material.analysis, indent=1, allow_nan=False) + "\n")
-    write_text(out / "headline.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_text(out / "fits.json", json.dumps(plain(material.analysis), indent=1, allow_nan=False) + "\n")
+    write_text(out / "headline.json", json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
     page = _template().render(
         headline=found,
         lead=_lead(material, found),
