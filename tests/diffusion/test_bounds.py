@@ -30,6 +30,7 @@ TINY = 1e-9
         lambda: (weights.MinSNR(TINY), weights.SoftMinSNR(TINY), weights.EDM(TINY), Karras(TINY)),
         lambda: (times.LogitNormal(-3.0, TINY), times.LogNormalSigma(0.0, TINY), times.Shifted(TINY)),
         lambda: (grids.uniform(Linear(), 1), grids.shifted(Linear(), 1, shift=0.01), grids.sit(Linear(), 2)),
+        lambda: grids.sit(Linear(), 1, last_step_size=None),
         lambda: (grids.log_snr(Linear(), 2), grids.karras(VE(), 2, rho=0.5, sigma_min=0.01, sigma_max=0.02)),
         lambda: (
             grids.respaced(Discrete(), 1),
@@ -42,7 +43,7 @@ TINY = 1e-9
     ],
 )
 def test_the_last_value_inside_is_taken(make):
-    assert make()
+    assert make() is not None
 
 
 GAUSSIAN, X = Gaussian(Linear()), draw((1, 1, 2, 2), 1)
