@@ -18,6 +18,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
+from dit.condition import NOTHING, Condition
 from dit.diffusion import grids, solvers
 from dit.diffusion.denoiser import Denoiser, Prediction
 from dit.diffusion.paths import VE, Cosine, Discrete, Linear, Path
@@ -40,7 +41,7 @@ class Clusters(Denoiser):
         super().__init__(nn.Identity(), path, Velocity())
         self.centres = math.sqrt(1 - 0.3**2) * draw(7)[:8]
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
         """The posterior mean of data and noise."""
         alpha, sigma = (float(c[0]) for c in (self.path.alpha(t), self.path.sigma(t)))
         variance = (0.3 * alpha) ** 2 + sigma**2

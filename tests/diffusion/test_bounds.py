@@ -38,7 +38,7 @@ TINY = 1e-9
             grids.uniform(Discrete(), 1000),
         ),
         lambda: NoiseStream([0, 2**32 - 1], (1,)),
-        lambda: ClassifierFree(Plausible(Linear(), Velocity()), 0, null_class=0, channels=1),
+        lambda: ClassifierFree(Plausible(Linear(), Velocity()), 0, channels=1),
         lambda: NegativeClass(Plausible(Linear(), Velocity()), 0, negative_class=0, channels=1),
     ],
 )
@@ -72,11 +72,11 @@ GRID = partial(grids.uniform, n_steps=4)
         (lambda: grids.karras(Linear(), 5, sigma_min=0.0), "grid.sigma_min"),
         (lambda: grids.karras(Linear(), 5, sigma_min=1.0, sigma_max=1.0), "grid.sigma_min"),
         (
-            lambda: ClassifierFree(Plausible(Linear(), Velocity()), null_class=10, channels=1.5),
+            lambda: ClassifierFree(Plausible(Linear(), Velocity()), channels=1.5),
             "guidance.channels",
         ),
         (
-            lambda: ClassifierFree(Plausible(Linear(), Velocity()), null_class=10, interval=[1.0, 1.0]),
+            lambda: ClassifierFree(Plausible(Linear(), Velocity()), interval=[1.0, 1.0]),
             "guidance.interval",
         ),
         (lambda: image_to_image(GAUSSIAN, solvers.euler, GRID, X, 0.2499, [0]), "strength"),

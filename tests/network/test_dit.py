@@ -199,6 +199,6 @@ def test_compiled_equals_eager(options: dict, whole: bool) -> None:
 
 
 def test_one_channel_in_and_out() -> None:
-    model = trained(DiT(DiTConfig(32, 1, 4, 2), (1, 8, 8), 0))
+    model = trained(DiT(DiTConfig(32, 1, 4, 2), (1, 8, 8), Classes(0)))
     x, t, _ = batch(shape=(1, 8, 8))
     assert model(x, t, None).shape == x.shape
