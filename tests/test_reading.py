@@ -112,6 +112,11 @@ def test_configurations_are_resolved_when_written_and_sealed(tmp_path, monkeypat
     file.write_text(file.read_text().replace("0.0001", "0.0002"))
     with pytest.raises(InputError, match="seal"):
         read_yaml(file)
+    changed = file.read_text()
+    file.write_text(to_yaml(cfg).rpartition("list:")[0])  # whole lines, but not all
+    with pytest.raises(InputError, match="seal"):
+        read_yaml(file)
+    file.write_text(changed)
     file.write_text(re.sub("# seal.*", "", file.read_text()))  # as somebody does who means it
     assert read_yaml(file).lr == 2e-4
 

@@ -1,7 +1,7 @@
 """A run's ``config.yaml`` and the objective in exported weights, written and read: files that may be a stranger's.
 
-What is written is resolved: plain values, with a seal in the last line. What is read must be: an interpolation would be
-worked out from the reader's environment, and aliases of aliases take minutes to follow.
+What is written is resolved: plain values, below a seal in the first line. What is read must be: an interpolation
+would be worked out from the reader's environment, and aliases of aliases take minutes to follow.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _SEAL = "# seal: "
 def to_yaml(cfg: DictConfig) -> str:
     """A configuration as text, resolved and sealed."""
     text = OmegaConf.to_yaml(cfg, resolve=True)
-    return f"{text}{_SEAL}{_seal(text)}\n"
+    return f"{_SEAL}{_seal(text)}\n{text}"
 
 
 def read_yaml(file: Path) -> DictConfig:
@@ -45,8 +45,8 @@ def read_yaml(file: Path) -> DictConfig:
         raise InputError(str(file), f"({' '.join(str(error).split())})", allowed) from error
     if not isinstance(cfg, DictConfig):
         raise InputError(str(file), f"({type(cfg).__name__})", allowed)
-    body, mark, seal = text.rpartition(_SEAL)
-    if mark and seal.strip() != _seal(body):
+    first, _, body = text.partition("\n")
+    if _SEAL[1:] in first and first != f"{_SEAL}{_seal(body)}":
         raise InputError(str(file), "(not what was written: its seal differs)", allowed, CHANGED)
     return cfg
 

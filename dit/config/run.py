@@ -98,9 +98,14 @@ def load_run(run: str | Path, weights: str | None, images_seen: int | None, devi
 def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.device) -> Loaded:
     data = read_manifest(cfg.data.directory)
     channels, height, width = data["shape"]
-    objective = instantiate(cfg.objective)
+    objective, config = instantiate(cfg.objective), job_config.network_config(cfg)
+    told, held = job_config.counts(cfg, config).n_params_total, checkpoint.n_bytes
+    if told > held:  # before so much memory is taken
+        raise InputError(
+            "run", f"({told} weights in config.yaml, {held} bytes of them)", "a run of one network"
+        )
     network = DiT(
-        job_config.network_config(cfg),
+        config,
         (channels, height, width),
         condition_kind(data),
         objective.out_channels(channels),

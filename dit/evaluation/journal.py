@@ -11,9 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError
+from dit.files import write_json
+from dit.reading import INTEGER, NULL, OBJECT, TEXT, Fields, check_fields, parse
 from dit.records import RecordWriter, encode
+from dit.study.files import NAME, PREFIX, check_rows
 
-NAME = "evaluations.jsonl"
+REMEDY = "Remove the line; what it held is measured again."
+NEEDS: dict[str, Fields] = {  # of the rows that a page shows
+    "run": {"run": TEXT, "config_hash": TEXT},
+    "samples": {"run": TEXT, "protocol": OBJECT},
+}
+MAY: Fields = {
+    "images_seen": INTEGER,
+    "n": INTEGER,
+    "request": TEXT,
+    "grid": (str, NULL),
+    "image_size": (int, NULL),
+}
 
 
 class Journal:
@@ -27,11 +41,11 @@ class Journal:
         self.path = None if directory is None else directory / NAME
         self._answers: dict[str, list[dict[str, Any]]] = {}
         for row in read_rows(self.path) if self.path is not None else []:
-            self._answers.setdefault(row["request"], []).append(row)
+            self._answers.setdefault(row.get("request", ""), []).append(row)
 
     def answer(self, request: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         """The rows of a request, fewest images first; None where it was not answered to its end."""
-        rows = {row["n"]: row for row in self._answers.get(request_hash(request), [])}
+        rows = {row.get("n", 0): row for row in self._answers.get(request_hash(request), [])}
         return [rows[n] for n in sorted(rows)] if request["n"] in rows else None
 
     def add(self, request: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -42,6 +56,7 @@ class Journal:
             with RecordWriter(self.path) as writer:
                 for row in made:
                     writer.append(row)
+                write_json(self.path.with_name(PREFIX), writer.prefix())
         self._answers[key] = [json.loads(encode(row)) for row in made]  # as they will be read
         return self._answers[key]
 
@@ -55,13 +70,14 @@ def read_rows(path: Path, kind: str = "samples") -> list[dict[str, Any]]:
     """The rows of a kind in a file of records; none where there is no file. A last line cut short is left out."""
     if not path.is_file():
         return []
+    check_rows(path)
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-            if row["kind"] == kind:
-                rows.append(row)
-        except (ValueError, TypeError, KeyError) as error:
-            remedy = "Remove the line; what it held is measured again."
-            raise InputError(f"{path}:{number}", f"({error})", "a record in JSON", remedy) from None
+        row = parse(line, where := f"{path}:{number}", REMEDY)
+        if not isinstance(row, dict):
+            raise InputError(where, f"({line[:40]!r} ...)", "a record in JSON", REMEDY)
+        check_fields(where, row, {"kind": TEXT})
+        if row["kind"] == kind:
+            check_fields(where, row, NEEDS[kind], MAY)
+            rows.append(row)
     return rows

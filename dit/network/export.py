@@ -1,5 +1,6 @@
 """Writing a ``DiT`` for others: DiT's layout, safetensors with its configuration, a diffusers pipeline."""
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -16,6 +17,7 @@ from dit.condition import Classes, kind_as_dict, kind_of_dict
 from dit.errors import InputError
 from dit.files import whole
 from dit.network.config import DiTConfig
+from dit.network.counting import count
 from dit.network.dit import DiT
 from dit.network.layouts import Weights, check_expressible, to_diffusers, to_dit
 
@@ -52,6 +54,7 @@ def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
         path: the file.
         said: what else its metadata says, such as the objective.
     """
+    weights = _weights(model)
     built = {
         **said,
         "format": _FORMAT,
@@ -60,13 +63,55 @@ def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
         "condition": json.dumps(kind_as_dict(model.kind)),
         "out_channels": str(model.out_channels),
     }
+    built["sha256"] = _digest(weights, built)
     with whole(Path(path)) as partial:
-        save_file(_weights(model), partial, metadata=built)
+        save_file(weights, partial, metadata=built)
         partial.chmod(0o644)  # safetensors keeps its files to the user
 
 
 def load_safetensors(path: str | Path) -> DiT:
     """The network written by ``save_safetensors``, on the CPU and bit for bit.
+
+    Raises:
+        InputError: the file is not one of those.
+    """
+    built = read_metadata(path)
+    try:
+        channels, height, width = json.loads(built["input_shape"])
+        config = DiTConfig(**json.loads(built["config"]))
+        said = built.get("condition") or json.dumps({"kind": "classes", "n": int(built["num_classes"])})
+        shape, kind = (channels, height, width), kind_of_dict(json.loads(said))
+        out_channels = int(built["out_channels"])
+        told = count(config, shape, kind, out_channels).n_params_total
+        if told > Path(path).stat().st_size:  # before so much memory is taken
+            raise InputError(
+                "path", f"({path}: its metadata promise {told} weights)", "a file that holds them"
+            )
+        model = DiT(config, shape, kind, out_channels)
+        weights = load_file(path)
+        if "sha256" in built and built["sha256"] != _digest(weights, built):
+            raise InputError("path", f"({path}: not what was written)", "a file as dit export wrote it")
+        dtype = next(iter(weights.values())).dtype
+        model.to(dtype).load_state_dict(weights)
+    except (
+        SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        StopIteration,
+        RecursionError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
+        shown = " ".join(str(error).split())[:300]
+        allowed = "a file of dit export, whose metadata and tensors belong together"
+        raise InputError("path", f"({path}: {type(error).__name__}: {shown})", allowed) from error
+    return model
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a file of ``save_safetensors`` says of itself: ``config``, ``objective`` and so on, as JSON texts.
 
     Raises:
         InputError: the file is not one of those.
@@ -80,15 +125,7 @@ def load_safetensors(path: str | Path) -> DiT:
         raise InputError(
             "path", str(path), f"a .safetensors file of format {_FORMAT}", "Others: load_published."
         )
-    channels, height, width = json.loads(built["input_shape"])
-    config = DiTConfig(**json.loads(built["config"]))
-    said = built.get("condition") or json.dumps({"kind": "classes", "n": int(built["num_classes"])})
-    kind = kind_of_dict(json.loads(said))
-    model = DiT(config, (channels, height, width), kind, int(built["out_channels"]))
-    weights = load_file(path)
-    dtype = next(iter(weights.values())).dtype
-    model.to(dtype).load_state_dict(weights)
-    return model
+    return built
 
 
 def save_diffusers(
@@ -192,6 +229,16 @@ def _pipeline_index(scheduler: str, class_names: Sequence[str] | None) -> dict[s
     if class_names is not None:
         index["id2label"] = {str(i): name for i, name in enumerate(class_names)}
     return index
+
+
+def _digest(weights: Weights, built: Mapping[str, str]) -> str:
+    """One hash for tensors, their names, and what the metadata say besides."""
+    said = {key: text for key, text in built.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name in sorted(weights):
+        digest.update(f"{name} {tuple(weights[name].shape)} {weights[name].dtype}\n".encode())
+        digest.update(weights[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _weights(model: DiT) -> Weights:

@@ -5,8 +5,12 @@ from typing import Any
 
 from dit.errors import InputError, check_name
 from dit.reading import INTEGER, LIST, NULL, NUMBER, TEXT, check_fields, read_json
+from dit.records import check_prefix
 from dit.rundir import read_status
 
+NAME = "evaluations.jsonl"
+PREFIX = "evaluations.prefix.json"  # beside it: its length and hash, so that a changed digit is found
+CUT = f"Restore it; or remove {PREFIX}, and what is missing is measured again."
 RUN = {"name": TEXT, "flops": NUMBER, "readings": LIST}
 READING = {"images": INTEGER, "budget_flops": (*NUMBER, NULL)}
 
@@ -44,3 +48,14 @@ def _check_object(where: str, value: Any, needs: dict[str, Any], may: dict[str, 
     if not isinstance(value, dict):
         raise InputError(where, value, "an object")
     check_fields(where, value, needs, may or {})
+
+
+def check_rows(path: Path) -> None:
+    """Raises InputError where rows are not those that were written: ``PREFIX``, or a run's status, knows them."""
+    if path.name == NAME:
+        known = read_json(path.with_name(PREFIX), {"bytes": INTEGER, "sha256": TEXT})
+    else:
+        known = run_status(path.parent).get("records")
+    if known and path.is_file() and not check_prefix(path, known):
+        found = f"({path.stat().st_size} bytes)"
+        raise InputError(str(path), found, f"the {known['bytes']} bytes that were written", CUT)

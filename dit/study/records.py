@@ -14,7 +14,7 @@ from dit.errors import InputError
 from dit.older import with_guidance
 from dit.reading import INTEGER, LIST, NULL, NUMBER, OBJECT, TEXT, check_fields, parse, read_json
 from dit.records import KINDS, SCHEMA, check_prefix
-from dit.study.files import run_status
+from dit.study.files import check_rows, run_status
 
 Row = dict[str, Any]
 
@@ -195,6 +195,7 @@ def _evaluations(directory: Path, runs: list[Row]) -> tuple[Row, ...]:
     for file in (*sorted(directory.glob("runs/*/evaluations.jsonl")), directory / "evaluations.jsonl"):
         if not file.is_file():
             continue
+        check_rows(file)
         for where, row in _lines(str(file.relative_to(directory)), file.read_bytes()):
             if row.get("kind") != "samples" or row.get("run") not in known:
                 continue  # of images on disk, or under a name of its own

@@ -49,6 +49,11 @@ class Checkpoint:
     def images_seen(self) -> int:
         return int(self.manifest["images_seen"])
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(int(entry["bytes"]) for entry in self.manifest["files"].values())
+
     def check_run(self, config_hash: str | None) -> None:
         """Raises InputError where it is another run's: copied here, or of another configuration."""
         found = self.manifest.get("config_hash")

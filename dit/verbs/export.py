@@ -5,10 +5,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from dit.config.given import refuse_unread
-from dit.errors import InputError, check_choice
+from dit.errors import InputError, check_choice, input_error
+from dit.reading import parse
 from dit.rundir import make_directory
 from dit.verbs.app import hydra_app
 
@@ -64,18 +67,27 @@ def load_exported(path: str | Path) -> Any:
     Raises:
         InputError: the file is not one of those.
     """
-    from safetensors import safe_open
-
+    from dit.config.files import check_plain
     from dit.config.instantiation import instantiate
-    from dit.network.export import load_safetensors
+    from dit.diffusion.objective import Objective
+    from dit.network.export import load_safetensors, read_metadata
 
-    network = load_safetensors(path)
-    with safe_open(path, framework="pt") as file:
-        objective = (file.metadata() or {}).get("objective")
+    objective = read_metadata(path).get("objective")
     if objective is None:
         raise InputError("path", str(path), "a file of dit export, which names the objective")
-    said = OmegaConf.create({"objective": json.loads(objective)})
-    return instantiate(said.objective).denoiser(network).eval()
+    check_plain(str(path), objective)
+    said = OmegaConf.create({"objective": parse(objective, f"{path}: objective")})
+    network = load_safetensors(path)
+    try:
+        made = instantiate(said.objective)
+    except (HydraException, OmegaConfBaseException) as error:
+        shown = " ".join(str(input_error(error) or error).split())[:300]
+        raise InputError(
+            f"{path}: objective", f"({shown})", "an objective, as dit export writes it"
+        ) from error
+    if not isinstance(made, Objective):
+        raise InputError(f"{path}: objective", said.objective, "an objective, as dit export writes it")
+    return made.denoiser(network).eval()
 
 
 def _latent_statistics(cfg: DictConfig) -> dict[str, Any]:
