@@ -38,7 +38,7 @@ def check_kind(key: str, node: Any, value: Any) -> None:
     elif isinstance(known, ListConfig):
         if not isinstance(value, list) and key not in ONE_OR_MORE:
             raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) or value == []:
         raise InputError(key, value, "one value" if known is not None else "a value or a list")
     elif known is not None and value is not None:
         _check_scalar(key, known, value)

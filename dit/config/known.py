@@ -132,7 +132,8 @@ class Schema:
             if node is None or key.rpartition(".")[0] not in NAMED:
                 raise InputError(f"~{key}", "(to be left out)", f"an entry of {' or '.join(NAMED)}")
             return word.text
-        if node is None and not self._may_have(key, value):
+        added = word.override.is_add() or word.override.is_force_add()
+        if node is None and not self._may_have(key, value, added):
             raise self._unknown(key, value)
         text = word.text.lstrip("+")
         if node is None:
@@ -142,14 +143,14 @@ class Schema:
         check_kind(key, node, value)
         return with_whole_numbers(text, key, node, value)
 
-    def _may_have(self, key: str, value: Any) -> bool:
+    def _may_have(self, key: str, value: Any, added: bool) -> bool:
         """Whether a key that conf/ does not list is a setting all the same: a named entry, or a constructor's."""
         above, _, name = key.rpartition(".")
         for place, entries in NAMED.items():
             if above == place:
                 return isinstance(value, dict) and (entries is None or {*value} <= {*entries})
             if entries is not None and above.rpartition(".")[0] == place:
-                return name in entries
+                return added and name in entries  # without the +, the entry's name is a slip
         parent = node_of(self.cfg, above)
         target = parent.get("_target_") if isinstance(parent, DictConfig) else None
         return target is not None and name in _parameters(str(target))
@@ -159,7 +160,8 @@ class Schema:
         above, _, name = key.rpartition(".")
         beside = [known for known in self.keys if known.rpartition(".")[0] == above] if above else []
         allowed = "one of " + ", ".join(beside) if beside else f"a key of dit {self.config_name}"
-        near = _nearest(name, beside) or _nearest(name, self.keys)
+        slips = difflib.get_close_matches(key, self.keys, n=1, cutoff=0.9) if above and not beside else []
+        near = next(iter(slips), None) or _nearest(name, beside) or _nearest(name, self.keys)
         return InputError(
             key, value, allowed, _mean(near) if near else f"dit {self.config_name} --cfg job shows all."
         )

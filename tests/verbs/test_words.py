@@ -37,6 +37,7 @@ def refusal(verb, *words):
         ("batchsize=3", "batch_size?"),
         ("patch_size=3", "network.patch_size?"),
         ("evaluation.protocols.guided.scale=3", "evaluation.protocols.guided.guidance_scale?"),
+        ("evaluation.protocols.guied={n: 3, m: 4}", "evaluation.protocols.guided?"),
         ("solver=ddim", "solver@evaluation.solver=...?"),
     ],
 )
@@ -75,6 +76,7 @@ KINDS = {
     "compile=3": "text",
     "study={budgets_flops:3}": "study.budgets_flops=[3]",
     "seed=1,2": "-m",
+    "duration.flops=[]": "a value",
     "lr": "lr=...",
     "ä=3": "letters",
     "study.widths=[1,2": "['a b','c,d']",
