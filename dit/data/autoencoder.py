@@ -172,8 +172,8 @@ class Pretrained:
 
     @property
     def _local(self) -> Path | None:
-        folder = Path(self.path).expanduser()
-        if folder.is_dir():
+        folder = Path(os.path.expanduser(self.path))
+        if os.path.isdir(folder):
             return folder / self.subfolder
         if self.path.count("/") != 1 or self.path.startswith((".", "~", "/")):
             raise InputError("autoencoder.path", self.path, "an existing folder, or owner/name on the Hub")

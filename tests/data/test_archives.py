@@ -344,3 +344,10 @@ def test_a_folder_that_cannot_be_listed_is_named(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(InputError, match=r"closed \(Permission denied\).*can be read"):
         len(kind(str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", [Folder, Zip, Tar])
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "a" * 300, "a/" * 3000])
+def test_paths_that_cannot_be(kind, path):
+    with pytest.raises(InputError, match=r"data\.source\.path"):
+        len(kind(path))

@@ -21,7 +21,7 @@ Stamp = tuple[str, int, int]  # name, size in bytes, time of the last change in 
 
 def at_home(path: str) -> Path:
     """A path with ``~`` read as a shell would."""
-    return Path(path).expanduser()
+    return Path(os.path.expanduser(path))  # of nobody's home it leaves the text, where pathlib raises
 
 
 def expand(path: str, ending: str) -> list[Path]:
@@ -32,9 +32,9 @@ def expand(path: str, ending: str) -> list[Path]:
         InputError: there are none, one is no regular file, or they are of several splits.
     """
     place = at_home(path)
-    if place.is_dir():
+    if os.path.isdir(place):
         files = [place / name for name, _ in walk(place) if name.endswith(ending)]
-    elif place.exists():
+    elif os.path.exists(place):
         files = [place]
     else:
         found = glob.glob(str(place), recursive=True)

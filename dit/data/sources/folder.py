@@ -52,7 +52,7 @@ class Folder(EncodedFiles):
     @cached_property
     def _files(self) -> list[tuple[str, str, os.stat_result]]:
         """(name to show, name, state) of every image, in order."""
-        if not self._root.is_dir():
+        if not os.path.isdir(self._root):
             raise InputError("data.source.path", self.path, "a folder of images")
         found, others = [], []
         try:
