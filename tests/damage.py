@@ -88,7 +88,7 @@ def examples(folder: Path) -> list[Example]:
         return found.rows, found.evaluations, found.torn, as_dict(Ledger(study).entries())
 
     def whole_latents() -> Any:
-        parts = [LatentSet(latents, split, verify=True) for split in ("train", "validation")]
+        parts = [LatentSet(latents, split) for split in ("train", "validation")]
         draws = validation_draws(parts[1], 64, 8, 0)
         codec = Codec.open(latents)
         rows = [part.draw(torch.arange(len(part))) for part in parts]

@@ -20,6 +20,7 @@ from dit.data.schema import REENCODE, check_manifest
 from dit.data.split import FEWEST_HELD_OUT
 from dit.errors import InputError
 from dit.files import whole
+from dit.reading import file_below
 
 
 def canonical(value: object) -> bytes:
@@ -129,8 +130,8 @@ _checked: set[tuple[Any, ...]] = (
 def check_file(directory: Path, entry: dict[str, Any], once: bool = True) -> None:
     """Raises InputError unless the file has the size and the hash of the manifest; ``once`` in a process."""
     path = directory / entry["file"]
-    if not path.is_file():
-        raise InputError(str(path), "no such file", "the file listed in manifest.json", REENCODE)
+    if file_below(directory, entry["file"]) is None:
+        raise InputError(str(path), "no such file here", "the file listed in manifest.json", REENCODE)
     status = path.stat()
     if status.st_size != entry["bytes"]:
         raise InputError(str(path), f"{status.st_size} bytes", f"{entry['bytes']} bytes as written", REENCODE)

@@ -191,3 +191,49 @@ def test_nothing_in_a_checkpoint_is_unpickled(tmp_path):
     with pytest.raises(InputError, match="run no code"):
         manager.latest().read()
     assert not (tmp_path / "ran").exists()
+
+
+def resealed(directory, **changes):
+    """The manifest with other values and a seal that agrees, as somebody forges it."""
+    file = directory / "manifest.json"
+    manifest = {**json.loads(file.read_text().rsplit("\n", 2)[0]), **changes}
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    file.write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n")
+    return manifest
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    save(CheckpointManager(tmp_path), 8)
+    (directory,) = CheckpointManager(tmp_path).directories()
+    resealed(directory, config_hash="a" * 16)
+    open_checkpoint(directory).check_run("a" * 16)
+    with pytest.raises(InputError, match="a" * 16):
+        open_checkpoint(directory).check_run("b" * 16)
+
+
+def test_a_manifest_names_files_of_its_own_folder_alone(tmp_path):
+    save(CheckpointManager(tmp_path / "run"), 8)
+    (directory,) = CheckpointManager(tmp_path / "run").directories()
+    (file,) = directory.glob("*.safetensors")
+    entry = resealed(directory)["files"][file.name]
+    shutil.copy(file, tmp_path / "elsewhere")
+    for name in ("../../elsewhere", str(tmp_path / "elsewhere")):
+        resealed(directory, files={name: entry})
+        with pytest.raises(InputError, match="files"):
+            open_checkpoint(directory)
+    resealed(directory, files={file.name: entry})
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="files"):
+        open_checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"images_seen": "8"}, {"files": []}, {"files": {"a": 3}}, {"files": {"a": {}}}]
+)
+def test_a_manifest_of_another_kind_is_one_message(tmp_path, changes):
+    save(CheckpointManager(tmp_path), 8)
+    (directory,) = CheckpointManager(tmp_path).directories()
+    resealed(directory, **changes)
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        open_checkpoint(directory)

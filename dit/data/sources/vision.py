@@ -31,6 +31,8 @@ class Torchvision:
     def _dataset(self) -> Any:
         from torchvision import datasets
 
+        if self.options.get("download"):  # a configuration that is read, maybe a stranger's, writes nothing
+            raise InputError("data.source.options", "download", "files that are on disk already")
         if self.name not in datasets.__all__:
             raise InputError(
                 "data.source.name", self.name, "the name of a dataset class of torchvision.datasets"
