@@ -340,3 +340,31 @@ def test_sensitivity_is_what_refits_give(grid):
         assert found[key].exponent == pytest.approx(refit.a, abs=1e-9), key
         assert found[key].shift == pytest.approx(refit.a - fit.a, abs=1e-9)
         assert found[key].n == refit.searched.n
+
+
+def test_a_wide_huber_loss_has_the_profile_of_least_squares():
+    x = np.geomspace(1, 1e4, 14)
+    points = Points(np.exp(0.05 * RNG.standard_normal(14)) * x**-0.2, c=x)
+    wide, squares = (
+        profiles(points, fit_power(points, loss=name, delta=1.0))["exponent"] for name in ("huber", "mse_log")
+    )
+    assert wide.intervals[0.95] == pytest.approx(squares.intervals[0.95], rel=1e-6)
+
+
+def test_the_deviance_of_least_absolute_deviations():
+    """A slope held, the height is a median; 4 f(0) per unit of the objective, f(0) the residuals' density at zero."""
+    x, n = np.geomspace(1, 1e4, 15), 15
+    points = Points(np.exp(0.05 * RNG.standard_normal(n)) * x**-0.2, c=x)
+    fit = fit_power(points, loss="lad")
+    one = profiles(points, fit)["exponent"]
+    log_x, log_y = np.log(x), np.log(points.loss)
+
+    def objective(slope):
+        rest = log_y - slope * log_x
+        return np.abs(rest - np.median(rest)).sum()
+
+    rest = log_y - fit.exponent * log_x - np.log(fit.coefficient)
+    width = 0.9 * min(np.std(rest), scipy.stats.iqr(rest) / 1.349) * n**-0.2  # Silverman's rule
+    density = np.mean(np.abs(rest) < width) / (2 * width)
+    rise = np.array([objective(slope) for slope in one.values]) - fit.objective
+    assert one.deviance == pytest.approx((n - 2) / n * 4 * density * rise, rel=1e-6, abs=1e-6)
