@@ -12,7 +12,7 @@ from dit.files import plain
 from dit.fits.bootstrap import LEVELS, Bootstrap, bootstrap
 from dit.fits.choose import fit_law
 from dit.fits.compare import compare
-from dit.fits.doubts import Doubts, doubts, of_interval
+from dit.fits.doubts import Doubts, doubts, of_interval, of_parabola
 from dit.fits.holdout import Holdout, holdout, holdout_by_budget, holdout_minimum
 from dit.fits.laws import settled
 from dit.fits.points import Points
@@ -215,7 +215,7 @@ def _held(one: Holdout) -> dict[str, Any]:
 
 def _valley(fit: Any, boot: Bootstrap | None, i: int) -> dict[str, Any]:
     """A budget's parabola, with the interval of its minimum."""
-    found = asdict(fit.valleys[i])
+    found = {**asdict(fit.valleys[i]), "doubt": of_parabola(fit.valleys[i].sizes)}
     if boot is not None and not found["rejected"]:
         for j, name in enumerate(("n_opt", "d_opt", "loss_opt")):
             of = partial(_minimum, i=i, j=j)

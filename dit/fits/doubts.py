@@ -64,6 +64,11 @@ def of_interval(name: str, ends: tuple[float, float] | None) -> str | None:
     return "its interval reaches outside (0, 1)"
 
 
+def of_parabola(sizes: int) -> str | None:
+    """The doubt about the minimum of a budget with so many different sizes; None where it has none."""
+    return f"a parabola of {sizes} sizes" if sizes < LEAST_SIZES else None
+
+
 def _shared(points: Points, fit: Any) -> tuple[str, ...]:
     found = [*_of_valleys(fit), *_of_spans(points, fit)]
     searched = getattr(fit, "searched", None)
@@ -79,8 +84,8 @@ def _of_valleys(fit: Any) -> list[str]:
         return []
     kept = [valley for valley in valleys if not valley.rejected]
     found = [f"{len(kept)} accepted budgets"] if len(kept) < LEAST_BUDGETS else []
-    fewest = min((valley.sizes for valley in kept), default=LEAST_SIZES)
-    return [*found, f"a parabola of {fewest} sizes"] if fewest < LEAST_SIZES else found
+    fewest = of_parabola(min((valley.sizes for valley in kept), default=LEAST_SIZES))
+    return [*found, fewest] if fewest else found
 
 
 def _of_spans(points: Points, fit: Any) -> list[str]:

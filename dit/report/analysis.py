@@ -21,7 +21,7 @@ from dit.errors import InputError
 from dit.files import plain
 from dit.fits.additive import AdditiveFit, fit_additive
 from dit.fits.bootstrap import Bootstrap, bootstrap
-from dit.fits.doubts import Doubts, doubts, of_interval
+from dit.fits.doubts import Doubts, doubts, of_interval, of_parabola
 from dit.fits.isoflop import AT_LEAST, fit_isoflop
 from dit.fits.laws import settled
 from dit.fits.points import Points as FitPoints
@@ -124,7 +124,7 @@ def _row(points: Points, budget: float, size: str) -> dict[str, Any]:
         "budget_flops": float(budget), "points": len(here), "best_size": float(n[best]),
         "best_run": points.run[here[best]], "best_loss": float(points.loss[here[best]]), "edge": edge,
         "n_opt": None, "d_opt": None, "loss": float(points.loss[here[best]]), "parabola": None,
-        "interval_95": None, "d_interval_95": None,
+        "interval_95": None, "d_interval_95": None, "doubt": of_parabola(len(np.unique(n))),
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def headline(m: Material) -> dict[str, Any]:
         guided = _guided(m, c, row["best_run"])
         budgets.append({
             "budget_flops": c, "n_opt": row["n_opt"], "n_opt_95": row["interval_95"], "d_opt": row["d_opt"],
-            "accepted": row["edge"] is None, "verdict": row["edge"] or "accepted",
+            "accepted": row["edge"] is None, "verdict": verdict_text(row),
             "best_run": row["best_run"], "best_size": row["best_size"], "best_loss": row["best_loss"],
             "frechet_distance": unguided.get(c, {}).get("frechet_distance"),
             "frechet_run": unguided.get(c, {}).get("run"),
@@ -50,6 +50,13 @@ def headline(m: Material) -> dict[str, Any]:
         if held is None
         else {k: held[k] for k in ("budget_flops", "bias", "rms", "inside_95", "n")},
     }
+
+
+def verdict_text(row: dict[str, Any]) -> str:
+    """Whether a budget's minimum counts, and what is doubtful about it."""
+    if row["edge"] is not None:
+        return row["edge"]
+    return "accepted" if row["doubt"] is None else f"accepted, doubtful: {row['doubt']}"
 
 
 def _exponents(law: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dit.report.anchors import allocation_anchors
+from dit.report.headline import verdict_text
 from dit.report.material import Material
 from dit.report.method import method_text
 from dit.report.table import Table
@@ -93,7 +94,7 @@ def minima(m: Material) -> Table:
     rows = []
     for row in m.analysis["isoflop"]["n_flop"]["budgets"]:
         low, high = row["interval_95"] or (None, None)
-        verdict = "accepted" if row["edge"] is None else f"rejected: {row['edge']}"
+        verdict = verdict_text(row) if row["edge"] is None else f"rejected: {row['edge']}"
         rows.append([row["budget_flops"], row["points"], row["best_size"], row["n_opt"], low, high,
         row["d_opt"],
                      row["loss"], verdict])  # fmt: skip

@@ -143,7 +143,8 @@ def _print_judgement(result: dict[str, Any]) -> None:
         low, high = ("-" if end is None else f"{end:.5g}" for end in one["interval_95"])
         print(f"profile of {name}: {one['estimate']:.5g}, 95 % {low} .. {high}, {one['verdict']}")
     for valley in result.get("valleys", []):
-        verdict = valley["rejected"] or f"N* {valley['n_opt']:.4g}, D* {valley['d_opt']:.4g}"
+        doubt = f" (doubtful: {valley['doubt']})" if valley["doubt"] else ""
+        verdict = valley["rejected"] or f"N* {valley['n_opt']:.4g}, D* {valley['d_opt']:.4g}{doubt}"
         print(f"budget {valley['flops']:.3g}: {verdict}")
     held = result.get("holdout") or {}
     if "bias" in held:

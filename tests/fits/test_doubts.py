@@ -1,6 +1,7 @@
 """No number of a fit without its doubt: what few budgets, narrow ranges and absent terms leave undetermined is said."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from dit.fits.envelope import fit_envelope
 from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
 from dit.fits.power import fit_power
-from dit.fits.remarks import independent
+from dit.fits.remarks import independent, remarks
 from tests.conftest import dit
 from tests.fits.surfaces import Truth, isoflop_points
 
@@ -34,6 +35,8 @@ def test_lines_through_two_minima_are_doubted():
 def test_parabolas_of_few_sizes_are_doubted():
     points = isoflop_points(Truth(), 0.0, budgets=4, sizes=4)
     assert "a parabola of 4 sizes" in doubts(points, fit_isoflop(points)).about("b")
+    told = fit_points(points, "isoflop", draws=0)
+    assert all(valley["doubt"] == "a parabola of 4 sizes" for valley in told["valleys"])
 
 
 def row(c, centre, width=4.0, sizes=7, least=2.0):
@@ -78,6 +81,7 @@ def test_steep_exponents_are_doubted():
 
 def test_an_interval_that_reaches_outside_is_doubted():
     assert of_interval("a", (-0.1, 0.9)) and of_interval("b", (0.2, 1.1))
+    assert of_interval("a", (0.0, 0.9)) and of_interval("b", (0.2, 1.0))
     assert of_interval("a", (0.1, 0.9)) is None and of_interval("E", (-1.0, 2.0)) is None
     assert of_interval("a", None) is None
 
@@ -118,3 +122,30 @@ def test_readings_of_one_size_without_a_column_of_runs_are_remarked():
     assert independent(runs, ("Run",)) == []
     once = Points(points.loss, n=n * (1 + 0.01 * np.arange(len(n))), d=d)
     assert independent(once) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""), ({"alpha": 0.0}, "not positive"), ({"beta": -0.2}, "not positive"), ({"absent": ("E",)}, "zero at"),
+        ({"converged": 0}, "no start converged"), ({"agreed": 12}, "only 12 of 25"), ({"agreed": 13}, ""),
+        ({"loss": "lad"}, "is lad"),
+    ],
+)  # fmt: skip
+def test_what_a_reader_must_know_is_said(changed, said):
+    found = {"absent": (), "converged": 25, "agreed": 25, "starts": 25, "loss": "huber", **changed}
+    exponents = {name: found.pop(name, 0.3) for name in ("alpha", "beta")}
+    fit = SimpleNamespace(searched=SimpleNamespace(**found), **exponents)
+    points = isoflop_points(Truth(), 0.003, budgets=3, sizes=4)
+    lines = remarks(points, fit, None, "huber", 1e-9)
+    assert (said in lines[0] and len(lines) == 1) if said else not lines
+
+
+def test_copies_and_other_units_are_said():
+    n, d = np.array([1.0, 2.0, 2.0]), np.array([1.0, 3.0, 3.0])
+    points = Points(np.array([3.0, 2.0, 2.0]), n=n, d=d, c=6 * n * d * np.array([1.0, 1.03, 1.03]))
+    lines = remarks(points, SimpleNamespace(), None, "huber", 1e-3)
+    assert any("6.18 FLOPs" in line or "37.1 FLOPs" in line for line in lines)
+    assert any("C/(N D) varies" in line for line in lines) and any(
+        "1 points repeat" in line for line in lines
+    )

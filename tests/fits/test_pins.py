@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from dit.errors import InputError
 from dit.fits.additive import AdditiveLaw, fit_additive
 from dit.fits.allocation import lines
+from dit.fits.answer import fit_points
 from dit.fits.bootstrap import Bootstrap, _repeats, bootstrap, resampled
 from dit.fits.compare import compare, likelihood
 from dit.fits.data_limited import DataLimitedLaw, DataLimitedProblem
@@ -18,6 +20,7 @@ from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
 from dit.fits.power import fit_power
 from dit.fits.profile import profiles
+from dit.fits.search import Axis
 from dit.fits.sensitivity import sensitivity
 from dit.fits.variance import Components, components
 from tests.fits.surfaces import Truth, isoflop_points
@@ -368,3 +371,36 @@ def test_the_deviance_of_least_absolute_deviations():
     density = np.mean(np.abs(rest) < width) / (2 * width)
     rise = np.array([objective(slope) for slope in one.values]) - fit.objective
     assert one.deviance == pytest.approx((n - 2) / n * 4 * density * rise, rel=1e-6, abs=1e-6)
+
+
+def test_the_cost_of_half_and_twice_the_best_size(grid):
+    fit = fit_additive(grid)
+    row = fit_points(grid, draws=0, at_flops=[1e18])["allocation"][0]
+    n, d = fit.n_opt(1e18), fit.d_opt(1e18)
+    least = fit.E + fit.A * n**-fit.alpha + fit.B * d**-fit.beta
+    for key, factor in (("loss_ratio_at_twice_n", 2.0), ("loss_ratio_at_half_n", 0.5)):
+        off = fit.E + fit.A * (factor * n) ** -fit.alpha + fit.B * (d / factor) ** -fit.beta
+        assert row[key] == pytest.approx(off / least, rel=1e-9)
+
+
+def test_directions_of_a_held_ratio_keep_it():
+    axis, theta = Axis(3, 0.01, 0.99, other=1), np.array([1.0, 0.3, 2.0, 0.4, 0.5])
+    start, basis = axis.hold(theta, np.array([0.2, 0.7]))
+    for moved in (start, start + 0.05 * basis.sum(2), start - 0.02 * basis[:, :, 0]):
+        assert axis.position(moved) == pytest.approx([0.2, 0.7])
+    assert [np.linalg.matrix_rank(one) for one in basis] == [4, 4]
+
+
+def test_profiles_are_dense_around_the_estimate():
+    """33 values within four standard deviations, however little of the whole range these are."""
+    x = np.geomspace(1, 1e4, 14)
+    points = Points(np.exp(1e-4 * RNG.standard_normal(14)) * x**-0.2, c=x)
+    fit = fit_power(points, loss="mse_log")
+    one = profiles(points, fit)["exponent"]
+    assert (np.abs(one.values - fit.exponent) < 4.01 * fit.stderr).sum() >= 33
+
+
+@pytest.mark.parametrize("loss", [1.05e100, 0.95e-100, 0.0, np.inf])
+def test_numbers_whose_squares_are_none_are_refused(loss):
+    with pytest.raises(InputError, match="positive finite"):
+        Points(np.array([1.0, loss]))

@@ -103,6 +103,12 @@ def test_doubts_stand_in_the_lines_of_their_numbers(tmp_path):
     assert minima and all("2 accepted budgets" in row["doubt"] for row in minima)
 
 
+def test_minima_of_few_sizes_are_doubted_in_their_rows(tmp_path):
+    study = write_study(tmp_path / "s", budgets=(1e13,), widths=(64, 96, 128, 192), samples=False)
+    (row,) = headline(of(study))["budgets"]
+    assert row["accepted"] and row["verdict"] == "accepted, doubtful: a parabola of 4 sizes"
+
+
 @pytest.mark.parametrize("name", ["definitions", "fits", "isoflop", "allocation"])
 def test_every_table_says_the_method_that_was_used(good, name):
     """Seven runs are too few to be resampled: noise was drawn."""
