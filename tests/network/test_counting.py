@@ -166,3 +166,15 @@ def test_counts_are_ready_for_json() -> None:
 def test_counting_imports_no_torch() -> None:
     code = "import dit.network.counting, dit.network.presets, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_activations_of_a_dit_are_twenty_widths_a_token_and_block() -> None:
+    """6 of two modulated norms, 3 of q, k and v, 1 of attention, 8 of the MLP, 2 of gates; a modulated norm at the end."""
+    config = DiTConfig(32, 4, 4, 2)
+    tokens, size = 16, 4
+    kept = activation_bytes(config, (4, 8, 8), Classes(10))
+    assert kept == tokens * size * 32 * (4 * 20 + 3)
+    skips = activation_bytes(dataclasses.replace(config, long_skips=True), (4, 8, 8), Classes(10))
+    assert skips - kept == tokens * size * 32 * 2 * 2  # two widths for each of two skips
+    plain = activation_bytes(dataclasses.replace(config, conditioning="adaln"), (4, 8, 8), Classes(10))
+    assert kept - plain == tokens * size * 32 * 4 * 2  # without gates

@@ -135,6 +135,11 @@ def test_exported_pipeline_loads_runs_and_comes_back_bit_for_bit(autoencoder: Pa
     x, t, y = inputs(SIZES[0], "mixed")
     theirs = pipeline.transformer.eval()
     torch.testing.assert_close(theirs(x, t, y).sample, ours(x, t, labelled(y)), atol=1e-5, rtol=1e-5)
+    assert theirs.config.norm_eps == ours.blocks[0].norm1.eps == 1e-6  # DiT's own
+    noise = dict(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", num_train_timesteps=1000)  # DiT's
+    assert (
+        noise.items() <= dict(pipeline.scheduler.config).items() and not pipeline.scheduler.config.clip_sample
+    )
     assert pipeline.labels == {"one": 1, "zero": 0}
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(class_labels=[3, 1], guidance_scale=1.0, num_inference_steps=2, output_type="np").images

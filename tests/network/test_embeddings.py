@@ -1,5 +1,7 @@
 """Tables of positions and time equal an independent library's and turn as the papers say."""
 
+import math
+
 import pytest
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
@@ -66,3 +68,23 @@ def test_learned_positions_resize_smoothly() -> None:
     expected = (torch.arange(16.0) + 0.5) / 2 - 0.5
     torch.testing.assert_close(finer[4:12, 8, 0], expected[4:12], atol=1e-4, rtol=0)
     torch.testing.assert_close(finer[8, 4:12, 1], expected[4:12], atol=1e-4, rtol=0)
+
+
+def test_angles_of_rope_are_those_of_its_formula() -> None:
+    """RoFormer eq. 15 on each axis, as LightningDiT: pair j of an axis turns by place * 10000^(-4j/head_dim)."""
+    head_dim, grid = 24, (3, 5)
+    table = rope_table(head_dim, grid, n_extra=1)
+    for row in range(3):
+        for column in range(5):
+            for j in range(head_dim // 4):
+                frequency = 10_000 ** (-4 * j / head_dim)
+                for half, place in ((0, row), (1, column)):
+                    found = table[:, 1 + row * 5 + column, half * (head_dim // 4) + j]
+                    angle = place * frequency
+                    assert found.tolist() == pytest.approx([math.cos(angle), math.sin(angle)], abs=1e-6)
+
+
+def test_time_in_the_unit_interval_from_data_to_noise() -> None:
+    t = torch.tensor([0.0, 250.0, 1000.0])
+    torch.testing.assert_close(time_features(t, "repa"), time_features(torch.tensor([0.0, 0.25, 1.0]), "dit"))
+    torch.testing.assert_close(time_features(t, "reversed"), time_features(t, "sit"))
