@@ -169,12 +169,16 @@ def test_counting_imports_no_torch() -> None:
 
 
 def test_activations_of_a_dit_are_twenty_widths_a_token_and_block() -> None:
-    """6 of two modulated norms, 3 of q, k and v, 1 of attention, 8 of the MLP, 2 of gates; a modulated norm at the end."""
+    """6 of two modulated norms, 3 of q, k and v, 1 of attention, 8 of the MLP, 2 of gates; at last a norm."""
     config = DiTConfig(32, 4, 4, 2)
     tokens, size = 16, 4
-    kept = activation_bytes(config, (4, 8, 8), Classes(10))
+    kept = activation_bytes(config, (4, 8, 8), Classes(10), batch_size=1)
     assert kept == tokens * size * 32 * (4 * 20 + 3)
-    skips = activation_bytes(dataclasses.replace(config, long_skips=True), (4, 8, 8), Classes(10))
+    skips = activation_bytes(
+        dataclasses.replace(config, long_skips=True), (4, 8, 8), Classes(10), batch_size=1
+    )
     assert skips - kept == tokens * size * 32 * 2 * 2  # two widths for each of two skips
-    plain = activation_bytes(dataclasses.replace(config, conditioning="adaln"), (4, 8, 8), Classes(10))
+    plain = activation_bytes(
+        dataclasses.replace(config, conditioning="adaln"), (4, 8, 8), Classes(10), batch_size=1
+    )
     assert kept - plain == tokens * size * 32 * 4 * 2  # without gates
