@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dit
+from dit.condition import Classes
 from dit.evaluation.grids.pictures import write_png
 from dit.evaluation.images import write_npz
 from dit.evaluation.report import write_report
@@ -49,7 +50,7 @@ def power(monkeypatch):
 
 
 def network() -> DiT:
-    return DiT(DiTConfig(depth=1, width=16, heads=2, patch_size=2), (4, 4, 4), num_classes=3)
+    return DiT(DiTConfig(depth=1, width=16, heads=2, patch_size=2), (4, 4, 4), Classes(3))
 
 
 WRITERS = {

@@ -69,11 +69,10 @@ def test_a_set_that_has_only_been_moved_or_touched_is_the_same(tmp_path) -> None
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path) -> None:
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
-        file.writestr("a.bmp", bitmap(1))
-    folder(tmp_path / "set", [1])
-    (tmp_path / "set/class/1.bmp").symlink_to(tmp_path / "set/class")
-    with pytest.raises(InputError, match=r"1\.bmp"):
+    rows = [{"bytes": bitmap(1), "path": None}, {"bytes": None, "path": "elsewhere.bmp"}]
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"image": rows}), tmp_path / "set/data.parquet")
+    with pytest.raises(InputError, match=r"data\.parquet:1"):
         images_identity(tmp_path / "set")
 
 
