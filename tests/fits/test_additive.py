@@ -6,10 +6,10 @@ from scipy.optimize import linprog, minimize, nnls
 
 from dit.errors import InputError
 from dit.fits.additive import AdditiveProblem, fit_additive
-from dit.fits.answer import other_loss
 from dit.fits.losses import NAMES, smooth_loss
 from dit.fits.points import Points
 from dit.fits.power import fit_power
+from dit.fits.remarks import other_loss
 from tests.fits.surfaces import Truth, isoflop_points, random_truth
 
 TRUTH = Truth()
