@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.network.blocks import Block
 from dit.network.config import DiTConfig
 from dit.network.counting import count
@@ -85,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     config = PRESETS[args.preset]
-    size = count(config, LATENT_SHAPE, Classes(NUM_CLASSES), LATENT_SHAPE[0])
+    size = count(config, Domain.of(LATENT_SHAPE), Classes(NUM_CLASSES), LATENT_SHAPE[0])
     held = size.n_params_total * (5 * 4 + 2)  # weights, gradient, moments, average; one bfloat16 copy
     for precision in PRECISIONS:
         for level, compiled in (("none", False), *((level, True) for level in ("none", *POLICIES))):

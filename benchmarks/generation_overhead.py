@@ -17,6 +17,7 @@ from dit.diffusion import grids, guidance, solvers
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Linear
 from dit.diffusion.targets import Velocity
+from dit.domain import Domain
 from dit.evaluation.generate import generate, sample_seeds
 from dit.network.dit import DiT
 from dit.network.presets import PRESETS
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    network = DiT(PRESETS[arguments.network], (4, 32, 32), Classes(1000)).eval()
+    network = DiT(PRESETS[arguments.network], Domain(4, (32, 32)), Classes(1000)).eval()
     watch = Stopwatch(network)
     denoiser = guidance.ClassifierFree(Denoiser(network, Linear(), Velocity()), scale=1.5)
     codec = Codec(Autoencoder("identity", None), torch.zeros(4), torch.ones(4))

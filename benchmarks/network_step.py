@@ -20,6 +20,7 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from torch import Tensor, nn
 
 from dit.condition import Classes, labelled
+from dit.domain import Domain
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 
@@ -42,7 +43,7 @@ def seconds(network: nn.Module, run: Callable[[nn.Module], Tensor]) -> float:
 def compare(size: tuple[int, int, int, int, int, int], repeats: int) -> dict[str, Any]:
     """Median seconds of one forward and backward of both, and quartiles of the ratio ours / theirs."""
     width, depth, heads, patch_size, side, batch = size
-    mine = DiT(DiTConfig(width, depth, heads, patch_size), (4, side, side), Classes(10), 8)
+    mine = DiT(DiTConfig(width, depth, heads, patch_size), Domain(4, (side, side)), Classes(10), 8)
     other = DiTTransformer2DModel(
         num_attention_heads=heads,
         attention_head_dim=width // heads,

@@ -29,7 +29,6 @@ from dit.condition import labelled
 from dit.config import job as job_config
 from dit.config.instantiation import config_dir
 from dit.launch import World
-from dit.network.dit import DiT
 from dit.rundir import RunDirectory
 from dit.training import engine
 from dit.training.job import Job
@@ -48,7 +47,7 @@ class BareLoop:
         latents = job.latents
         self.batch, self.kind = job.settings.batch_size, latents.kind
         self.data, self.labels = latents.draw(torch.arange(len(latents))), latents.labels
-        self.network = DiT(job.network, latents.shape, latents.kind)
+        self.network = job.network.build(latents.domain, latents.kind)
         self.parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.9, 0.99), fused=True)
         self.average = [parameter.detach().clone() for parameter in self.parameters]

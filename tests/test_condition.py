@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import default_convert
 
 from dit.condition import NOTHING, Classes, Condition, Nothing, kind_as_dict, kind_of_dict
+from dit.domain import Domain
 from dit.errors import InputError
 
 # as those of text will be: a tensor of tokens, a mask of them and one vector beside the label
@@ -85,13 +86,17 @@ def test_a_network_that_is_told_nothing():
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dit.network.config import CONDITIONINGS, DiTConfig
+    from dit.network.config import DiTConfig
     from dit.network.counting import count
     from dit.network.dit import DiT
+    from dit.network.options import CONDITIONINGS
 
     for conditioning in CONDITIONINGS:
         config = DiTConfig(32, 3, 2, 2, conditioning=conditioning, rope=True)
-        counts, network = count(config, (3, 8, 8), Nothing()), DiT(config, (3, 8, 8), Nothing())
+        counts, network = (
+            count(config, Domain(3, (8, 8)), Nothing()),
+            DiT(config, Domain(3, (8, 8)), Nothing()),
+        )
         assert counts.n_params_total == sum(parameter.numel() for parameter in network.parameters())
         assert "label_embedding" not in counts.n_params_by_group
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

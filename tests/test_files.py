@@ -10,6 +10,7 @@ import torch
 
 import dit
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.evaluation.grids.pictures import write_png
 from dit.evaluation.images import write_npz
 from dit.evaluation.report import write_report
@@ -50,7 +51,7 @@ def power(monkeypatch):
 
 
 def network() -> DiT:
-    return DiT(DiTConfig(depth=1, width=16, heads=2, patch_size=2), (4, 4, 4), Classes(3))
+    return DiT(DiTConfig(depth=1, width=16, heads=2, patch_size=2), Domain(4, (4, 4)), Classes(3))
 
 
 WRITERS = {

@@ -18,6 +18,7 @@ from dit.diffusion import grids, solvers
 from dit.diffusion.guidance import ClassifierFree
 from dit.diffusion.likelihood import likelihood
 from dit.diffusion.sampling import sample
+from dit.domain import Domain
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 from dit.verbs.export import load_exported
@@ -106,7 +107,7 @@ def test_an_exported_denoiser_samples_as_before():
 def test_networks_start_and_answer_as_before(name):
     """Initial weights by seed, order of parameters, conditioning, positions on the lattice and on a wider one."""
     options = {"patch_size": 2, **OUTPUTS[name]["options"]}
-    network = DiT(DiTConfig(32, 3, 2, **options), (3, 8, 8), Classes(5), 6, seed=3)
+    network = DiT(DiTConfig(32, 3, 2, **options), Domain(3, (8, 8)), Classes(5), 6, seed=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():

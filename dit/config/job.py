@@ -18,10 +18,11 @@ from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
 from dit.data.manifest import check_settings, condition_kind, manifest_hash, read_manifest
 from dit.data.split import is_of_before
+from dit.domain import Domain
 from dit.errors import InputError, check_choice, check_number
 from dit.launch import World, same_everywhere
 from dit.network.config import DiTConfig
-from dit.network.counting import Counts, count
+from dit.network.counting import Counts
 
 if TYPE_CHECKING:
     import torch
@@ -86,8 +87,8 @@ def protocols(cfg: DictConfig) -> dict[str, DictConfig]:
     return {str(name): node for name, node in found.items()}
 
 
-def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes, int | None]:
-    """Latent shape (C, H, W), kind of condition, training images: of the manifest, or before encoding of the settings.
+def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:
+    """What a latent is, kind of condition, training images: of the manifest, or before encoding of the settings.
 
     Raises:
         InputError: the latents that are there were made with other settings, which nothing here could heed any more.
@@ -100,13 +101,12 @@ def data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes, int | No
         if not is_of_before(manifest["config"].get("split"), split):
             asked["split"] = split
         check_settings(directory, asked)
-        channels, height, width = manifest["shape"]
-        return (channels, height, width), condition_kind(manifest), manifest["splits"]["train"]["count"]
+        return Domain.of(manifest["shape"]), condition_kind(manifest), manifest["splits"]["train"]["count"]
     check_number("data.image_size", cfg.data.image_size, low=1, integer=True)
-    shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
+    domain = Domain.of(instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size))
     source = instantiate(cfg.data.source)
     held = instantiate(cfg.data.split).held_out(source)
-    return shape, Classes(len(source.class_names)), None if held is None else len(source) - held
+    return domain, Classes(len(source.class_names)), None if held is None else len(source) - held
 
 
 def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
@@ -116,8 +116,8 @@ def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
 
 def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
     """Parameters and multiply-adds of a network on the configuration's data."""
-    shape, kind, _ = data_facts(cfg)
-    return count(network, shape, kind, out_channels(cfg, shape[0]))
+    domain, kind, _ = data_facts(cfg)
+    return network.count(domain, kind, out_channels(cfg, domain.channels))
 
 
 def out_channels(cfg: DictConfig, channels: int) -> int:

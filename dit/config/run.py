@@ -17,8 +17,8 @@ from dit.config.files import read_yaml
 from dit.config.instantiation import instantiate
 from dit.data.manifest import condition_kind, read_manifest
 from dit.diffusion.denoiser import Denoiser
+from dit.domain import Domain
 from dit.errors import InputError, RunError, input_error
-from dit.network.dit import DiT
 from dit.rundir import read_environment
 from dit.training.checkpoint import Checkpoint, clock, open_checkpoint
 from dit.training.saving import CheckpointManager
@@ -97,19 +97,14 @@ def load_run(run: str | Path, weights: str | None, images_seen: int | None, devi
 
 def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.device) -> Loaded:
     data = read_manifest(cfg.data.directory)
-    channels, height, width = data["shape"]
+    domain = Domain.of(data["shape"])
     objective, config = instantiate(cfg.objective), job_config.network_config(cfg)
     told, held = job_config.counts(cfg, config).n_params_total, checkpoint.n_bytes
     if told > held:  # before so much memory is taken
         raise InputError(
             "run", f"({told} weights in config.yaml, {held} bytes of them)", "a run of one network"
         )
-    network = DiT(
-        config,
-        (channels, height, width),
-        condition_kind(data),
-        objective.out_channels(channels),
-    )
+    network = config.build(domain, condition_kind(data), objective.out_channels(domain.channels))
     names = [name for name, _ in network.named_parameters()]
     network.load_state_dict(_tensors(checkpoint, weights, names, cfg), strict=False)
     denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)

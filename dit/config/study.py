@@ -13,8 +13,9 @@ from dit.config.data import held_out_count
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list, data_facts, network_config, out_channels
+from dit.domain import Domain
 from dit.errors import InputError, check_number
-from dit.network.counting import Counts, count
+from dit.network.counting import Counts
 from dit.study.forecast import Outlook, Surface
 from dit.study.plan import Grid, Plan, make_plan
 from dit.study.price import Price, budgets_in_flops, make_price
@@ -49,11 +50,11 @@ def grid(cfg: DictConfig) -> Grid:
 
 def plan(cfg: DictConfig, grid: Grid) -> Plan:
     """The runs of a study."""
-    shape, kind, n_train, held_out = _data_facts(cfg)
-    channels = out_channels(cfg, shape[0])
+    domain, kind, n_train, held_out = _data_facts(cfg)
+    channels = out_channels(cfg, domain.channels)
 
     def count_width(width: int) -> Counts:
-        return count(network_config(cfg, width=width), shape, kind, channels)
+        return network_config(cfg, width=width).count(domain, kind, channels)
 
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
     check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
@@ -97,7 +98,7 @@ def _price(cfg: DictConfig) -> Price | None:
     return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
 
 
-def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes, int | None, int | None]:
+def _data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None, int | None]:
     """``data_facts`` and the number of held-out images, or what the study says of data that are not there yet."""
     said = cfg.study.data
     if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
@@ -105,8 +106,8 @@ def _data_facts(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes, int | N
     check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
     if said.n_train is not None:
         check_number("study.data.n_train", said.n_train, low=1, integer=True)
-    shape = instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size)
-    return shape, Classes(said.num_classes), said.n_train, None
+    domain = Domain.of(instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size))
+    return domain, Classes(said.num_classes), said.n_train, None
 
 
 def _study(cfg: DictConfig) -> DictConfig:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from dit.condition import Classes, Condition, labelled
 from dit.data.manifest import REENCODE, check_files, condition_kind, manifest_hash, read_manifest
+from dit.domain import Domain
 from dit.errors import InputError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
@@ -156,6 +157,11 @@ class LatentSet:
         """(C, H, W) of a latent."""
         channels, height, width = self.manifest["shape"]
         return channels, height, width
+
+    @property
+    def domain(self) -> Domain:
+        """What one latent is."""
+        return Domain.of(self.shape)
 
     @property
     def kind(self) -> Classes:

@@ -112,13 +112,13 @@ def generate(*arguments: Any, **sampling: Any) -> Iterator[torch.Tensor]:
         yield batch.images
 
 
-def _shape(denoiser: Any) -> tuple[int, int, int]:
-    shape = getattr(denoiser.network, "input_shape", None)
-    if shape is None:
+def _shape(denoiser: Any) -> tuple[int, ...]:
+    domain = getattr(denoiser.network, "domain", None)
+    if domain is None:
         raise InputError(
             "shape", None, "(C, H, W) of the latents", "The network does not say what it was built for."
         )
-    return shape
+    return domain.shape
 
 
 def sample_seeds(seed: int, n: int) -> range:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from dit.network.config import DiTConfig
 from dit.network.embeddings import rotate
+from dit.network.options import DiTOptions
 
 NORM_EPS = 1e-6
 
 
-def make_norm(config: DiTConfig, channels: int, *, affine: bool) -> nn.Module:
+def make_norm(config: DiTOptions, channels: int, *, affine: bool) -> nn.Module:
     """The configured normalisation; RMSNorm keeps its gain even where LayerNorm is not ``affine``."""
     if config.norm == "rms":
         return nn.RMSNorm(channels, eps=NORM_EPS)
@@ -39,7 +39,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention of tokens among themselves, by torch's SDPA."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTOptions) -> None:
         super().__init__()
         self.heads = config.heads
         self.qkv = nn.Linear(config.width, 3 * config.width)
@@ -60,7 +60,7 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention of tokens (B, N, D) to condition tokens (B, M, D)."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTOptions) -> None:
         super().__init__()
         self.heads = config.heads
         self.q = nn.Linear(config.width, config.width)
@@ -80,7 +80,7 @@ class CrossAttention(nn.Module):
 class GeluMLP(nn.Module):
     """Two linear maps with a tanh-form GELU between them."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTOptions) -> None:
         super().__init__()
         self.fc1 = nn.Linear(config.width, config.mlp_width)
         self.fc2 = nn.Linear(config.mlp_width, config.width)
@@ -92,7 +92,7 @@ class GeluMLP(nn.Module):
 class SwiGLU(nn.Module):
     """``fc2(silu(a) * b)`` where fc1 gives a and b. Source: Shazeer 2002.05202."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTOptions) -> None:
         super().__init__()
         self.fc1 = nn.Linear(config.width, 2 * config.mlp_width)
         self.fc2 = nn.Linear(config.mlp_width, config.width)
@@ -110,7 +110,7 @@ class Block(nn.Module):
         joins_skip: whether the block also reads the output of an early block (U-ViT's long skips).
     """
 
-    def __init__(self, config: DiTConfig, *, joins_skip: bool = False) -> None:
+    def __init__(self, config: DiTOptions, *, joins_skip: bool = False) -> None:
         super().__init__()
         self.conditioning = config.conditioning
         affine = not config.is_modulated

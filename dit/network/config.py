@@ -1,168 +1,36 @@
-"""What a diffusion transformer is made of, as one checked value; imports no torch, so planning stays fast.
+"""The configuration of a diffusion transformer, which builds and counts itself; imports torch only to build."""
 
-Legend: C H W latent, P patch, D width, N tokens.
-"""
-
-import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dit.condition import ConditionKind
-from dit.errors import InputError, check_choice, check_number
+from dit.domain import Domain
+from dit.network.counting import Counts, count
+from dit.network.options import DiTOptions
 
-CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")
-NORMS = ("layer", "rms")
-MLPS = ("gelu", "swiglu")
-POSITIONS = ("sincos", "learned")
-PARAMETRIZATIONS = ("standard", "mup")
-TIME_CONVENTIONS = ("dit", "diffusers", "sit", "reversed", "repa")
-
-N_TIME_FEATURES = 256  # sines and cosines of t before the time MLP, in every published DiT
-MUP_BASE_WIDTH = 288  # here muP and the standard parametrization are the same network (2505.15270)
+if TYPE_CHECKING:
+    from dit.network.dit import DiT
 
 
 @dataclass(frozen=True)
-class DiTConfig:
-    """Shape and options of one network; the data's shape and number of classes are not part of it.
+class DiTConfig(DiTOptions):
+    """One network, whatever it is trained on; ``DiTOptions`` explains its fields."""
 
-    Args:
-        width: D, channels of a token.
-        depth: number of transformer blocks.
-        heads: attention heads; D must be a multiple of it.
-        patch_size: P, latent pixels per token and side.
-        mlp_ratio: hidden width of the GELU MLP over D; SwiGLU takes two thirds of it, which costs the same.
-        conditioning: how time and label enter (DiT section 3.2): ``adaln_zero`` | ``adaln`` |
-            ``cross_attention`` | ``in_context``.
-        norm: ``layer`` | ``rms``. RMSNorm always has a learned gain, LayerNorm where nothing modulates it.
-        mlp: ``gelu`` (tanh form) | ``swiglu``.
-        positions: added to the tokens: ``sincos`` (a fixed table) | ``learned``.
-        rope: rotate queries and keys by row and column as well (2-D RoPE).
-        qk_norm: normalise queries and keys per head.
-        long_skips: join block i to block depth-1-i as U-ViT does.
-        parametrization: ``standard`` | ``mup`` (base width 288): initial scales and learning rates per width.
-        time_convention: what time means to the weights; new ones use ``dit``. ``diffusers`` has slightly
-            other frequencies. ``repa`` has time in [0, 1]; ``reversed`` has it from noise to data (noise or
-            score of SiT), and ``sit`` as well (velocity of SiT and LightningDiT): a velocity, being a
-            derivative by time, then has the other sign. The caller shows t in [0, 1000], rising with noise,
-            to all of them.
+    def build(
+        self, domain: Domain, kind: ConditionKind, out_channels: int | None = None, *, seed: int = 0
+    ) -> "DiT":
+        """The network for samples of one domain and conditions of one kind.
 
-    Raises:
-        InputError: an impossible value; the key is the one a user writes, ``network.<field>``.
+        Args:
+            domain: what one sample is; other sizes work too.
+            kind: what the network is told besides the time.
+            out_channels: channels of the output; None means those of the domain.
+            seed: of the initial weights.
+        """
+        from dit.network.dit import DiT
 
-    Source: DiT 2212.09748, U-ViT 2209.12152, LightningDiT 2501.01423, muP for DiT 2505.15270.
-    """
+        return DiT(self, domain, kind, out_channels, seed=seed)
 
-    width: int
-    depth: int
-    heads: int
-    patch_size: int
-    mlp_ratio: float = 4.0
-    conditioning: str = "adaln_zero"
-    norm: str = "layer"
-    mlp: str = "gelu"
-    positions: str = "sincos"
-    rope: bool = False
-    qk_norm: bool = False
-    long_skips: bool = False
-    parametrization: str = "standard"
-    time_convention: str = "dit"
-
-    def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "patch_size"):
-            check_number(f"network.{name}", getattr(self, name), low=1, integer=True)
-        check_number("network.mlp_ratio", self.mlp_ratio, above=0)
-        check_choice("network.conditioning", self.conditioning, CONDITIONINGS)
-        check_choice("network.norm", self.norm, NORMS)
-        check_choice("network.mlp", self.mlp, MLPS)
-        check_choice("network.positions", self.positions, POSITIONS)
-        check_choice("network.parametrization", self.parametrization, PARAMETRIZATIONS)
-        check_choice("network.time_convention", self.time_convention, TIME_CONVENTIONS)
-        for name in ("rope", "qk_norm", "long_skips"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"network.{name}", getattr(self, name), "true or false")
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        if self.width % self.heads:
-            raise InputError("network.heads", self.heads, f"a divisor of network.width={self.width}")
-        if self.positions == "sincos" and self.width % 4:
-            raise InputError(
-                "network.width",
-                self.width,
-                "a multiple of 4: sine and cosine of row and column",
-            )
-        if self.rope and self.head_dim % 4:
-            raise InputError(
-                "network.heads",
-                self.heads,
-                "a number that makes width/heads a multiple of 4: rope rotates pairs for row and column",
-            )
-        if self.mlp_width < 1:
-            raise InputError("network.mlp_ratio", self.mlp_ratio, f"at least {1.5 / self.width:.4g}")
-        if self.long_skips and self.depth < 3:
-            raise InputError("network.depth", self.depth, ">= 3 with network.long_skips=true")
-
-    @property
-    def head_dim(self) -> int:
-        """Channels of one attention head."""
-        return self.width // self.heads
-
-    @property
-    def mlp_width(self) -> int:
-        """Hidden channels of the MLP; for SwiGLU of each of its two halves."""
-        hidden = int(self.width * self.mlp_ratio)
-        return int(2 / 3 * hidden) if self.mlp == "swiglu" else hidden
-
-    @property
-    def is_modulated(self) -> bool:
-        """Whether the condition scales and shifts normalised activations (adaLN and adaLN-Zero)."""
-        return self.conditioning in ("adaln_zero", "adaln")
-
-    @property
-    def n_modulations(self) -> int:
-        """Vectors of width D that each block regresses from the condition."""
-        return {"adaln_zero": 6, "adaln": 4}.get(self.conditioning, 0)
-
-    def n_extra_tokens(self, kind: ConditionKind) -> int:
-        """Condition tokens that go through the blocks beside those of the image."""
-        return n_condition_tokens(kind) if self.conditioning == "in_context" else 0
-
-    @property
-    def n_skips(self) -> int:
-        """Long skips: one per block of the second half (the middle of an odd depth has none)."""
-        return self.depth // 2 if self.long_skips else 0
-
-    def as_dict(self) -> dict[str, int | float | str | bool]:
-        """Every field by name, for records and files."""
-        return dataclasses.asdict(self)
-
-
-def n_condition_tokens(kind: ConditionKind) -> int:
-    """In-context and cross-attention show time as one token, and behind it those of the condition."""
-    return 1 + kind.n_tokens
-
-
-def check_fits(
-    config: DiTConfig, input_shape: tuple[int, int, int], out_channels: int | None = None
-) -> tuple[tuple[int, int, int], int]:
-    """Raises InputError unless a network of ``config`` fits this data; counting and building both ask.
-
-    Args:
-        config: the network.
-        input_shape: (C, H, W) of one latent.
-        out_channels: channels of the output; None means C.
-
-    Returns:
-        The input shape as a tuple and the number of output channels.
-    """
-    if len(input_shape) != 3:
-        raise InputError("input_shape", tuple(input_shape), "three integers (C, H, W)")
-    for name, size in zip("CHW", input_shape, strict=True):
-        check_number(f"input_shape.{name}", size, low=1, integer=True)
-    channels, height, width = input_shape
-    out_channels = channels if out_channels is None else out_channels
-    check_number("out_channels", out_channels, low=1, integer=True)
-    if height % config.patch_size or width % config.patch_size:
-        raise InputError(
-            "network.patch_size", config.patch_size, f"a divisor of both sides of the {height}x{width} input"
-        )
-    return (channels, height, width), out_channels
+    def count(self, domain: Domain, kind: ConditionKind, out_channels: int | None = None) -> Counts:
+        """The parameters and multiply-adds of ``build``'s network."""
+        return count(self, domain, kind, out_channels)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dit.condition import Classes, Condition, labelled
+from dit.domain import Domain
 from dit.errors import check_number
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -64,7 +65,7 @@ def coordinate_check(
     for width in widths:
         config = DiTConfig(width, depth, width // _HEAD_DIM, _PATCH_SIZE, parametrization=parametrization)
         for seed in seeds:
-            model = DiT(config, _INPUT_SHAPE, Classes(_CLASSES), seed=seed)
+            model = config.build(Domain.of(_INPUT_SHAPE), Classes(_CLASSES), seed=seed)
             for step, scales in enumerate(_train(model, (x, t, told), target, lr, steps)):
                 for layer, scale in scales.items():
                     rows.append(

@@ -5,11 +5,13 @@ One multiply-add (MAC) is two floating point operations. Only matrix products ar
 Legend: N tokens, D width, P patch, C latent channels.
 """
 
+import math
 from dataclasses import dataclass
 
 from dit.condition import Classes, ConditionKind
+from dit.domain import Domain
 from dit.errors import check_number
-from dit.network.config import N_TIME_FEATURES, DiTConfig, check_fits, n_condition_tokens
+from dit.network.options import N_TIME_FEATURES, DiTOptions, check_fits, n_condition_tokens
 
 # The first part of a parameter's name, or of its name within a block -> the group it is counted in.
 GROUPS = {
@@ -91,23 +93,21 @@ class Counts:
         }
 
 
-def count(
-    config: DiTConfig, input_shape: tuple[int, int, int], kind: ConditionKind, out_channels: int | None = None
-) -> Counts:
-    """The counts of a network for latents of ``input_shape``.
+def count(config: DiTOptions, domain: Domain, kind: ConditionKind, out_channels: int | None = None) -> Counts:
+    """The counts of a network for samples of one domain.
 
     Args:
         config: the network.
-        input_shape: (C, H, W) of one latent.
+        domain: what one sample is.
         kind: what the network is told.
         out_channels: channels of the output; None means C (2C with a learned variance).
 
     Raises:
         InputError: the network does not fit the data.
     """
-    (channels, height, width), out_channels = check_fits(config, input_shape, out_channels)
-    tokens = (height // config.patch_size) * (width // config.patch_size)
-    patch_in, patch_out = config.patch_size**2 * channels, config.patch_size**2 * out_channels
+    out_channels, patch = check_fits(config, domain, out_channels), config.patch(len(domain.sizes))
+    tokens = domain.tokens(patch)
+    patch_in, patch_out = math.prod(patch) * domain.channels, math.prod(patch) * out_channels
     parameters = {
         "patch_embedding": (patch_in + 1) * config.width,
         "positions": tokens * config.width if config.positions == "learned" else 0,
@@ -124,7 +124,7 @@ def count(
     )
 
 
-def _block_parameters(config: DiTConfig) -> dict[str, int]:
+def _block_parameters(config: DiTOptions) -> dict[str, int]:
     d, hidden, depth = config.width, config.mlp_width, config.depth
     crosses = config.conditioning == "cross_attention"
     attention = 4 * d * d + 4 * d
@@ -141,20 +141,20 @@ def _block_parameters(config: DiTConfig) -> dict[str, int]:
     }
 
 
-def _output_parameters(config: DiTConfig, patch_out: int) -> int:
+def _output_parameters(config: DiTOptions, patch_out: int) -> int:
     d = config.width
     modulation = 2 * (d * d + d) if config.is_modulated else 0
     return _norm_parameters(config, d, affine=not config.is_modulated) + modulation + (d + 1) * patch_out
 
 
-def _norm_parameters(config: DiTConfig, channels: int, *, affine: bool) -> int:
+def _norm_parameters(config: DiTOptions, channels: int, *, affine: bool) -> int:
     if config.norm == "rms":
         return channels
     return 2 * channels if affine else 0
 
 
 def _macs(
-    config: DiTConfig, kind: ConditionKind, tokens: int, patch_in: int, patch_out: int
+    config: DiTOptions, kind: ConditionKind, tokens: int, patch_in: int, patch_out: int
 ) -> dict[str, int]:
     d, depth, hidden = config.width, config.depth, config.mlp_width
     n, m = tokens + config.n_extra_tokens(kind), n_condition_tokens(kind)
@@ -177,8 +177,8 @@ def _macs(
 
 
 def activation_bytes(
-    config: DiTConfig,
-    input_shape: tuple[int, int, int],
+    config: DiTOptions,
+    domain: Domain,
     kind: ConditionKind,
     batch_size: int,
     bytes_per_element: int = 4,
@@ -193,14 +193,14 @@ def activation_bytes(
 
     Args:
         config: the network.
-        input_shape: (C, H, W) of one latent.
+        domain: what one sample is.
         kind: what the network is told.
         batch_size: images of one step on one device.
         bytes_per_element: 4 for float32, 2 for bfloat16 weights; autocast lies between.
     """
     check_number("batch_size", batch_size, low=1, integer=True)
-    (_, height, width), _ = check_fits(config, input_shape)
-    tokens = (height // config.patch_size) * (width // config.patch_size)
+    check_fits(config, domain)
+    tokens = domain.tokens(config.patch(len(domain.sizes)))
     d, hidden = config.width, config.mlp_width
     norm = d * (2 + (config.norm == "rms") + config.is_modulated)
     per_query = d * (config.qk_norm * (1 + (config.norm == "rms")))
@@ -215,21 +215,21 @@ def activation_bytes(
 
 
 def count_dict(
-    config: DiTConfig,
-    input_shape: tuple[int, int, int],
+    config: DiTOptions,
+    domain: Domain,
     kind: Classes,
     out_channels: int | None = None,
     batch_size: int = 1,
 ) -> dict[str, object]:
     """The network, its input, all its counts and the activations of a batch as one value ready for json."""
-    counts = count(config, input_shape, kind, out_channels)
+    counts = count(config, domain, kind, out_channels)
     return {
         "network": config.as_dict(),
-        "input_shape": list(input_shape),
+        "input_shape": list(domain.shape),
         "num_classes": kind.n,
-        "out_channels": input_shape[0] if out_channels is None else out_channels,
+        "out_channels": domain.channels if out_channels is None else out_channels,
         **counts.as_dict(),
         "batch_size": batch_size,
-        "activation_bytes_float32": activation_bytes(config, input_shape, kind, batch_size, 4),
-        "activation_bytes_bfloat16": activation_bytes(config, input_shape, kind, batch_size, 2),
+        "activation_bytes_float32": activation_bytes(config, domain, kind, batch_size, 4),
+        "activation_bytes_bfloat16": activation_bytes(config, domain, kind, batch_size, 2),
     }

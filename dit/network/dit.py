@@ -1,8 +1,9 @@
 """The diffusion transformer: patches in, the output F out, time and label as the condition.
 
-Legend: B batch, C H W latent, P patch, N = (H/P)(W/P) tokens, M condition tokens, D width.
+Legend: B batch, C channels, P points of a patch along an axis, N tokens, M condition tokens, D width.
 """
 
+import math
 from functools import reduce
 
 import torch
@@ -11,24 +12,39 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dit.condition import NOTHING, Classes, Condition, ConditionKind
-from dit.errors import InputError
+from dit.domain import Domain
 from dit.network.blocks import Block, make_norm, modulate
-from dit.network.config import N_TIME_FEATURES, DiTConfig, check_fits
 from dit.network.embeddings import Grid, resize_positions, rope_table, sincos_table, time_features
+from dit.network.options import N_TIME_FEATURES, DiTOptions, check_fits
 from dit.network.parametrization import init_parameter
 
 
 class PatchEmbedder(nn.Module):
-    """Each PxP patch of (B, C, H, W) to a token (B, N, D); the papers' convolution as a matrix product."""
+    """Each patch of (B, C, ...) to a token (B, N, D); the papers' convolution as a matrix product."""
 
-    def __init__(self, patch_size: int, channels: int, width: int) -> None:
+    def __init__(self, patch: tuple[int, ...], channels: int, width: int) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.proj = nn.Linear(channels * patch_size**2, width)
+        points, lattice, within = _axes(patch)
+        self.pattern = f"b c {points} -> b ({lattice}) (c {within})"
+        self.sizes = _sizes("p", patch)
+        self.proj = nn.Linear(channels * math.prod(patch), width)
 
     def forward(self, x: Tensor) -> Tensor:
-        p = self.patch_size
-        return self.proj(rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p))
+        return self.proj(rearrange(x, self.pattern, **self.sizes))
+
+
+def _axes(patch: tuple[int, ...]) -> tuple[str, str, str]:
+    """Axes in the words of einops: as points "(n0 p0) (n1 p1)", as tokens "n0 n1", within a patch "p0 p1"."""
+    axes = range(len(patch))
+    points, tokens, within = (
+        " ".join(word.format(i) for i in axes) for word in ("(n{0} p{0})", "n{0}", "p{0}")
+    )
+    return points, tokens, within
+
+
+def _sizes(name: str, sizes: tuple[int, ...]) -> dict[str, int]:
+    """Sizes of axes by their names in ``_axes``."""
+    return {f"{name}{axis}": size for axis, size in enumerate(sizes)}
 
 
 class TimeEmbedder(nn.Module):
@@ -44,13 +60,13 @@ class TimeEmbedder(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Tokens (B, N, D) to patches of the output (B, N, P P C_out), modulated where the blocks are."""
+    """Tokens (B, N, D) to patches of the output (B, N, P ... C_out), modulated where the blocks are."""
 
-    def __init__(self, config: DiTConfig, out_channels: int) -> None:
+    def __init__(self, config: DiTOptions, patch_channels: int) -> None:
         super().__init__()
         self.norm = make_norm(config, config.width, affine=not config.is_modulated)
         self.modulation = nn.Linear(config.width, 2 * config.width) if config.is_modulated else None
-        self.linear = nn.Linear(config.width, config.patch_size**2 * out_channels)
+        self.linear = nn.Linear(config.width, patch_channels)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         x = self.norm(x)
@@ -60,13 +76,13 @@ class FinalLayer(nn.Module):
 
 
 class DiT(nn.Module):
-    """The network F(x, t, condition) of a configuration, for latents of one shape and conditions of one kind.
+    """The network F(x, t, condition) of a configuration, for samples of one domain and conditions of one kind.
 
     Args:
         config: shape and options.
-        input_shape: (C, H, W) of the latents it is built for; other H and W work too, see ``forward``.
+        domain: the samples it is built for; other sizes work too, see ``forward``.
         kind: what it is told besides the time.
-        out_channels: channels of the output; None means C.
+        out_channels: channels of the output; None means those of the domain.
         seed: of the initial weights, which do not depend on torch's global random state.
 
     Raises:
@@ -80,22 +96,24 @@ class DiT(nn.Module):
 
     def __init__(
         self,
-        config: DiTConfig,
-        input_shape: tuple[int, int, int],
+        config: DiTOptions,
+        domain: Domain,
         kind: ConditionKind,
         out_channels: int | None = None,
         *,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.input_shape, self.out_channels = check_fits(config, input_shape, out_channels)
+        self.domain, self.out_channels = domain, check_fits(config, domain, out_channels)
         self.config, self.kind, self.n_extra_tokens = config, kind, config.n_extra_tokens(kind)
-        channels, height, width = self.input_shape
-        self.grid: Grid = (height // config.patch_size, width // config.patch_size)
-        n_tokens = self.grid[0] * self.grid[1]
+        self.patch = config.patch(len(domain.sizes))
+        self.grid: Grid = domain.lattice(self.patch)
+        points, lattice, within = _axes(self.patch)
+        self.unpatch = f"b ({lattice}) ({within} c) -> b c {points}"
+        n_tokens = domain.tokens(self.patch)
         device = torch.get_default_device()
         with torch.device("meta"):  # torch's own initialisers cost time and draw from the global random state
-            self.x_embedder = PatchEmbedder(config.patch_size, channels, config.width)
+            self.x_embedder = PatchEmbedder(self.patch, domain.channels, config.width)
             self.t_embedder = TimeEmbedder(config.width, config.time_convention)
             if isinstance(kind, Classes):
                 self.y_embedder = nn.Embedding(kind.n + 1, config.width)
@@ -103,7 +121,7 @@ class DiT(nn.Module):
             self.blocks = nn.ModuleList(
                 Block(config, joins_skip=i >= first_join) for i in range(config.depth)
             )
-            self.final_layer = FinalLayer(config, self.out_channels)
+            self.final_layer = FinalLayer(config, math.prod(self.patch) * self.out_channels)
             if config.positions == "learned":
                 self.pos_embed = nn.Parameter(torch.empty(n_tokens, config.width))
             else:
@@ -156,19 +174,14 @@ class DiT(nn.Module):
         The residual stream has the dtype of matrix products: bfloat16 under such autocast, or where weights are so.
 
         Args:
-            x: (B, C, H, W) noised latents; H and W any multiple of P: positions stretch with the grid.
+            x: (B, C, ...) noised samples; sizes any multiple of P: positions stretch with the lattice.
             t: (B,) time as shown to the network (0 to 1000 or so), float32: bfloat16 rounds it away.
             told: the condition; an empty one is the null condition.
 
         Returns:
-            F (B, C_out, H, W) in the dtype of x.
+            F (B, C_out, ...) in the dtype of x.
         """
-        p, weight = self.config.patch_size, self.x_embedder.proj.weight
-        if x.shape[2] % p or x.shape[3] % p:
-            raise InputError(
-                "network.patch_size", p, f"a divisor of both sides of the {tuple(x.shape[2:])} input"
-            )
-        grid = (x.shape[2] // p, x.shape[3] // p)
+        weight, grid = self.x_embedder.proj.weight, self._lattice(x)
         tokens = self.x_embedder(x.to(weight.dtype))  # (B, N, D)
         tokens = tokens + self._positions(grid).to(tokens.dtype)
         vectors = self._embedded(t, told, weight.dtype)  # (B, D) each
@@ -181,11 +194,22 @@ class DiT(nn.Module):
             extra = torch.stack(vectors, dim=1).to(tokens.dtype)
             tokens = torch.cat([extra, tokens], dim=1)  # (B, M + N, D)
         tokens = self._through_blocks(tokens, condition, self._rotations(grid))
-        patches = self.final_layer(tokens[:, self.n_extra_tokens :], condition)  # (B, N, P P C_out)
-        out = rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=grid[0], p=p, q=p)
+        patches = self.final_layer(tokens[:, self.n_extra_tokens :], condition)  # (B, N, P ... C_out)
+        out = rearrange(patches, self.unpatch, **_sizes("n", grid), **_sizes("p", self.patch))
         if self.turns_velocity:  # it is d x / d (1 - t)
             out = -out
         return out.to(x.dtype)
+
+    def _lattice(self, x: Tensor) -> Grid:
+        """Tokens of x along each axis."""
+        sizes = tuple(x.shape[2:])
+        if sizes == self.domain.sizes:
+            return self.grid
+        return Domain(self.domain.channels, sizes).lattice(self.patch)
+
+    def twin(self) -> "DiT":
+        """A network of the same kind, with initial weights."""
+        return DiT(self.config, self.domain, self.kind, self.out_channels)
 
     def _embedded(self, t: Tensor, told: Condition, dtype: torch.dtype) -> list[Tensor]:
         """Time and what else the network is told, a vector (B, D) each."""

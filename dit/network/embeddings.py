@@ -10,31 +10,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dit.network.config import N_TIME_FEATURES
+from dit.network.options import N_TIME_FEATURES
 
-Grid = tuple[int, int]  # rows, columns
+Grid = tuple[int, ...]  # tokens along each axis
 
 
-def _coordinates(grid: Grid, base: Grid, device: torch.device | None) -> tuple[Tensor, Tensor]:
-    """Row and column of each token (N,), float64, in units of the base grid's tokens."""
-    rows = torch.arange(grid[0], dtype=torch.float64, device=device) * (base[0] / grid[0])
-    columns = torch.arange(grid[1], dtype=torch.float64, device=device) * (base[1] / grid[1])
-    return rows.repeat_interleave(grid[1]), columns.repeat(grid[0])
+def _coordinates(grid: Grid, base: Grid, device: torch.device | None) -> list[Tensor]:
+    """Where each token stands along each axis, (N,) float64, in units of the base grid's tokens."""
+    axes = [
+        torch.arange(n, dtype=torch.float64, device=device) * (b / n) for n, b in zip(grid, base, strict=True)
+    ]
+    return [places.flatten() for places in torch.meshgrid(*axes, indexing="ij")]
+
+
+def _phases(n_pairs: int, grid: Grid, base: Grid | None, device: torch.device | None) -> list[Tensor]:
+    """Of each axis the angles (N, k) at which its share of the pairs stands: frequency j is 10000^(-j/k).
+
+    The axes share the pairs equally; the first ones take what is left over.
+    """
+    share, rest = divmod(n_pairs, len(grid))
+    angles = []
+    for axis, places in enumerate(_coordinates(grid, base or grid, device)):
+        k = share + (axis < rest)
+        frequencies = 10_000.0 ** (-torch.arange(k, dtype=torch.float64, device=device) / k)
+        angles.append(torch.outer(places, frequencies))
+    return angles
 
 
 def sincos_table(
     width: int, grid: Grid, base: Grid | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """The fixed position table (N, D), float32: quarters sin(column), cos(column), sin(row), cos(row).
+    """The fixed position table (N, D), float32: sines, then cosines of each axis, the last axis first.
 
-    Frequency j of the D/4 is 10000^(-4j/D). Computed in float64, as the published tables are.
+    On two axes these are quarters sin(column), cos(column), sin(row), cos(row) of frequencies 10000^(-4j/D).
+    Computed in float64, as the published tables are.
 
     Source: Vaswani et al. 1706.03762 section 3.5, per axis as in MAE 2111.06377; DiT 2212.09748.
     """
-    rows, columns = _coordinates(grid, base or grid, device)
-    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64, device=device) / (width // 4))
-    by_column, by_row = torch.outer(columns, frequencies), torch.outer(rows, frequencies)
-    return torch.cat([by_column.sin(), by_column.cos(), by_row.sin(), by_row.cos()], dim=1).float()
+    phases = _phases(width // 2, grid, base, device)
+    waves = [wave for angles in reversed(phases) for wave in (angles.sin(), angles.cos())]
+    return torch.cat(waves, dim=1).float()
 
 
 def rope_table(
@@ -42,16 +57,12 @@ def rope_table(
 ) -> Tensor:
     """Cosines and sines (2, n_extra + N, head_dim/2), float32, of the angle by which each pair turns.
 
-    The first half of the pairs turns with the row, the second with the column; frequency j of the head_dim/4
-    is 10000^(-4j/head_dim). The first ``n_extra`` tokens stand nowhere and do not turn.
+    Each axis turns its share of the pairs, the first axis the first ones; on two axes frequency j of the
+    head_dim/4 is 10000^(-4j/head_dim). The first ``n_extra`` tokens stand nowhere and do not turn.
 
-    Source: RoFormer 2104.09864 eq. 15, two axes as in EVA-02 2303.11331 and LightningDiT 2501.01423.
+    Source: RoFormer 2104.09864 eq. 15, per axis as in EVA-02 2303.11331 and LightningDiT 2501.01423.
     """
-    rows, columns = _coordinates(grid, base or grid, device)
-    frequencies = 10_000.0 ** (
-        -torch.arange(head_dim // 4, dtype=torch.float64, device=device) / (head_dim // 4)
-    )
-    angles = torch.cat([torch.outer(rows, frequencies), torch.outer(columns, frequencies)], dim=1)
+    angles = torch.cat(_phases(head_dim // 2, grid, base, device), dim=1)
     angles = F.pad(angles, (0, 0, n_extra, 0))  # angle 0 is no rotation
     return torch.stack([angles.cos(), angles.sin()]).float()
 
@@ -64,9 +75,10 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def resize_positions(learned: Tensor, base: Grid, grid: Grid) -> Tensor:
-    """Learned positions (N_base, D) bicubically resized to another grid (N, D)."""
-    image = learned.float().unflatten(0, base).permute(2, 0, 1).unsqueeze(0)
-    image = F.interpolate(image, size=grid, mode="bicubic", antialias=True)
+    """Learned positions (N_base, D) resized to another grid (N, D): bicubically on two axes, else linearly."""
+    image = learned.float().unflatten(0, base).movedim(-1, 0).unsqueeze(0)
+    mode = {1: "linear", 2: "bicubic", 3: "trilinear"}[len(grid)]
+    image = F.interpolate(image, size=grid, mode=mode, antialias=mode == "bicubic")
     return image.squeeze(0).flatten(1).T.to(learned.dtype)
 
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dit.condition import Classes, kind_as_dict, kind_of_dict
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.files import whole
 from dit.network.config import DiTConfig
-from dit.network.counting import count
 from dit.network.dit import DiT
 from dit.network.layouts import Weights, check_expressible, to_diffusers, to_dit
 
@@ -43,7 +43,7 @@ def save_dit(model: DiT, path: str | Path) -> None:
     check_expressible(model.config, "dit")
     classes_of(model)
     with whole(Path(path)) as partial:
-        torch.save(to_dit(_weights(model), model.config, model.input_shape[0], model.grid), partial)
+        torch.save(to_dit(_weights(model), model.config, model.domain.channels, model.grid), partial)
 
 
 def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
@@ -59,7 +59,7 @@ def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
         **said,
         "format": _FORMAT,
         "config": json.dumps(model.config.as_dict()),
-        "input_shape": json.dumps(model.input_shape),
+        "input_shape": json.dumps(model.domain.shape),
         "condition": json.dumps(kind_as_dict(model.kind)),
         "out_channels": str(model.out_channels),
     }
@@ -77,17 +77,16 @@ def load_safetensors(path: str | Path) -> DiT:
     """
     built = read_metadata(path)
     try:
-        channels, height, width = json.loads(built["input_shape"])
+        domain = Domain.of(json.loads(built["input_shape"]))
         config = DiTConfig(**json.loads(built["config"]))
         said = built.get("condition") or json.dumps({"kind": "classes", "n": int(built["num_classes"])})
-        shape, kind = (channels, height, width), kind_of_dict(json.loads(said))
-        out_channels = int(built["out_channels"])
-        told = count(config, shape, kind, out_channels).n_params_total
+        kind, out_channels = kind_of_dict(json.loads(said)), int(built["out_channels"])
+        told = config.count(domain, kind, out_channels).n_params_total
         if told > Path(path).stat().st_size:  # before so much memory is taken
             raise InputError(
                 "path", f"({path}: its metadata promise {told} weights)", "a file that holds them"
             )
-        model = DiT(config, shape, kind, out_channels)
+        model = config.build(domain, kind, out_channels)
         weights = load_file(path)
         if "sha256" in built and built["sha256"] != _digest(weights, built):
             raise InputError("path", f"({path}: not what was written)", "a file as dit export wrote it")
@@ -173,7 +172,7 @@ def save_diffusers(
         if folded is not None:
             _replace_autoencoder(made / "vae", folded)
         (made / "transformer").mkdir()
-        weights = to_diffusers(_weights(model), model.config, model.input_shape[0])
+        weights = to_diffusers(_weights(model), model.config, model.domain.channels)
         save_file(
             {name: tensor.clone() for name, tensor in weights.items()},
             made / "transformer" / "diffusion_pytorch_model.safetensors",
@@ -191,6 +190,10 @@ def classes_of(model: DiT) -> int:
     Raises:
         InputError: it is told something else.
     """
+    if len(model.domain.sizes) != 2:
+        raise InputError(
+            "format", f"(a network of {model.domain})", "safetensors: other layouts know pictures alone"
+        )
     if not isinstance(model.kind, Classes):
         raise InputError(
             "format", f"(a network of {model.kind})", "safetensors: other layouts know classes alone"
@@ -208,8 +211,8 @@ def _check_exportable(
     """Raises InputError for what ``save_diffusers`` cannot write."""
     check_expressible(model.config, "diffusers")
     classes_of(model)
-    if model.input_shape[1] != model.input_shape[2]:
-        raise InputError("input_shape", model.input_shape, "a square in the layout of diffusers")
+    if model.domain.sizes[0] != model.domain.sizes[1]:
+        raise InputError("input_shape", model.domain.shape, "a square in the layout of diffusers")
     if directory.exists():
         raise InputError("directory", str(directory), "a directory that does not exist yet")
     if not (autoencoder / "config.json").is_file():
@@ -255,10 +258,10 @@ def _transformer_settings(model: DiT) -> dict[str, Any]:
         "_diffusers_version": "0.35.0",
         "num_attention_heads": model.config.heads,
         "attention_head_dim": model.config.head_dim,
-        "in_channels": model.input_shape[0],
+        "in_channels": model.domain.channels,
         "out_channels": model.out_channels,
         "num_layers": model.config.depth,
-        "sample_size": model.input_shape[1],
+        "sample_size": model.domain.sizes[0],
         "patch_size": model.config.patch_size,
         "num_embeds_ada_norm": classes_of(model),
         "activation_fn": "gelu-approximate",

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dit.errors import InputError
-from dit.network.config import DiTConfig
 from dit.network.embeddings import rope_table, sincos_table
+from dit.network.options import DiTOptions
 from dit.network.presets import PRESETS
 
 Weights = dict[str, Tensor]
@@ -26,7 +26,7 @@ class Layout:
     """How a repository stores a network.
 
     Args:
-        time_convention: of ``DiTConfig``; it differs by what was predicted, because the sign of a velocity turns
+        time_convention: of ``DiTOptions``; it differs by what was predicted, because the sign of a velocity turns
             with time, and those of noise and score do not.
         names: ``dit`` | ``diffusers``.
         reads_variance: whether the second half of an output of 2 C channels is a variance that samplers read;
@@ -93,8 +93,12 @@ _DIFFUSERS_NEEDS: dict[str, tuple[object, ...]] = {
 }
 
 
-def check_expressible(config: DiTConfig, layout: str) -> None:
+def check_expressible(config: DiTOptions, layout: str) -> None:
     """Raises InputError where the layout (``dit``, its relatives, or ``diffusers``) has no such network."""
+    if not isinstance(config.patch_size, int):
+        raise InputError(
+            "network.patch_size", list(config.patch_size), f"one number in the layout of {layout}"
+        )
     for field, allowed in (_DIFFUSERS_NEEDS if layout == "diffusers" else _DIT_NEEDS).items():
         if getattr(config, field) not in allowed:
             values = " or ".join(str(value).lower() for value in allowed)
@@ -103,7 +107,9 @@ def check_expressible(config: DiTConfig, layout: str) -> None:
             )
 
 
-def to_dit(weights: Mapping[str, Tensor], config: DiTConfig, channels: int, grid: tuple[int, int]) -> Weights:
+def to_dit(
+    weights: Mapping[str, Tensor], config: DiTOptions, channels: int, grid: tuple[int, ...]
+) -> Weights:
     """Our weights in the layout of DiT, with the tables that its files store too."""
     names = _DIT_NAMES + (_SWIGLU_NAMES if config.mlp == "swiglu" else ())
     out: Weights = {}
@@ -135,7 +141,7 @@ def from_dit(weights: Mapping[str, Tensor], *, keep_positions: bool) -> Weights:
     return out
 
 
-def to_diffusers(weights: Mapping[str, Tensor], config: DiTConfig, channels: int) -> Weights:
+def to_diffusers(weights: Mapping[str, Tensor], config: DiTOptions, channels: int) -> Weights:
     """Our weights in the layout of diffusers' DiT: q, k and v apart, embedders repeated in every block."""
     rest = {ours: theirs for theirs, ours in _DIFFUSERS_REST.items()}
     in_block = {ours: theirs for theirs, ours in _DIFFUSERS_BLOCK.items()}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dit.network.config import MUP_BASE_WIDTH, DiTConfig
+from dit.network.options import MUP_BASE_WIDTH, DiTOptions
 
 EMBEDDING_STD = 0.02
 # Adam's usual 1e-8 is as large as the gradients that reach adaLN-Zero's silent blocks in the first steps, and
@@ -20,7 +20,7 @@ EMBEDDING_STD = 0.02
 MUP_ADAM_EPS = 1e-16
 
 
-def init_parameter(name: str, parameter: Tensor, config: DiTConfig, generator: torch.Generator) -> None:
+def init_parameter(name: str, parameter: Tensor, config: DiTOptions, generator: torch.Generator) -> None:
     """Fills one parameter in place with its initial value; the table is in ``DiT.init_weights``."""
     zero = parameter.ndim == 1 or name.startswith("final_layer.linear") or "modulation" in name
     if "norm" in name and name.endswith("weight"):
@@ -45,7 +45,7 @@ def init_parameter(name: str, parameter: Tensor, config: DiTConfig, generator: t
         parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
 
 
-def lr_multiplier(name: str, parameter: Tensor, config: DiTConfig) -> float:
+def lr_multiplier(name: str, parameter: Tensor, config: DiTOptions) -> float:
     """Learning rate of one parameter over that at the base width; 1 for all in the standard parametrization.
 
     Under muP with Adam a matrix whose inputs grow with the width learns at base width / width; what reads a
@@ -71,7 +71,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
         ``lr_multiplier``.
     """
     config = model.config
-    assert isinstance(config, DiTConfig), "parameter_groups reads the network's own configuration"
+    assert isinstance(config, DiTOptions), "parameter_groups reads the network's own configuration"
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

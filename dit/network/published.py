@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError, check_choice
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -95,7 +96,7 @@ def load_published(
         raise InputError("network.positions", "sincos", f"learned, as in {path.name}")
     config = dataclasses.replace(config, time_convention=time_convention or kind.time_convention)
     check_expressible(config, kind.names)
-    model = DiT(config, shape, Classes(description.num_classes), description.out_channels)
+    model = config.build(Domain.of(shape), Classes(description.num_classes), description.out_channels)
     _check_fit(path, model, stored, kind, description)
     keep_positions = config.positions == "learned"
     named = (
@@ -246,7 +247,7 @@ def _config(path: Path, description: Description, heads: int | None, learned: bo
 def _check_fit(path: Path, model: DiT, stored: Weights, layout: Layout, description: Description) -> None:
     """Raises InputError unless the file holds exactly the model's weights, as its layout names them."""
     ours = model.state_dict()
-    channels = model.input_shape[0]
+    channels = model.domain.channels
     if layout.names == "diffusers":
         expected = to_diffusers(ours, model.config, channels)
     else:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.config import DiTConfig
-from dit.network.counting import count
 from dit.report.material import Drawn, Material, Missing
 from dit.report.style import INK, engineering, new_figure, shades
 from dit.study.records import Row
@@ -57,18 +57,17 @@ def shares(run: Row) -> dict[str, float]:
         Missing: the recorded network is not described well enough to count it.
     """
     known: dict[str, Any] = {k: v for k, v in run["network"].items() if k in DiTConfig.__dataclass_fields__}
-    side = round(run["tokens_per_image"] ** 0.5)
+    tokens = run["tokens_per_image"]
     try:
-        network = DiTConfig(**known)
-        parts = count(
-            network, (1, side * network.patch_size, side * network.patch_size), Classes(0)
-        ).macs_by_part
+        # what blocks cost depends on the number of their tokens alone
+        network = DiTConfig(**{**known, "patch_size": 1})
+        parts = network.count(Domain(1, (tokens,)), Classes(0)).macs_by_part
     except (InputError, TypeError) as error:
         raise Missing(
             f"the network of run {run['run']} cannot be counted from its record ({error})"
         ) from None
     found = {name: sum(parts.get(part, 0) for part in members) for name, members in PARTS.items()}
     rest = run["macs_per_image"] - sum(found.values())
-    if side**2 != run["tokens_per_image"] or rest < -SAME * run["macs_per_image"]:
+    if rest < -SAME * run["macs_per_image"]:
         raise Missing(f"the record of run {run['run']} does not say all of its network")
     return {name: value / run["macs_per_image"] for name, value in {**found, REST: max(rest, 0)}.items()}

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from dit.condition import Condition, ConditionKind
 from dit.data.latents import LatentSet
+from dit.domain import Domain
 from dit.launch import World
 from dit.training.batches import Batches
 from dit.training.hardware import Hardware
@@ -31,8 +32,8 @@ class SyntheticLatents:
 
     has_posterior, has_flips = True, False
 
-    def __init__(self, shape: tuple[int, int, int], kind: ConditionKind, count: int = 2**16) -> None:
-        self.shape, self.kind, self.count = shape, kind, count
+    def __init__(self, domain: Domain, kind: ConditionKind, count: int = 2**16) -> None:
+        self.domain, self.shape, self.kind, self.count = domain, domain.shape, kind, count
         self._conditions = kind.drawn("balanced", 0, count)
 
     def __len__(self) -> int:

@@ -13,7 +13,6 @@ from dit.errors import InputError, check_choice
 from dit.launch import World
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts
-from dit.network.dit import DiT
 from dit.training.averaging import Profile
 from dit.training.checkpoint import read_manifest
 from dit.training.hardware import Hardware
@@ -94,11 +93,10 @@ class Job:
 def build_module(job: Job) -> DiffusionModule:
     """The Lightning module of a job; the network's initial weights are a function of the seed alone."""
     latents, settings, world = job.latents, job.settings, job.world
-    network = DiT(
-        job.network,
-        latents.shape,
+    network = job.network.build(
+        latents.domain,
         latents.kind,
-        out_channels=job.objective.out_channels(latents.shape[0]),
+        job.objective.out_channels(latents.domain.channels),
         seed=key(settings.seed, "weights", 0),
     )
     total_images = job.points[-1].step * settings.batch_size

@@ -182,7 +182,7 @@ class DiffusionModule(L.LightningModule):
             return
         network = self.network
         with torch.device("meta"):
-            whole = DiT(network.config, network.input_shape, network.kind, network.out_channels)
+            whole = network.twin()
         whole.to_empty(device=self.edges.device)
         whole.fill_tables()
         shadow = dict(network.named_parameters()) if weights == "raw" else self.averages.shadows[weights]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from dit.network.config import DiTConfig
+from dit.network.options import DiTOptions
 from dit.training.averaging import shard
 
 # The quintic of the Newton-Schulz iteration and the number of iterations: singular values end in about [.7, 1.2].
@@ -23,7 +23,7 @@ ITERATIONS = 5
 RMS = 0.2
 
 
-def hidden_maps(name: str, config: DiTConfig) -> int:
+def hidden_maps(name: str, config: DiTOptions) -> int:
     """How many linear maps a parameter of a network stacks if Muon takes it, else 0.
 
     Muon takes every matrix of the blocks. Maps that share a parameter only to be computed together are orthogonalised

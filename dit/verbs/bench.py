@@ -12,10 +12,11 @@ from dit.config import job as job_config
 from dit.config.checks import check_run
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
+from dit.domain import Domain
 from dit.errors import EXIT_DONE, InputError, RunError, check_choice, check_number
 from dit.launch import World, in_processes, part, same_everywhere
 from dit.network.config import DiTConfig
-from dit.network.counting import Counts, count
+from dit.network.counting import Counts
 from dit.verbs.app import check_format, console, explain, hydra_app, show
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Bench:
     world: World
     hardware: "Hardware"
     network: DiTConfig
-    shape: tuple[int, int, int]
+    domain: Domain
     kind: Classes
     objective: Any
     size: Counts
@@ -92,7 +93,7 @@ class Bench:
             "precision": "bf16-mixed" if self.hardware.is_bf16 else "32-true",
             "compile": cfg.compile,
             "network": self.network.as_dict(),
-            "latent_shape": list(self.shape),
+            "latent_shape": list(self.domain.shape),
             "batch_size": cfg.batch_size,
             "steps": cfg.steps,
         }
@@ -105,31 +106,29 @@ class Bench:
 
     def build(self) -> Any:
         """The network, on the CPU."""
-        from dit.network.dit import DiT
-
-        channels = self.objective.out_channels(self.shape[0])
-        return DiT(self.network, self.shape, self.kind, channels, seed=self.cfg.seed)
+        channels = self.objective.out_channels(self.domain.channels)
+        return self.network.build(self.domain, self.kind, channels, seed=self.cfg.seed)
 
 
 def _bench(cfg: DictConfig, world: World) -> Bench:
     network, objective = job_config.network_config(cfg), instantiate(cfg.objective)
-    shape, kind = _shape(cfg)
-    size = count(network, shape, kind, objective.out_channels(shape[0]))
+    domain, kind = _facts(cfg)
+    size = network.count(domain, kind, objective.out_channels(domain.channels))
     hardware = instantiate(cfg.hardware)
     if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
         world.meet(hardware.torch_device(world).type)
     import torch
 
     torch.set_num_threads(hardware.threads)
-    return Bench(cfg, world, hardware, network, shape, kind, objective, size)
+    return Bench(cfg, world, hardware, network, domain, kind, objective, size)
 
 
-def _shape(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes]:
-    """Shape (C, H, W) and classes of the latents: as configured, or the data's."""
+def _facts(cfg: DictConfig) -> tuple[Domain, Classes]:
+    """What a latent is, and the classes: as configured, or the data's."""
     given = {key: cfg[key] for key in ("latent_shape", "num_classes") if cfg[key] is not None}
     if not given:
-        shape, kind, _ = job_config.data_facts(cfg)
-        return shape, kind
+        domain, kind, _ = job_config.data_facts(cfg)
+        return domain, kind
     if len(given) == 1:
         key, value = next(iter(given.items()))
         raise InputError(key, value, "latent_shape and num_classes together, or neither")
@@ -137,10 +136,10 @@ def _shape(cfg: DictConfig) -> tuple[tuple[int, int, int], Classes]:
         raise InputError(
             "latent_shape", list(cfg.latent_shape), "null where latents are read from data.directory"
         )
-    if not OmegaConf.is_list(cfg.latent_shape) or len(cfg.latent_shape) != 3:
-        raise InputError("latent_shape", cfg.latent_shape, "three integers: [channels,height,width]")
-    channels, height, width = cfg.latent_shape
-    return (channels, height, width), Classes(cfg.num_classes)
+    if not OmegaConf.is_list(cfg.latent_shape) or len(cfg.latent_shape) < 2:
+        allowed = "integers: channels and the size of each axis, as [channels,height,width]"
+        raise InputError("latent_shape", cfg.latent_shape, allowed)
+    return Domain.of(list(cfg.latent_shape)), Classes(cfg.num_classes)
 
 
 def _train(bench: Bench) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def _train(bench: Bench) -> dict[str, Any]:
     strategy = job_config.training_strategy(cfg)
     name = strategy.resolve(world, settings.batch_size)
     optimizer = instantiate(cfg.optimizer)
-    synthetic = SyntheticLatents(bench.shape, bench.kind).as_latents()
+    synthetic = SyntheticLatents(bench.domain, bench.kind).as_latents()
     latents = _latents(bench) if cfg.latents == "data" else synthetic
     module = DiffusionModule(
         bench.objective,
@@ -217,7 +216,9 @@ def _sample(bench: Bench) -> dict[str, Any]:
     for _ in range(cfg.warm_up + cfg.steps):
         start = time.perf_counter()
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bench.hardware.is_bf16):
-            nfe = sample(guided, solver, grid, bench.shape, range(cfg.batch_size), condition, device).nfe
+            nfe = sample(
+                guided, solver, grid, bench.domain.shape, range(cfg.batch_size), condition, device
+            ).nfe
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)

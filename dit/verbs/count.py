@@ -8,6 +8,7 @@ from dit.condition import Classes
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list
+from dit.domain import Domain
 from dit.network.counting import count_dict
 from dit.verbs.app import check_format, console, hydra_app, show
 
@@ -15,9 +16,9 @@ from dit.verbs.app import check_format, console, hydra_app, show
 def task(cfg: DictConfig) -> None:
     """Prints parameters, multiply-adds and memory of one network."""
     check_list("input_shape", cfg.input_shape)
-    shape = tuple(cfg.input_shape)
+    domain = Domain.of(list(cfg.input_shape))
     kind = Classes(cfg.num_classes)
-    result = count_dict(instantiate(cfg.network), shape, kind, cfg.out_channels, cfg.batch_size)
+    result = count_dict(instantiate(cfg.network), domain, kind, cfg.out_channels, cfg.batch_size)
     check_format(cfg.format)
     refuse_unread(cfg)
     show(result, cfg.format, _print)

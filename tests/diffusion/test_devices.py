@@ -9,6 +9,7 @@ import torch
 from dit.condition import Classes, labelled
 from dit.config.instantiation import config_dir, instantiate
 from dit.diffusion.sampling import sample
+from dit.domain import Domain
 from dit.network.dit import DiT
 from dit.network.presets import ladder
 
@@ -33,7 +34,9 @@ def test_samples_are_made_on_their_device_without_asking_for_a_value(solver, obj
         cfg = hydra.compose("bench", overrides)
     made = instantiate(cfg.objective)
     with torch.device("meta"):
-        network = DiT(ladder(16, aspect=16, head_dim=16), (3, 8, 8), Classes(10), made.out_channels(3))
+        network = DiT(
+            ladder(16, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10), made.out_channels(3)
+        )
     guided = instantiate(cfg.guidance)(made.denoiser(network))
     labels = labelled(torch.zeros(4, dtype=torch.int64, device="meta"))
     found = sample(

@@ -12,6 +12,7 @@ from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree, Neg
 from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear, per_sample
 from dit.diffusion.sampling import counted, sample
 from dit.diffusion.targets import Karras, Noise, Velocity
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -198,8 +199,8 @@ def test_autoguidance_takes_two_targets_on_one_path():
 def test_autoguidance_shows_a_network_of_other_classes_its_null_class(kind):
     """EDM2 (2312.02696) guides class-conditional networks by smaller unconditional ones."""
     config = DiTConfig(16, 1, 2, 1)
-    strong = Denoiser(DiT(config, SHAPE[1:], Classes(10)).double(), Linear(), Velocity())
-    weak = Denoiser(DiT(config, SHAPE[1:], kind, seed=1).double(), Linear(), Velocity())
+    strong = Denoiser(DiT(config, Domain.of(SHAPE[1:]), Classes(10)).double(), Linear(), Velocity())
+    weak = Denoiser(DiT(config, Domain.of(SHAPE[1:]), kind, seed=1).double(), Linear(), Velocity())
     for part in (*strong.parameters(), *weak.parameters()):
         part.data += 0.1 * torch.randn(part.shape, generator=torch.Generator().manual_seed(0))
     got = Autoguidance(strong, weak, 3.0)(X, T, Y)

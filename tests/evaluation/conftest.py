@@ -13,12 +13,13 @@ from dit.diffusion import grids, solvers
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Linear
 from dit.diffusion.targets import Velocity
+from dit.domain import Domain
 
 
 class Pixels(nn.Module):
     """A convolution which also depends on the class: enough to tell labels and seeds apart."""
 
-    input_shape = (3, 32, 32)
+    domain = Domain(3, (32, 32))
     kind = Classes(10)
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 
@@ -21,7 +22,7 @@ OPTIONS = {
 
 
 def network(**options):
-    model = DiT(DiTConfig(32, 12, 2, 2, **options), (4, 8, 8), Classes(10))
+    model = DiT(DiTConfig(32, 12, 2, 2, **options), Domain(4, (8, 8)), Classes(10))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # silent blocks and a silent output would agree whatever happened inside
         for parameter in model.parameters():

@@ -3,6 +3,7 @@
 import pytest
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.counting import activation_bytes, count
@@ -47,9 +48,10 @@ def test_impossible_configurations_name_their_key(change: dict, key: str) -> Non
     [
         ((4, 8, 9), 10, None, "network.patch_size"),
         ((4, 7, 8), 10, None, "network.patch_size"),
-        ((0, 8, 8), 10, None, "input_shape.C"),
-        ((4, 8, 8.0), 10, None, "input_shape.W"),
-        ((4, 8), 10, None, "input_shape"),
+        ((0, 8, 8), 10, None, "input_shape.0"),
+        ((4, 8, 8.0), 10, None, "input_shape.2"),
+        ((4,), 10, None, "input_shape"),
+        ((4, 8, 8, 7), 10, None, "network.patch_size"),
         ((4, 8, 8), -1, None, "num_classes"),
         ((4, 8, 8), 10, 0, "out_channels"),
     ],
@@ -58,12 +60,12 @@ def test_counting_and_building_refuse_the_same_data(shape, classes, out_channels
     config = DiTConfig(**GOOD)
     for use in (count, DiT):
         with pytest.raises(InputError) as caught:
-            use(config, shape, Classes(classes), out_channels)
+            use(config, Domain.of(shape), Classes(classes), out_channels)
         assert caught.value.key == key
 
 
 def test_other_arguments_are_checked_too(tmp_path) -> None:
     with pytest.raises(InputError, match="batch_size"):
-        activation_bytes(DiTConfig(**GOOD), (4, 8, 8), Classes(10), 0)
+        activation_bytes(DiTConfig(**GOOD), Domain(4, (8, 8)), Classes(10), 0)
     with pytest.raises(InputError, match="layout"):
         load_published(tmp_path, "keras")

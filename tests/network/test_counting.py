@@ -14,9 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dit.condition import Classes, labelled
-from dit.network.config import CONDITIONINGS, DiTConfig
+from dit.domain import Domain
+from dit.network.config import DiTConfig
 from dit.network.counting import activation_bytes, count, count_dict, group_of
 from dit.network.dit import DiT
+from dit.network.options import CONDITIONINGS
 from dit.network.presets import PRESETS
 
 # DiT 2212.09748 recomputed without rounding, latents 4x32x32, 8 output channels, 1,000 classes:
@@ -65,7 +67,7 @@ SHAPE, CLASSES, OUT = (4, 8, 12), 10, 8
 
 @pytest.mark.parametrize(("name", "row"), DIT_TABLE.items())
 def test_counts_equal_the_dit_paper(name: str, row: tuple[float, float, float]) -> None:
-    counts = count(PRESETS[name], (4, 32, 32), Classes(1000), 8)
+    counts = count(PRESETS[name], Domain(4, (32, 32)), Classes(1000), 8)
     gmacs, parameters, printed = row
     assert counts.macs_per_image / 1e9 == pytest.approx(gmacs, abs=0.0005)
     assert counts.macs_per_image / 1e9 == pytest.approx(printed, rel=1e-3, abs=0.005)  # the paper's rounding
@@ -74,20 +76,22 @@ def test_counts_equal_the_dit_paper(name: str, row: tuple[float, float, float]) 
 
 def test_published_totals_of_single_networks() -> None:
     xl2 = PRESETS["DiT-XL/2"]
-    assert count(xl2, (4, 32, 32), Classes(1000), 8).n_params_with_position_table == 675_129_632
-    assert count(xl2, (4, 64, 64), Classes(1000), 8).macs_per_image / 1e9 == pytest.approx(
+    assert count(xl2, Domain(4, (32, 32)), Classes(1000), 8).n_params_with_position_table == 675_129_632
+    assert count(xl2, Domain(4, (64, 64)), Classes(1000), 8).macs_per_image / 1e9 == pytest.approx(
         524.60, rel=1e-3
     )  # the paper's
-    assert count(xl2, (4, 64, 64), Classes(1000), 8).macs_per_image / 1e9 == pytest.approx(524.5, abs=0.05)
+    assert count(xl2, Domain(4, (64, 64)), Classes(1000), 8).macs_per_image / 1e9 == pytest.approx(
+        524.5, abs=0.05
+    )
     # LightningDiT 2501.01423 logs 675.26M for XL/1 on 32-channel latents of 16x16.
-    lightning = count(PRESETS["LightningDiT-XL/1"], (32, 16, 16), Classes(1000))
+    lightning = count(PRESETS["LightningDiT-XL/1"], Domain(32, (16, 16)), Classes(1000))
     assert lightning.n_params_with_position_table / 1e6 == pytest.approx(675.26, abs=0.005)
 
 
 @pytest.mark.parametrize(("conditioning", "row"), XL2_CONDITIONINGS.items())
 def test_counts_of_the_four_conditionings_equal_the_paper(conditioning: str, row: tuple[float, int]) -> None:
     config = dataclasses.replace(PRESETS["DiT-XL/2"], conditioning=conditioning)
-    counts = count(config, (4, 32, 32), Classes(1000), 8)
+    counts = count(config, Domain(4, (32, 32)), Classes(1000), 8)
     assert counts.macs_per_image / 1e9 == pytest.approx(row[0], rel=1e-3)
     assert counts.n_params_total / 1e6 == pytest.approx(row[1], abs=0.5)
 
@@ -97,7 +101,7 @@ def test_counts_equal_the_reference_table(shared: Path) -> None:
         rows = [r for r in csv.DictReader(file) if r["model"] in DIT_TABLE and r["train_steps"] == "400000"]
     assert len(rows) == 12
     for row in rows:
-        counts = count(PRESETS[row["model"]], (4, 32, 32), Classes(1000), 8)
+        counts = count(PRESETS[row["model"]], Domain(4, (32, 32)), Classes(1000), 8)
         assert counts.macs_per_image / 1e9 == pytest.approx(float(row["gflops_fwd"]), rel=1e-3)
         assert counts.n_params_total / 1e6 == pytest.approx(float(row["params_M"]), rel=1e-3)
 
@@ -106,7 +110,10 @@ def test_counts_equal_the_reference_table(shared: Path) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_closed_form_equals_torch(conditioning: str, options: dict) -> None:
     config = DiTConfig(48, 5, 4, 2, conditioning=conditioning, **options)
-    counts, model = count(config, SHAPE, Classes(CLASSES), OUT), DiT(config, SHAPE, Classes(CLASSES), OUT)
+    counts, model = (
+        count(config, Domain.of(SHAPE), Classes(CLASSES), OUT),
+        DiT(config, Domain.of(SHAPE), Classes(CLASSES), OUT),
+    )
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, *SHAPE), torch.zeros(2), labelled(torch.tensor([0, CLASSES])))
     assert counts.macs_per_image == pytest.approx(counter.get_total_flops() / 2 / 2, rel=1e-3)
@@ -123,7 +130,10 @@ def test_closed_form_equals_torch(conditioning: str, options: dict) -> None:
 def test_training_flops_are_three_forwards() -> None:
     """Torch's own count of forward and backward, but for the input's gradient, which nobody needs."""
     config = DiTConfig(64, 6, 4, 2)
-    counts, model = count(config, SHAPE, Classes(CLASSES)), DiT(config, SHAPE, Classes(CLASSES))
+    counts, model = (
+        count(config, Domain.of(SHAPE), Classes(CLASSES)),
+        DiT(config, Domain.of(SHAPE), Classes(CLASSES)),
+    )
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *SHAPE), torch.zeros(1), labelled(torch.tensor([0]))).sum().backward()
     first_layers = SHAPE[0] * 4 * 64 * counts.tokens + 256 * 64  # patches and time features need no gradient
@@ -136,7 +146,7 @@ def test_training_flops_are_three_forwards() -> None:
 def test_activation_estimate_is_what_autograd_saves(conditioning: str, options: dict) -> None:
     config = DiTConfig(128, 3, 4, 2, conditioning=conditioning, **options)
     shape = (4, 16, 16)
-    model = DiT(config, shape, Classes(CLASSES))
+    model = DiT(config, Domain.of(shape), Classes(CLASSES))
     own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -150,12 +160,14 @@ def test_activation_estimate_is_what_autograd_saves(conditioning: str, options: 
         out = model(torch.randn(2, *shape), torch.rand(2), labelled(torch.tensor([0, CLASSES])))
     assert out.requires_grad
     actual = sum(storage.nbytes() for storage in saved.values())
-    assert activation_bytes(config, shape, Classes(CLASSES), batch_size=2) == pytest.approx(actual, rel=0.05)
+    assert activation_bytes(config, Domain.of(shape), Classes(CLASSES), batch_size=2) == pytest.approx(
+        actual, rel=0.05
+    )
 
 
 def test_counts_are_ready_for_json() -> None:
     row = json.loads(
-        json.dumps(count_dict(PRESETS["DiT-S/2"], (4, 32, 32), Classes(1000), 8, batch_size=256))
+        json.dumps(count_dict(PRESETS["DiT-S/2"], Domain(4, (32, 32)), Classes(1000), 8, batch_size=256))
     )
     assert row["macs_per_image"] == sum(row["macs_by_part"].values())
     assert row["n_params_total"] == sum(row["n_params_by_group"].values())
@@ -172,13 +184,13 @@ def test_activations_of_a_dit_are_twenty_widths_a_token_and_block() -> None:
     """6 of two modulated norms, 3 of q, k and v, 1 of attention, 8 of the MLP, 2 of gates; at last a norm."""
     config = DiTConfig(32, 4, 4, 2)
     tokens, size = 16, 4
-    kept = activation_bytes(config, (4, 8, 8), Classes(10), batch_size=1)
+    kept = activation_bytes(config, Domain(4, (8, 8)), Classes(10), batch_size=1)
     assert kept == tokens * size * 32 * (4 * 20 + 3)
     skips = activation_bytes(
-        dataclasses.replace(config, long_skips=True), (4, 8, 8), Classes(10), batch_size=1
+        dataclasses.replace(config, long_skips=True), Domain(4, (8, 8)), Classes(10), batch_size=1
     )
     assert skips - kept == tokens * size * 32 * 2 * 2  # two widths for each of two skips
     plain = activation_bytes(
-        dataclasses.replace(config, conditioning="adaln"), (4, 8, 8), Classes(10), batch_size=1
+        dataclasses.replace(config, conditioning="adaln"), Domain(4, (8, 8)), Classes(10), batch_size=1
     )
     assert kept - plain == tokens * size * 32 * 4 * 2  # without gates

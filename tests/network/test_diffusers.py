@@ -12,6 +12,7 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 
 from dit.condition import Classes, labelled
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -125,7 +126,9 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def our_model(convention: str = "diffusers", classes: int = 10) -> DiT:
-    return trained(DiT(DiTConfig(32, 2, 4, 2, time_convention=convention), (4, 8, 8), Classes(classes), 8))
+    return trained(
+        DiT(DiTConfig(32, 2, 4, 2, time_convention=convention), Domain(4, (8, 8)), Classes(classes), 8)
+    )
 
 
 def test_exported_pipeline_loads_runs_and_comes_back_bit_for_bit(autoencoder: Path, tmp_path: Path) -> None:
@@ -184,7 +187,7 @@ def test_export_says_what_diffusers_cannot_do(autoencoder: Path, tmp_path: Path)
             our_model(), tmp_path / "b", tmp_path / "vae", latent_mean=[0.0] * 4, latent_std=[1.0] * 4
         )
     with pytest.raises(InputError, match="square"):
-        wide = DiT(DiTConfig(32, 2, 4, 2), (4, 8, 16), Classes(10))
+        wide = DiT(DiTConfig(32, 2, 4, 2), Domain(4, (8, 16)), Classes(10))
         save_diffusers(wide, tmp_path / "b", autoencoder)
     for options in (
         {"rope": True},
@@ -194,7 +197,9 @@ def test_export_says_what_diffusers_cannot_do(autoencoder: Path, tmp_path: Path)
     ):
         with pytest.raises(InputError, match=f"network.{next(iter(options))}"):
             save_diffusers(
-                DiT(DiTConfig(32, 2, 4, 2, **options), (4, 8, 8), Classes(10)), tmp_path / "b", autoencoder
+                DiT(DiTConfig(32, 2, 4, 2, **options), Domain(4, (8, 8)), Classes(10)),
+                tmp_path / "b",
+                autoencoder,
             )
     with pytest.raises(KeyError):  # a scheduler without its class: the last file of all
         save_diffusers(our_model(), tmp_path / "b", autoencoder, scheduler={})

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dit.condition import Classes, Condition, labelled
+from dit.domain import Domain
 from dit.errors import InputError
-from dit.network.config import CONDITIONINGS, DiTConfig
+from dit.network.config import DiTConfig
 from dit.network.dit import DiT
+from dit.network.options import CONDITIONINGS
 
 SHAPE, CLASSES = (4, 8, 8), 10
 EVERYTHING = {"norm": "rms", "mlp": "swiglu", "rope": True, "qk_norm": True, "long_skips": True}
@@ -39,7 +41,12 @@ def batch(n: int = 3, shape: tuple[int, int, int] = SHAPE) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_variant_trains_and_uses_all_its_parameters(conditioning: str, options: dict) -> None:
     model = trained(
-        DiT(DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options), SHAPE, Classes(CLASSES), 8)
+        DiT(
+            DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options),
+            Domain.of(SHAPE),
+            Classes(CLASSES),
+            8,
+        )
     )
     x, t, y = batch()
     out = model(x, t, y)
@@ -51,7 +58,9 @@ def test_every_variant_trains_and_uses_all_its_parameters(conditioning: str, opt
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_output_depends_on_time_and_label_and_on_no_other_sample(conditioning: str) -> None:
-    model = trained(DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning), SHAPE, Classes(CLASSES)))
+    model = trained(
+        DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning), Domain.of(SHAPE), Classes(CLASSES))
+    )
     x, t, y = batch()
     out = model(x, t, y)
     for i in range(3):
@@ -65,7 +74,7 @@ def test_output_depends_on_time_and_label_and_on_no_other_sample(conditioning: s
 
 
 def test_patches_are_a_convolution_and_its_inverse() -> None:
-    model = trained(DiT(DiTConfig(32, 1, 4, 2), SHAPE, Classes(CLASSES)))
+    model = trained(DiT(DiTConfig(32, 1, 4, 2), Domain.of(SHAPE), Classes(CLASSES)))
     x, _, _ = batch()
     weight = model.x_embedder.proj.weight.unflatten(1, (4, 2, 2))
     convolved = nn.functional.conv2d(x, weight, model.x_embedder.proj.bias, stride=2)
@@ -80,12 +89,15 @@ def test_initial_weights_are_a_function_of_the_seed(conditioning: str, options: 
     config = DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = DiT(config, SHAPE, Classes(CLASSES), seed=5)
+    one = DiT(config, Domain.of(SHAPE), Classes(CLASSES), seed=5)
     assert torch.equal(torch.get_rng_state(), state), "building drew from the global random state"
     torch.manual_seed(2)
-    same, other = DiT(config, SHAPE, Classes(CLASSES), seed=5), DiT(config, SHAPE, Classes(CLASSES), seed=6)
+    same, other = (
+        DiT(config, Domain.of(SHAPE), Classes(CLASSES), seed=5),
+        DiT(config, Domain.of(SHAPE), Classes(CLASSES), seed=6),
+    )
     with torch.device("meta"):
-        late = DiT(config, SHAPE, Classes(CLASSES))
+        late = DiT(config, Domain.of(SHAPE), Classes(CLASSES))
     late.to_empty(device="cpu").init_weights(torch.Generator().manual_seed(5))
     for name, parameter in one.state_dict().items():
         assert torch.equal(parameter, same.state_dict()[name]), name
@@ -98,7 +110,7 @@ def test_initial_weights_are_a_function_of_the_seed(conditioning: str, options: 
 def test_initial_network_is_silent_and_its_blocks_do_nothing() -> None:
     """adaLN-Zero: every block starts as the identity (DiT section 3.2), with long skips too."""
     for options in ({}, {"long_skips": True}):
-        model = DiT(DiTConfig(32, 4, 4, 2, **options), SHAPE, Classes(CLASSES))
+        model = DiT(DiTConfig(32, 4, 4, 2, **options), Domain.of(SHAPE), Classes(CLASSES))
         x, t, y = batch()
         assert model(x, t, y).abs().max() == 0
         tokens = torch.randn(3, 16, 32)
@@ -109,7 +121,7 @@ def test_initial_network_is_silent_and_its_blocks_do_nothing() -> None:
 
 
 def test_initial_scales_are_those_of_the_table() -> None:
-    model = DiT(DiTConfig(256, 2, 4, 2), SHAPE, Classes(200))
+    model = DiT(DiTConfig(256, 2, 4, 2), Domain.of(SHAPE), Classes(200))
     for name, std in {
         "y_embedder.weight": 0.02,
         "t_embedder.mlp.0.weight": 0.02,
@@ -127,7 +139,7 @@ def test_initial_scales_are_those_of_the_table() -> None:
 @pytest.mark.parametrize("conditioning", ["adaln_zero", "in_context"])
 def test_runs_at_other_sizes(conditioning: str, options: dict) -> None:
     model = trained(
-        DiT(DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options), SHAPE, Classes(CLASSES))
+        DiT(DiTConfig(32, 4, 4, 2, conditioning=conditioning, **options), Domain.of(SHAPE), Classes(CLASSES))
     )
     for height, width in ((16, 16), (8, 12), (4, 8)):
         x, t, y = batch(shape=(4, height, width))
@@ -138,7 +150,7 @@ def test_runs_at_other_sizes(conditioning: str, options: dict) -> None:
 
 def test_finer_grid_sees_the_same_picture() -> None:
     """Each pixel doubled in both directions: where a token stood, the finer grid gives nearly its output."""
-    model = trained(DiT(DiTConfig(32, 2, 4, 1), (4, 8, 8), Classes(CLASSES)))
+    model = trained(DiT(DiTConfig(32, 2, 4, 1), Domain(4, (8, 8)), Classes(CLASSES)))
     x, t, y = batch()
     coarse, fine = model(x, t, y), model(x.repeat_interleave(2, 2).repeat_interleave(2, 3), t, y)
     at_same_places = fine[:, :, ::2, ::2]
@@ -150,7 +162,7 @@ def test_finer_grid_sees_the_same_picture() -> None:
 def test_dtypes(conditioning: str) -> None:
     """float64 agrees to float32's rounding; the residual stream has the dtype of matrix products."""
     model = trained(
-        DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning, rope=True), SHAPE, Classes(CLASSES))
+        DiT(DiTConfig(32, 3, 4, 2, conditioning=conditioning, rope=True), Domain.of(SHAPE), Classes(CLASSES))
     )
     x, t, y = batch()
     out = model(x, t, y)
@@ -168,13 +180,13 @@ def test_dtypes(conditioning: str) -> None:
 
 
 def test_state_dict_holds_parameters_alone() -> None:
-    model = DiT(DiTConfig(32, 3, 4, 2, rope=True), SHAPE, Classes(CLASSES))
+    model = DiT(DiTConfig(32, 3, 4, 2, rope=True), Domain.of(SHAPE), Classes(CLASSES))
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_unconditional_data_has_the_null_class_alone() -> None:
-    model = trained(DiT(DiTConfig(32, 2, 4, 2), SHAPE, Classes(0)))
+    model = trained(DiT(DiTConfig(32, 2, 4, 2), Domain.of(SHAPE), Classes(0)))
     x, t, _ = batch()
     torch.testing.assert_close(model(x, t), model(x, t, labelled(torch.zeros(3, dtype=torch.int64))))
 
@@ -183,7 +195,7 @@ def test_unconditional_data_has_the_null_class_alone() -> None:
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=str)
 @pytest.mark.parametrize("whole", [False, True], ids=["block.compile()", "model.compile()"])
 def test_compiled_equals_eager(options: dict, whole: bool) -> None:
-    model = trained(DiT(DiTConfig(32, 3, 4, 2, **options), SHAPE, Classes(CLASSES)))
+    model = trained(DiT(DiTConfig(32, 3, 4, 2, **options), Domain.of(SHAPE), Classes(CLASSES)))
     compiled = copy.deepcopy(model)
     for module in [compiled] if whole else compiled.blocks:
         module.compile()
@@ -199,6 +211,6 @@ def test_compiled_equals_eager(options: dict, whole: bool) -> None:
 
 
 def test_one_channel_in_and_out() -> None:
-    model = trained(DiT(DiTConfig(32, 1, 4, 2), (1, 8, 8), Classes(0)))
+    model = trained(DiT(DiTConfig(32, 1, 4, 2), Domain(1, (8, 8)), Classes(0)))
     x, t, _ = batch(shape=(1, 8, 8))
     assert model(x, t, None).shape == x.shape

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 from dit.network.parametrization import lr_multiplier
@@ -26,7 +27,7 @@ def test_what_starts_at_one_at_zero_and_at_random(width: int, parametrization: s
     """DiT (2212.09748), U-ViT (2209.12152); muP leaves gains and biases as they are (2203.03466, table 3)."""
     depth = 3 if options.get("long_skips") else 1
     config = DiTConfig(width, depth, width // 36, 2, parametrization=parametrization, **options)
-    model = DiT(config, (4, 4, 4), Classes(10))
+    model = DiT(config, Domain(4, (4, 4)), Classes(10))
     wide = math.sqrt(288 / width) if parametrization == "mup" else 1.0
     for name, value in model.named_parameters():
         if "norm" in name and name.endswith("weight"):

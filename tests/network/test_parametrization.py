@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
-from dit.network.config import MUP_BASE_WIDTH, DiTConfig
+from dit.network.config import DiTConfig
 from dit.network.coordinates import coordinate_check, slopes
 from dit.network.dit import DiT
+from dit.network.options import MUP_BASE_WIDTH
 from dit.network.parametrization import lr_multiplier, parameter_groups
 
 SHAPE, CLASSES = (4, 8, 8), 10
@@ -17,7 +19,7 @@ SHAPE, CLASSES = (4, 8, 8), 10
 
 def network(width: int, parametrization: str, **options) -> DiT:
     config = DiTConfig(width, 2, width // 36, 2, parametrization=parametrization, **options)
-    return DiT(config, SHAPE, Classes(CLASSES))
+    return DiT(config, Domain.of(SHAPE), Classes(CLASSES))
 
 
 def test_base_width_is_the_standard_network() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import PRESETS, ladder
@@ -61,5 +62,5 @@ def test_uvit_sizes_are_near_the_papers() -> None:
     """U-ViT 2209.12152, table 1; ours have a time MLP and biases on q, k, v, not its last 3x3."""
     for size, millions in {"S": 44, "M": 131, "L": 287, "H": 501}.items():
         assert count(
-            PRESETS[f"U-ViT-{size}/2"], (4, 32, 32), Classes(1000)
+            PRESETS[f"U-ViT-{size}/2"], Domain(4, (32, 32)), Classes(1000)
         ).n_params_total / 1e6 == pytest.approx(millions, rel=0.03)

@@ -19,6 +19,7 @@ from dit.condition import Classes
 from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Linear
 from dit.diffusion.targets import Noise, Score, Target, Velocity
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
@@ -58,13 +59,15 @@ DIT_NAMES = {
 
 
 def network(depth: int = 2, out_channels: int = 8, **options) -> DiT:
-    return trained(DiT(DiTConfig(32, depth, 4, 2, **options), SHAPE, Classes(CLASSES), out_channels))
+    return trained(
+        DiT(DiTConfig(32, depth, 4, 2, **options), Domain.of(SHAPE), Classes(CLASSES), out_channels)
+    )
 
 
 def assert_same(one: DiT, two: DiT) -> None:
     assert one.config == two.config
-    assert (one.input_shape, one.kind, one.out_channels) == (
-        two.input_shape,
+    assert (one.domain, one.kind, one.out_channels) == (
+        two.domain,
         two.kind,
         two.out_channels,
     )
@@ -228,7 +231,7 @@ def test_safetensors_rebuild_the_network(tmp_path: Path) -> None:
 
 
 def test_heads_come_from_the_preset_of_the_same_shape(tmp_path: Path) -> None:
-    model = DiT(PRESETS["DiT-S/2"], (4, 4, 4), Classes(3))
+    model = DiT(PRESETS["DiT-S/2"], Domain(4, (4, 4)), Classes(3))
     save_dit(model, tmp_path / "s.pt")
     assert load_published(tmp_path / "s.pt", "dit").config == PRESETS["DiT-S/2"]
     save_dit(network(), tmp_path / "odd.pt")
@@ -253,7 +256,7 @@ def test_a_file_without_its_position_table(tmp_path: Path) -> None:
 
 
 def test_grids_that_are_not_square_need_their_shape(tmp_path: Path) -> None:
-    model = trained(DiT(DiTConfig(32, 2, 4, 2), (4, 8, 12), Classes(CLASSES)))
+    model = trained(DiT(DiTConfig(32, 2, 4, 2), Domain(4, (8, 12)), Classes(CLASSES)))
     save_dit(model, tmp_path / "wide.pt")
     with pytest.raises(InputError, match="input_shape"):
         load_published(tmp_path / "wide.pt", "dit", heads=4)
@@ -262,7 +265,7 @@ def test_grids_that_are_not_square_need_their_shape(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_fit_names_its_weights_and_its_preset(tmp_path: Path) -> None:
     path = tmp_path / "s.pt"
-    save_dit(DiT(PRESETS["DiT-S/2"], (4, 4, 4), Classes(3)), path)
+    save_dit(DiT(PRESETS["DiT-S/2"], Domain(4, (4, 4)), Classes(3)), path)
     with pytest.raises(InputError, match=r"looks like DiT-S/2") as caught:
         load_published(path, "dit", config=PRESETS["DiT-B/2"])
     assert "weights of DiT-B/2" in str(caught.value)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import ladder
@@ -149,7 +150,7 @@ def test_an_evaluation_without_its_protocol_is_named(tmp_path):
 def test_shares_of_the_compute_are_those_of_the_network():
     """DiT-S/2 by the papers' formula: 12 d^2 T per block, a third of it attention's projections."""
     network = ladder(384)
-    counts = count(network, (4, 32, 32), Classes(1000))
+    counts = count(network, Domain(4, (32, 32)), Classes(1000))
     run = {"run": "x", "network": network.as_dict(), "tokens_per_image": counts.tokens,
            "macs_per_image": counts.macs_per_image}  # fmt: skip
     found = figures_cost.shares(run)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.fits.additive import AdditiveProblem
 from dit.fits.isoflop import fit_isoflop
@@ -19,7 +20,7 @@ SURFACE = Surface(0.25, 0.33, 0.0273)
 
 
 def counts(width):
-    return count(ladder(width), (4, 32, 32), Classes(1000))
+    return count(ladder(width), Domain(4, (32, 32)), Classes(1000))
 
 
 def planned(outlook, **design):

@@ -6,6 +6,7 @@ import pytest
 
 from dit.accelerators import peak_flops
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import ladder
@@ -19,7 +20,7 @@ ANYWHERE = Outlook(Surface(0.25, 0.33, 0.0273))
 
 
 def counts(width):
-    return count(ladder(width), (4, 32, 32), Classes(1000))
+    return count(ladder(width), Domain(4, (32, 32)), Classes(1000))
 
 
 def plan(outlook=LOCATED, batch=256, warmup=0, n_train=None, price=None, step=64, held_out=None, **design):

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from dit.condition import Classes, labelled
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
@@ -89,7 +90,7 @@ PROFILES = {"narrow": Power(0.05), "wide": Power(0.1), "fixed": Constant(20)}
 def sharded(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
-    network = DiT(ladder(32, aspect=16, head_dim=16), (3, 8, 8), Classes(10))
+    network = DiT(ladder(32, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10))
     mesh = init_device_mesh("cpu", (world,))
     for block in network.blocks:
         fully_shard(block, mesh=mesh)
@@ -103,7 +104,7 @@ def sharded(rank: int, world: int, folder: str) -> None:
 def test_averages_of_two_processes_are_those_of_one(tmp_path):
     torch.multiprocessing.spawn(sharded, args=(2, str(tmp_path)), nprocs=2)
     found = torch.load(tmp_path / "found.pt")
-    network = DiT(ladder(32, aspect=16, head_dim=16), (3, 8, 8), Classes(10))
+    network = DiT(ladder(32, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10))
     expected = trained(network, Averages(network, PROFILES), slice(None))
     assert found.keys() == expected.keys()
     for key, value in expected.items():

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
@@ -20,7 +21,7 @@ from tests.training import ranks
 
 
 def network(**options):
-    return DiT(ladder(32, aspect=16, head_dim=16, **options), (3, 8, 8), Classes(10))
+    return DiT(ladder(32, aspect=16, head_dim=16, **options), Domain(3, (8, 8)), Classes(10))
 
 
 def set_gradients(model, seed):

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from dit.condition import Classes
 from dit.config.instantiation import config_dir, instantiate
 from dit.config.job import SETTINGS
+from dit.domain import Domain
 from dit.network.dit import DiT
 from dit.network.presets import ladder
 from dit.training.averaging import Power
@@ -39,7 +40,7 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
     )
     made = DiffusionModule(
         objective,
-        DiT(ladder(16, aspect=16, head_dim=16), (3, 8, 8), Classes(10), objective.out_channels(3)),
+        DiT(ladder(16, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10), objective.out_channels(3)),
         optimizer=optimizer,
         rate=Rate(Constant(), 1000, 0.01),
         profiles={"a": Power(0.05), "b": Power(0.1)},

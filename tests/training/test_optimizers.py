@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
@@ -9,7 +10,7 @@ from dit.training.optimizers import AdamW, Muon
 
 
 def network(width, **options):
-    return DiT(ladder(width, aspect=36, head_dim=36, **options), (3, 8, 8), Classes(10))
+    return DiT(ladder(width, aspect=36, head_dim=36, **options), Domain(3, (8, 8)), Classes(10))
 
 
 def test_rules_agree_at_the_base_width_and_fall_as_named():

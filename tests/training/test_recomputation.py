@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.activation_memory import saved_bytes
 from dit.condition import Classes
+from dit.domain import Domain
 from dit.launch import World
 from dit.network.blocks import Block
 from dit.network.config import DiTConfig
@@ -39,7 +40,7 @@ def test_by_default_compiled_blocks_compute_their_nonlinearity_again(compile, le
             network.blocks[0].forward(torch.zeros(3, 16, 32, requires_grad=True), torch.zeros(3, 32), None)
         return sorted(shapes)
 
-    network, expected = (DiT(config, (4, 8, 8), Classes(10)) for _ in range(2))
+    network, expected = (DiT(config, Domain(4, (8, 8)), Classes(10)) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda forward: forward)
         Strategy(compile=compile).prepare(network, "single", *single)

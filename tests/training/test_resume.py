@@ -14,6 +14,7 @@ import pytest
 from safetensors import SafetensorError
 
 from dit.condition import Classes
+from dit.domain import Domain
 from tests.training import ranks
 
 
@@ -23,7 +24,9 @@ def flops():
     from dit.network.counting import count
     from dit.network.presets import ladder
 
-    per_image = count(ladder(16, aspect=16, head_dim=16), (3, 8, 8), Classes(10)).train_flops_per_image
+    per_image = count(
+        ladder(16, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10)
+    ).train_flops_per_image
     return float(768 * per_image)
 
 

@@ -9,6 +9,7 @@ from dit.diffusion.paths import Linear
 from dit.diffusion.targets import Velocity
 from dit.diffusion.times import Uniform
 from dit.diffusion.weights import Uniform as UniformWeight
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
@@ -66,7 +67,7 @@ def run(tmp_path_factory):
     """A small training of a real network, with its averages stored along the way: (checkpoints, network, averages)."""
     torch.set_num_threads(1)  # as the trainer does: tiny matrices, and tests beside each other
     objective = Objective(Linear(), Velocity(), Uniform(), UniformWeight())
-    network = DiT(ladder(32, aspect=16, head_dim=16), (1, 8, 8), Classes(10))
+    network = DiT(ladder(32, aspect=16, head_dim=16), Domain(1, (8, 8)), Classes(10))
     denoiser, optimizer = objective.denoiser(network), AdamW(lr=3e-3).build(network)
     averages = Averages(network, {**STORED, **TRACKED, "fixed": Constant(1000)})
     manager = CheckpointManager(tmp_path_factory.mktemp("run"))

@@ -1,0 +1,59 @@
+"""What one x0 is: channels on the points of a lattice of any number of axes; imports no torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dit.errors import InputError, check_number
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The shape of one sample, channels first: a latent picture Domain(4, (32, 32)), a clip Domain(16, (8, 32, 32)), a
+    trajectory Domain(7, (64,)).
+
+    Args:
+        channels: C, numbers at each point.
+        sizes: points along each axis, at least one axis.
+    """
+
+    channels: int
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if not self.sizes:
+            raise InputError(
+                "input_shape", self.shape, "[channels,size,...]: one axis or more behind the channels"
+            )
+        for place, size in enumerate(self.shape):
+            check_number(f"input_shape.{place}", size, low=1, integer=True)
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> "Domain":
+        """That of samples (C, size, ...)."""
+        return cls(shape[0], tuple(shape[1:]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, size, ...) of one sample."""
+        return (self.channels, *self.sizes)
+
+    def lattice(self, patch: tuple[int, ...]) -> tuple[int, ...]:
+        """Tokens along each axis, for patches of ``patch`` points.
+
+        Raises:
+            InputError: a patch does not divide an axis, or there is not one for each.
+        """
+        if len(patch) != len(self.sizes):
+            allowed = f"one number, or {len(self.sizes)}: one for each axis of {self.shape}"
+            raise InputError("network.patch_size", list(patch), allowed)
+        if any(size % p for size, p in zip(self.sizes, patch, strict=True)):
+            shown = "x".join(map(str, self.sizes))
+            got = patch[0] if len(set(patch)) == 1 else list(patch)
+            raise InputError("network.patch_size", got, f"a divisor of all sides of the {shown} input")
+        return tuple(size // p for size, p in zip(self.sizes, patch, strict=True))
+
+    def tokens(self, patch: tuple[int, ...]) -> int:
+        """Patches of one sample."""
+        return math.prod(self.lattice(patch))
