@@ -17,6 +17,7 @@ from dit.training.averaging import Profile
 from dit.training.checkpoint import read_manifest
 from dit.training.hardware import Hardware
 from dit.training.hooks import Sink
+from dit.training.methods import Fit
 from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW
 from dit.training.schedules import Rate, Schedule
@@ -101,7 +102,7 @@ def build_module(job: Job) -> DiffusionModule:
     )
     total_images = job.points[-1].step * settings.batch_size
     return DiffusionModule(
-        job.objective,
+        Fit(job.objective, settings.label_dropout),
         network,
         optimizer=job.optimizer,
         rate=Rate(job.schedule, total_images, job.optimizer.learning_rate(job.network.width)),

@@ -11,16 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from dit.condition import Condition
 from dit.diffusion.denoiser import Denoiser
-from dit.diffusion.objective import Objective
-from dit.diffusion.times import stratified
 from dit.network.dit import DiT
 from dit.training import state
 from dit.training.averaging import Averages, Profile, shards
 from dit.training.batches import Batch
 from dit.training.guards import Guards
 from dit.training.meters import Meters
+from dit.training.methods import Method
 from dit.training.optimizers import AdamW
 from dit.training.schedules import Rate
 from dit.training.settings import Settings
@@ -36,7 +34,7 @@ class DiffusionModule(L.LightningModule):
     whether the gradient is finite is decided where it lies, and ``guards`` read a step's numbers one step later.
 
     Args:
-        objective: what is learned; makes the denoiser from the network.
+        method: what a step asks of the network; makes the denoiser from it.
         network: (x (b, C, H, W), t (b,), condition) -> (b, C_out, H, W), whole.
         optimizer: its settings.
         rate: the learning rate.
@@ -50,7 +48,7 @@ class DiffusionModule(L.LightningModule):
 
     def __init__(
         self,
-        objective: Objective,
+        method: Method,
         network: DiT,
         *,
         optimizer: AdamW,
@@ -64,9 +62,9 @@ class DiffusionModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.objective, self.optimizer_settings, self.rate = objective, optimizer, rate
+        self.method, self.optimizer_settings, self.rate = method, optimizer, rate
         self.settings, self.streams, self.accumulation = settings, streams, accumulation
-        self.denoiser = objective.denoiser(network)
+        self.denoiser = method.denoiser(network)
         self.profiles, self.prepare = profiles, prepare
         self.averages: Averages
         self.meters = Meters(len(edges) - 1)
@@ -128,26 +126,16 @@ class DiffusionModule(L.LightningModule):
             (1 + 2K,) float64: this rank's mean loss, then the sums and the numbers of the losses by bin of log-SNR.
         """
         totals = torch.zeros(1 + 2 * (len(self.edges) - 1), dtype=torch.float64, device=self.edges.device)
-        parts = self.draws(batch)
+        parts = self.method.parts(batch, self.network.kind, self.streams, self.accumulation)
         for index, part in enumerate(parts):
             if self.is_shared:  # gradients travel once per step
                 self.network.set_requires_gradient_sync(index == len(parts) - 1)  # type: ignore[operator]
-            found = self.objective.loss(self.denoiser, *part)
+            found = self.method.loss(self.denoiser, part)
             loss = found.loss.mean() / len(parts)
             backward(loss)
             totals[0] += loss.detach()
             totals[1:] += bin_totals(found.loss, found.log_snr, self.edges).flatten()
         return totals
-
-    def draws(self, batch: Batch) -> list[tuple[Tensor, Condition, Tensor, Tensor]]:
-        """(x0, condition, uniforms for the times, noise) of each part, by the streams of the batch's step."""
-        streams, step, device = self.streams, batch.step, batch.x0.device
-        kept = streams.uniform("label_dropout", step, device)[streams.share] >= self.settings.label_dropout
-        condition = batch.condition.where(kept, self.network.kind.null(len(batch.x0), device))
-        u = stratified(streams.uniform("times", step, device))[streams.share]
-        eps = streams.normal("noise", step, tuple(batch.x0.shape[1:]), device)
-        x0, u, eps = (tensor.chunk(self.accumulation) for tensor in (batch.x0, u, eps))
-        return list(zip(x0, condition.parts(self.accumulation), u, eps, strict=True))
 
     def clip_and_step(self, totals: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Clips the gradient, agrees with the other ranks on what was found, and moves the weights if it is finite."""
@@ -191,7 +179,7 @@ class DiffusionModule(L.LightningModule):
                 value = shadow[name]
                 assert isinstance(value, DTensor)
                 parameter.copy_(value.full_tensor())
-        yield self.objective.denoiser(whole)
+        yield self.method.denoiser(whole)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by name."""

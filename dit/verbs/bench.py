@@ -147,6 +147,7 @@ def _train(bench: Bench) -> dict[str, Any]:
     import torch
 
     from dit.training.bench import PARTS, SyntheticLatents, time_training
+    from dit.training.methods import Fit
     from dit.training.module import DiffusionModule
     from dit.training.schedules import Rate
     from dit.training.settings import Settings
@@ -160,7 +161,7 @@ def _train(bench: Bench) -> dict[str, Any]:
     synthetic = SyntheticLatents(bench.domain, bench.kind).as_latents()
     latents = _latents(bench) if cfg.latents == "data" else synthetic
     module = DiffusionModule(
-        bench.objective,
+        Fit(bench.objective, settings.label_dropout),
         bench.build(),
         optimizer=optimizer,
         rate=Rate(

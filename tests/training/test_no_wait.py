@@ -16,6 +16,7 @@ from dit.network.dit import DiT
 from dit.network.presets import ladder
 from dit.training.averaging import Power
 from dit.training.batches import Batch
+from dit.training.methods import Fit
 from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW, Muon
 from dit.training.schedules import Constant, Rate
@@ -39,7 +40,7 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
         **{**{key: cfg[key] for key in SETTINGS}, "batch_size": 4, "warmup_images": 0, **settings}
     )
     made = DiffusionModule(
-        objective,
+        Fit(objective, told.label_dropout),
         DiT(ladder(16, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10), objective.out_channels(3)),
         optimizer=optimizer,
         rate=Rate(Constant(), 1000, 0.01),

@@ -1,0 +1,28 @@
+"""What the training module asks of a method."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import nn
+
+from dit.condition import ConditionKind
+from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.objective import Loss
+from dit.training.batches import Batch
+from dit.training.streams import Streams
+
+
+class Method(Protocol):
+    """From a batch to losses; its randomness comes from the streams of the batch's step alone."""
+
+    def denoiser(self, network: nn.Module) -> Denoiser:
+        """What is sampled and read: the network as this method trains it."""
+        ...
+
+    def parts(self, batch: Batch, kind: ConditionKind, streams: Streams, n: int) -> Sequence[Any]:
+        """What ``loss`` takes, in ``n`` parts of this rank's share of the batch, on the batch's device."""
+        ...
+
+    def loss(self, denoiser: nn.Module, part: Any) -> Loss:
+        """The loss of each sample of a part; differentiable in the denoiser's network."""
+        ...
