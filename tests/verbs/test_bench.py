@@ -91,7 +91,7 @@ def test_each_part_is_timed_as_itself(capsys, monkeypatch):
         (["what=dinner"], "what"),
         (["latents=fresh"], "latents"),
         (["latent_shape=[3,8,8]"], "latent_shape"),
-        (["latent_shape=[3,8]", "num_classes=10"], "latent_shape"),
+        (["latent_shape=[3]", "num_classes=10"], "latent_shape"),  # no axis
         ([*SYNTHETIC, "latents=data"], "latent_shape"),
         ([*SYNTHETIC, "steps=0"], "steps"),
         ([*SYNTHETIC, "strategy=ring"], "strategy"),
