@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
-from dit.evaluation.features import Extractor, load_extractor
+from dit.evaluation.extractors import load_extractor
+from dit.evaluation.features import Extractor
 from dit.evaluation.images import ImageSet, open_images
 from dit.evaluation.measure import Meter
 from dit.evaluation.metrics import frechet_distance

@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 
 from dit.config.given import given_values, refuse_given, shadowed
 from dit.config.instantiation import instantiate
-from dit.config.job import SETTINGS, check_list, protocols, training_strategy
+from dit.config.job import SETTINGS, check_list, training_strategy
+from dit.config.protocols import protocols
 from dit.errors import InputError, check_choice, check_number
 
 if TYPE_CHECKING:

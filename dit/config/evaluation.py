@@ -20,7 +20,7 @@ from dit.diffusion.sampling import rehearse
 from dit.errors import InputError, check_number
 from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.evaluate import Evaluation
-from dit.evaluation.features import load_extractor
+from dit.evaluation.extractors import load_extractor
 from dit.evaluation.files import evaluate_images, images_identity, open_reference
 from dit.evaluation.images import open_images
 from dit.evaluation.journal import Journal, request_hash

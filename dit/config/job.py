@@ -16,10 +16,11 @@ from dit.condition import Classes
 from dit.config.data import check_images, held_out_count, in_sweep
 from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
+from dit.config.protocols import protocols
 from dit.data.manifest import check_settings, condition_kind, manifest_hash, read_manifest
 from dit.data.split import is_of_before
 from dit.domain import Domain
-from dit.errors import InputError, check_choice, check_number
+from dit.errors import InputError, check_number
 from dit.launch import World, same_everywhere
 from dit.network.config import DiTConfig
 from dit.network.counting import Counts
@@ -62,29 +63,9 @@ SETTINGS = (
     "keep_every_images",
     "on_nonfinite",
 )
-# What a protocol of an evaluation says, besides when it is measured.
-PROTOCOL = ("n", "seed", "labels", "guidance_scale", "preview")
 
 
 # -- without torch ---------------------------------------------------------------------------------------
-
-
-def protocols(cfg: DictConfig) -> dict[str, DictConfig]:
-    """The protocols by which samples are measured in training, whole and each at a time that there is."""
-    found = cfg.evaluation.protocols or {}
-    if not isinstance(found, DictConfig | dict):
-        raise InputError("evaluation.protocols", found, "protocols by name", "See conf/evaluation.")
-    for name, node in found.items():
-        missing = [key for key in ("at", *PROTOCOL) if key not in node]
-        if missing:
-            raise InputError(
-                f"evaluation.protocols.{name}",
-                f"(no {', '.join(missing)})",
-                "a whole protocol, as in conf/evaluation",
-                f"Where an experiment's file changes one that evaluation= does not have: ~evaluation.protocols.{name}",
-            )
-        check_choice(f"evaluation.protocols.{name}.at", node.at, ("read_points", "end"))
-    return {str(name): node for name, node in found.items()}
 
 
 def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit.config.data import check_images
 from dit.config.given import shadowed
 from dit.config.instantiation import config_dir, instantiate
-from dit.config.job import PROTOCOL
+from dit.config.protocols import PROTOCOL
 from dit.data.codec import Codec
 from dit.data.latents import LatentSet
 from dit.data.manifest import manifest_hash, read_manifest
@@ -21,7 +21,7 @@ from dit.diffusion.guidance import Autoguidance, Classifier, unguided
 from dit.errors import InputError, check_choice, check_number
 from dit.evaluation.distributed import place
 from dit.evaluation.evaluate import Evaluation, evaluate_samples
-from dit.evaluation.features import load_extractor
+from dit.evaluation.extractors import load_extractor
 from dit.evaluation.files import images_identity, open_reference
 from dit.evaluation.generate import PRECISIONS
 from dit.evaluation.grids.pictures import picture_grid, write_png

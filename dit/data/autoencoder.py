@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dit.data.manifest import file_sha256
+from dit.data.schema import AUTOENCODERS
 from dit.errors import InputError, check_choice, check_number
 from dit.files import whole
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int, str], None]  # (stage, done, total, detail)
 Images = Callable[[], Iterable["Tensor"]]  # training images, batches of uint8 (b, 3, H, W)
-KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 
 
 def silent(stage: str, done: int, total: int, detail: str) -> None:
@@ -166,7 +166,7 @@ class Pretrained:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("autoencoder.kind", self.kind, KINDS)
+        check_choice("autoencoder.kind", self.kind, AUTOENCODERS)
         check_number("autoencoder.latent_channels", self.latent_channels, low=1, integer=True)
         check_number("autoencoder.reduction", self.reduction, low=1, integer=True)
 

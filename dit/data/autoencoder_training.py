@@ -5,11 +5,13 @@ B batch, C H W latent.
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from dit.data.autoencoder import Images, Progress, TrainedKL
+if TYPE_CHECKING:
+    from dit.data.autoencoder import Images, Progress, TrainedKL
 
 # Sums are split by thread, so a fixed number makes the weights independent of the caller's setting. One, because these
 # layers are too small to share: a second thread saves a third of the time on an idle machine, but on a busy one the two
@@ -30,7 +32,7 @@ def fixed_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def train_kl(spec: TrainedKL, images: Images, progress: Progress):
+def train_kl(spec: "TrainedKL", images: "Images", progress: "Progress"):
     """The trained diffusers AutoencoderKL; the same bits at any setting of the caller's threads and
     generators.
     """
@@ -42,7 +44,7 @@ def train_kl(spec: TrainedKL, images: Images, progress: Progress):
     return model
 
 
-def build_kl(spec: TrainedKL, image_size: int):
+def build_kl(spec: "TrainedKL", image_size: int):
     """The untrained diffusers AutoencoderKL of this spec."""
     # From its own file: `import diffusers` itself is lazy, but the package's other entry points load more.
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -66,7 +68,7 @@ def rate_share(step: int, steps: int) -> float:
     return min(1, (step + 1) / WARMUP_STEPS, 2 * (1 - step / steps))
 
 
-def _fit(model: nn.Module, spec: TrainedKL, data: Tensor, progress: Progress) -> None:
+def _fit(model: nn.Module, spec: "TrainedKL", data: Tensor, progress: "Progress") -> None:
     generator = torch.Generator().manual_seed(spec.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=spec.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, spec.steps))

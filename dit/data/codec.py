@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dit.data.autoencoder import KINDS
 from dit.data.manifest import REENCODE, check_file, read_manifest
+from dit.data.schema import AUTOENCODERS
 from dit.errors import InputError, check_choice, check_number
 
 # keys of an autoencoder's configuration, and what they are where it has none
@@ -24,7 +24,7 @@ STATISTICS = (("shift_factor", 0.0), ("scaling_factor", 1.0), ("latents_mean", 0
 
 def diffusers_class(kind: str) -> Any:
     """The class of diffusers by its name; imported here, since that costs seconds."""
-    check_choice("autoencoder.kind", kind, KINDS)
+    check_choice("autoencoder.kind", kind, AUTOENCODERS)
     from diffusers.models.autoencoders import autoencoder_dc, autoencoder_kl, autoencoder_tiny
 
     modules = {

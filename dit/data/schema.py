@@ -13,6 +13,7 @@ FORMAT = 1
 REENCODE = "Remove the directory and run `dit encode` again."
 MOST = 2**40  # of anything that is counted: more is no number of images, pixels or bytes of a file
 HASH = re.compile(r"[0-9a-f]{64}")
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")  # classes of diffusers
 
 
 def check_manifest(path: Path, text: bytes) -> dict[str, Any]:

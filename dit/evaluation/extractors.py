@@ -8,6 +8,7 @@ import math
 import pickle
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dit.errors import InputError
-from dit.evaluation.features import Extractor, Outputs, check_images, check_sha256, file_sha256
+from dit.evaluation.features import (
+    DigitsExtractor,
+    Extractor,
+    Outputs,
+    check_images,
+    check_sha256,
+    file_sha256,
+)
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -250,3 +258,30 @@ def _weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(value.cpu().numpy()).tobytes())
     return digest.hexdigest()
+
+
+def load_extractor(spec: str, device: str | torch.device = "cpu") -> Extractor:
+    """The extractor of a name, with the path of its weights after a colon.
+
+    Args:
+        spec: ``digits``; ``inception:FILE`` (torch-fidelity's weights); ``dinov2:FILE`` (ViT-L/14 of timm or
+            torch.hub), or ``dinov2`` from timm's hub; ``dinov2-pil`` likewise, with pictures resized by Pillow;
+            ``torchscript:FILE`` (uint8 images -> features, or -> features and logits).
+        device: where it computes.
+
+    Raises:
+        InputError: no extractor has that name, or its weights are missing or wrong.
+    """
+    kind, _, path = spec.partition(":")
+    if kind == "digits" and not path:
+        return DigitsExtractor(device)
+    if kind in ("inception", "dinov2", "dinov2-pil", "torchscript"):
+        build = {
+            "inception": Inception,
+            "dinov2": DINOv2,
+            "dinov2-pil": partial(DINOv2, pil=True),
+            "torchscript": TorchScript,
+        }
+        return build[kind](path or None, device)
+    allowed = "digits, inception:FILE, dinov2[:FILE], dinov2-pil[:FILE], torchscript:FILE"
+    raise InputError("evaluation.extractor", spec, allowed)

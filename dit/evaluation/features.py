@@ -5,7 +5,6 @@ B images, D feature width, K classes, S width of spatial features.
 
 import hashlib
 from abc import ABC, abstractmethod
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,35 +118,6 @@ class DigitsExtractor(Extractor):
         check_images(images, size=(32, 32))
         features = self.network.features(images.to(self.device))
         return Outputs(features, self.network.head(features))
-
-
-def load_extractor(spec: str, device: str | torch.device = "cpu") -> Extractor:
-    """The extractor of a name, with the path of its weights after a colon.
-
-    Args:
-        spec: ``digits``; ``inception:FILE`` (torch-fidelity's weights); ``dinov2:FILE`` (ViT-L/14 of timm or
-            torch.hub), or ``dinov2`` from timm's hub; ``dinov2-pil`` likewise, with pictures resized by Pillow;
-            ``torchscript:FILE`` (uint8 images -> features, or -> features and logits).
-        device: where it computes.
-
-    Raises:
-        InputError: no extractor has that name, or its weights are missing or wrong.
-    """
-    kind, _, path = spec.partition(":")
-    if kind == "digits" and not path:
-        return DigitsExtractor(device)
-    if kind in ("inception", "dinov2", "dinov2-pil", "torchscript"):
-        from dit.evaluation import extractors  # timm and torch-fidelity take seconds to import
-
-        build = {
-            "inception": extractors.Inception,
-            "dinov2": extractors.DINOv2,
-            "dinov2-pil": partial(extractors.DINOv2, pil=True),
-            "torchscript": extractors.TorchScript,
-        }
-        return build[kind](path or None, device)
-    allowed = "digits, inception:FILE, dinov2[:FILE], dinov2-pil[:FILE], torchscript:FILE"
-    raise InputError("evaluation.extractor", spec, allowed)
 
 
 def check_images(images: torch.Tensor, size: tuple[int, int] | None = None) -> None:

@@ -6,6 +6,7 @@ N images, D feature width, K classes, M size of a subset.
 import itertools
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -99,7 +100,7 @@ def frechet_at_infinity(
             chosen = generator.choice(count, size, replace=False)
             stats = Statistics(features.shape[1], reference.metadata).update(features[chosen])
             distances.append(frechet_distance(stats, reference))
-    line = scipy.stats.linregress(1 / np.asarray(sizes, float), distances)
+    line: Any = scipy.stats.linregress(1 / np.asarray(sizes, float), distances)
     return {
         "frechet_distance_infinity": float(line.intercept),
         "frechet_distance_infinity_se": float(line.intercept_stderr),

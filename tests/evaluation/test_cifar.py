@@ -1,7 +1,7 @@
 """The benchmark's distances on a few real photographs: damage is seen, and more damage is farther."""
 
 from benchmarks.cifar_distances import distances
-from dit.evaluation.features import load_extractor
+from dit.evaluation.extractors import load_extractor
 from dit.evaluation.images import open_images
 
 

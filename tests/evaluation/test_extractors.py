@@ -15,7 +15,7 @@ from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
 from dit.errors import InputError
-from dit.evaluation.features import load_extractor
+from dit.evaluation.extractors import load_extractor
 from dit.evaluation.measure import compare
 from dit.evaluation.reference import measure_reference
 

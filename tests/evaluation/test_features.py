@@ -5,7 +5,8 @@ from dit.data.images import Digits
 from dit.data.split import Stratified
 from dit.errors import InputError
 from dit.evaluation import features
-from dit.evaluation.features import DIGITS_CLASSIFIER, Extractor, load_extractor
+from dit.evaluation.extractors import load_extractor
+from dit.evaluation.features import DIGITS_CLASSIFIER, Extractor
 from dit.evaluation.reference import source_images
 
 

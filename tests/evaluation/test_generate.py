@@ -7,7 +7,7 @@ import torch
 from dit.condition import Classes, labelled
 from dit.errors import InputError
 from dit.evaluation.evaluate import evaluate_samples
-from dit.evaluation.features import load_extractor
+from dit.evaluation.extractors import load_extractor
 from dit.evaluation.generate import generate, generate_batches, sample_seeds
 from dit.evaluation.reference import measure_reference
 

@@ -6,7 +6,8 @@ import torch
 
 from dit.errors import InputError
 from dit.evaluation.evaluate import evaluate_samples
-from dit.evaluation.features import Extractor, Outputs, load_extractor
+from dit.evaluation.extractors import load_extractor
+from dit.evaluation.features import Extractor, Outputs
 from dit.evaluation.measure import METRICS, Measured, Meter, compare, images_hash, images_sum
 from dit.evaluation.metrics import frechet_distance
 from dit.evaluation.protocol import Protocol, over_seeds

@@ -9,7 +9,7 @@ from dit.data.encode import encode_dataset
 from dit.data.images import Digits
 from dit.data.latents import LatentSet
 from dit.data.split import Stratified
-from dit.evaluation.features import load_extractor
+from dit.evaluation.extractors import load_extractor
 from dit.evaluation.reference import latents_reference, measure_reference, source_images
 
 
