@@ -18,7 +18,7 @@ from torchvision.transforms.functional import gaussian_blur
 from dit.evaluation.extractors import load_extractor
 from dit.evaluation.features import Extractor
 from dit.evaluation.images import ImageSet, open_images
-from dit.evaluation.measure import Meter
+from dit.evaluation.meter import Meter
 from dit.evaluation.metrics import frechet_distance
 from dit.evaluation.statistics import Statistics
 

@@ -24,7 +24,8 @@ from dit.evaluation.extractors import load_extractor
 from dit.evaluation.files import evaluate_images, images_identity, open_reference
 from dit.evaluation.images import open_images
 from dit.evaluation.journal import Journal, request_hash
-from dit.evaluation.measure import check_metrics, measure_images
+from dit.evaluation.measure import measure_images
+from dit.evaluation.meter import check_metrics
 from dit.rundir import make_directory, read_environment
 
 log = logging.getLogger("dit")

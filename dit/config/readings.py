@@ -25,7 +25,7 @@ from dit.evaluation.extractors import load_extractor
 from dit.evaluation.files import images_identity, open_reference
 from dit.evaluation.generate import PRECISIONS
 from dit.evaluation.grids.pictures import picture_grid, write_png
-from dit.evaluation.measure import Measured, check_metrics
+from dit.evaluation.meter import Measured, check_metrics
 from dit.evaluation.protocol import describe
 from dit.evaluation.reference import latents_reference
 

@@ -18,14 +18,8 @@ from dit.errors import InputError
 from dit.evaluation.evaluate import Evaluation
 from dit.evaluation.features import Extractor, file_sha256
 from dit.evaluation.images import ImageFiles, ImageSet, holds_images, open_images
-from dit.evaluation.measure import (
-    NEED_REFERENCE_FEATURES,
-    Measured,
-    check_metrics,
-    check_reference,
-    compare,
-    measure_images,
-)
+from dit.evaluation.measure import check_reference, compare, measure_images
+from dit.evaluation.meter import NEED_REFERENCE_FEATURES, Measured, check_metrics
 from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import read_arrays
 
@@ -51,7 +45,7 @@ def evaluate_images(
         extractor: makes the features.
         reference: from ``open_reference``.
         n: how many of the first images; all of them by default.
-        metrics: names of ``dit.evaluation.measure.METRICS``.
+        metrics: names of ``dit.evaluation.meter.METRICS``.
         subsets: increasing smaller N to report too.
         batch_size: images at a time; moves no number.
         preview: how many of the first images to hand back.

@@ -22,15 +22,8 @@ from dit.data.latents import LatentSet
 from dit.errors import InputError
 from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.features import Extractor
-from dit.evaluation.measure import (
-    NEED_FEATURES,
-    Measured,
-    Meter,
-    check_metrics,
-    images_hash,
-    images_sum,
-    measure_images,
-)
+from dit.evaluation.measure import measure_images
+from dit.evaluation.meter import NEED_FEATURES, Measured, Meter, check_metrics, images_hash, images_sum
 
 log = logging.getLogger("dit")
 BATCH = 256

@@ -12,7 +12,8 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from dit.errors import InputError
 from dit.evaluation.extractors import DINOV2_OFFSET, DINOV2_SIDE, SPATIAL_CHANNELS
 from dit.evaluation.images import write_npz
-from dit.evaluation.measure import Meter, images_hash, images_sum, measure_images
+from dit.evaluation.measure import measure_images
+from dit.evaluation.meter import Meter, images_hash, images_sum
 from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
 from dit.evaluation.neighbours import memorisation, precision_recall
 from dit.evaluation.statistics import Statistics

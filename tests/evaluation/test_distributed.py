@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from dit.evaluation.evaluate import evaluate_samples
-from dit.evaluation.measure import Meter, compare, measure_images
+from dit.evaluation.measure import compare, measure_images
+from dit.evaluation.meter import Meter
 from dit.evaluation.reference import measure_reference
 from tests.evaluation.conftest import SAMPLING, make_codec, make_denoiser, make_images
 from tests.evaluation.test_measure import Pooled

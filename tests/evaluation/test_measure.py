@@ -8,7 +8,8 @@ from dit.errors import InputError
 from dit.evaluation.evaluate import evaluate_samples
 from dit.evaluation.extractors import load_extractor
 from dit.evaluation.features import Extractor, Outputs
-from dit.evaluation.measure import METRICS, Measured, Meter, compare, images_hash, images_sum
+from dit.evaluation.measure import compare
+from dit.evaluation.meter import METRICS, Measured, Meter, images_hash, images_sum
 from dit.evaluation.metrics import frechet_distance
 from dit.evaluation.protocol import Protocol, over_seeds
 from dit.evaluation.reference import measure_reference
