@@ -2,8 +2,13 @@
 
 import csv
 import io
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from dit.errors import printable
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def align(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
@@ -14,18 +19,13 @@ def align(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
         right: columns that are aligned to the right.
     """
     right = set(right)
-    rows = [[_printable(cell) for cell in row] for row in rows]
+    rows = [[printable(cell).replace("\n", "?") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for row in rows:
         cells = (f"{cell:{'>' if i in right else '<'}{w}}" for i, (cell, w) in enumerate(zip(row, widths)))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def _printable(cell: str) -> str:
-    """A cell without what a terminal would obey: its text may be a stranger's."""
-    return cell if cell.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in cell)
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
@@ -38,7 +38,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _csv_cell(cell: Any) -> Any:
-    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") and not _is_number(cell):
+    if isinstance(cell, str) and cell[:1] in FORMULAS and not _is_number(cell):
         cell = f"'{cell}"
     if isinstance(cell, str):
         return cell.replace("\r", " ")  # which would end a row, but is not quoted
@@ -56,3 +56,10 @@ def _is_number(text: str) -> bool:
 def legend_text(name: str) -> str:
     """A name as matplotlib shows it in a legend, which leaves out those that begin with an underscore."""
     return f" {name}" if name.startswith("_") else name
+
+
+class PrintableFormatter(logging.Formatter):
+    """A formatter of log lines without what a terminal would obey: they name files and classes of strangers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))

@@ -28,11 +28,18 @@ class InputError(ValueError):
         self.key, self.got, self.allowed, self.remedy = key, got, allowed, remedy
         shown = got if isinstance(got, str) and got.startswith("(") else repr(got)
         found = "nothing was given" if got is None else f"got {shown}"
-        super().__init__(f"{key}: {found}; allowed: {allowed}." + (f" {remedy}" if remedy else ""))
+        super().__init__(printable(f"{key}: {found}; allowed: {allowed}." + (f" {remedy}" if remedy else "")))
 
     def __reduce__(self):
         # exceptions pickle by args alone, which would lose the four fields between processes
         return (InputError, (self.key, self.got, self.allowed, self.remedy))
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey, its lines kept: parts of it may be a stranger's."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
 
 
 class Stopped(Exception):

@@ -7,6 +7,7 @@ one on purpose and remove the seal. Standard library only.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,30 @@ def parse(text: bytes | str, where: str, remedy: str = "") -> Any:
         InputError: it is no JSON, or not what was sealed.
     """
     try:
-        value = json.loads(text)
+        text = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(
+                value, ensure_ascii=False
+            ).encode()  # halves of pairs are no text that could be written
     except (ValueError, RecursionError) as error:  # no JSON, no text at all, or brackets without end
         raise InputError(where, f"(no JSON: {error})", "JSON as dit writes it", remedy) from error
     if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _seal(value):
         raise InputError(where, "(not what was written: its seal differs)", "JSON as dit wrote it", CHANGED)
+    return value
+
+
+def _integer(digits: str) -> int:
+    """A whole number that arrays can hold: others end in tracebacks wherever they are computed with."""
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
+        raise ValueError(f"the whole number {digits[:24]} is beyond 64 bits")
+    return value
+
+
+def _finite(digits: str) -> float:
+    """A number that is one: what is not finite stands as null in files of dit."""
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits[:24]} is no finite number")
     return value
 
 

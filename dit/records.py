@@ -16,11 +16,19 @@ from typing import Any
 
 from dit.errors import InputError
 from dit.files import sync
-from dit.reading import INTEGER, check_fields, parse
+from dit.reading import INTEGER, NULL, NUMBER, TEXT, Fields, check_fields, parse
 
 SCHEMA = 1
 DAMAGED = "It was changed by hand, or the disk damaged it: restore it, or begin again in another run_dir."
 KINDS = ("run", "train", "validation", "samples", "event")
+PROTOCOL: Fields = {  # of samples: how their numbers were made (dit/evaluation/protocol.py)
+    **dict.fromkeys(
+        ("reference", "extractor", "extractor_sha256", "preprocessing", "guidance", "rounding"), TEXT
+    ),
+    **dict.fromkeys(("labels", "solver", "grid", "weights", "precision", "decoder"), (str, NULL)),
+    **dict.fromkeys(("reference_n", "nfe", "guidance_channels"), (int, NULL)),
+    **{"n": INTEGER, "guidance_scale": (*NUMBER, NULL), "seed": (int, list, NULL)},
+}
 
 
 class RecordWriter:

@@ -6,6 +6,7 @@
 """
 
 import logging
+import os
 import random
 import sys
 from collections import Counter
@@ -201,7 +202,8 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     if not (place / "export.safetensors").exists():
         make(place)
-    table, wrong = run(place, int(sys.argv[2]), int(sys.argv[3]))
+    os.chdir(place)  # its runs name their latents from there
+    table, wrong = run(Path(), int(sys.argv[2]), int(sys.argv[3]))
     print(
         *(f"{kind:20} {found:10} {count}" for (kind, found), count in sorted(table.items())), *wrong, sep="\n"
     )

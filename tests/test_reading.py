@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -13,16 +14,17 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from dit.columns import align, csv_text
+from dit.columns import PrintableFormatter, align, csv_text
 from dit.config.files import read_yaml, to_yaml
 from dit.errors import InputError, check_name
 from dit.files import write_json
-from dit.reading import file_below, picture_below, read_json
+from dit.reading import file_below, parse, picture_below, read_json
 from dit.records import RecordWriter, check_prefix
 from dit.rundir import is_done
 from dit.study.files import read_plan
 from dit.study.launches import Launches
 from dit.study.ledger import Ledger
+from dit.study.missing import lost, unread
 from dit.study.records import load_study
 from tests.fits.synthetic import write_study
 
@@ -181,6 +183,65 @@ def test_a_run_in_the_records_names_no_other_folder(run, study):
         load_study(study)
 
 
+def test_a_damaged_file_hides_no_other_run_from_a_reader_who_is_told(study, caplog):
+    with_prefixes(study)
+    one, other = sorted(study.glob("runs/*/records.jsonl"))[:2]
+    place = one.read_bytes().rfind(b'"loss":0.') + len(b'"loss":0.')
+    one.write_bytes(flipped(one.read_bytes(), place, 0))
+    with other.open("a") as file:
+        file.write('{"schema": 1, "kind": "oddity"}\n')
+    (study / "plan.json").write_text('{"runs": 3}')
+    (other.parent / "evaluations.jsonl").write_text("[]\n")
+    found = load_study(study, damaged_too=True)
+    names = {file.parent.name for file in study.glob("runs/*/records.jsonl")}
+    assert {run["run"] for run in found.runs} == names - {one.parent.name, other.parent.name}
+    files = {one, other, study / "plan.json", other.parent / "evaluations.jsonl"}
+    assert {study / file for file in found.damaged} == files
+    assert all(str(file.relative_to(study)) in caplog.text for file in files)
+    assert "SHA-256" in lost(found)[one.parent.name] and "oddity" in lost(found)[other.parent.name]
+    assert {*unread(found)} == {"plan.json", f"runs/{other.parent.name}/evaluations.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("run", "study", "\x1b[2J"),
+        ("run", "run", "a\x1b[2J"),
+        ("run", "run", "-rf"),
+        ("run", "data", {"n_train": "many"}),
+        ("run", "n_params_by_group", {"a": "x"}),
+        ("run", "branch", {"config_hash": []}),
+        ("validation", "loss_bins", ["a", {}]),
+        ("validation", "log_snr_edges", [None]),
+        ("samples", "accuracy", "high"),
+        ("samples", "protocol", {"n": "x"}),
+        ("samples", "protocol", {"n": 0}),
+        ("samples", "protocol", {"nfe": [1]}),
+    ],
+)
+def test_rows_hold_nothing_that_figures_and_pages_cannot_take(kind, key, value, tmp_path):
+    study = write_study(tmp_path / "study", widths=(32,), budgets=(1e12,))
+    (file,) = study.glob("runs/*/records.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    bad = [{**row, key: value} if row["kind"] == kind else row for row in rows]
+    load_study(study)
+    file.write_text("".join(json.dumps(row) + "\n" for row in bad))
+    with pytest.raises(InputError, match=rf"records\.jsonl:\d+: {key}"):
+        load_study(study)
+
+
+def test_status_of_a_damaged_plan_shows_the_runs_that_have_begun(study, caplog):
+    with_prefixes(study)
+    plan = study / "plan.json"
+    write_json(plan, {"runs": []})
+    plan.write_bytes(plan.read_bytes().replace(b"[]", b"[1]"))
+    with pytest.raises(InputError, match="seal"):
+        Ledger(study).entries()  # who launches runs needs the plan
+    names = {file.parent.name for file in study.glob("runs/*/records.jsonl")}
+    assert {entry.name for entry in Ledger(study).shown()} == names
+    assert "plan.json" in caplog.text
+
+
 # -- a study's files ------------------------------------------------------------------------------------------
 
 RUN = {"name": "w8", "flops": 1.0, "readings": [{"images": 64, "budget_flops": 1.0}]}
@@ -312,3 +373,35 @@ def test_pictures_are_png_below_their_directory(tmp_path):
         "x" * 5000,
     ):
         assert picture_below(run, name) is None, name
+
+
+# -- what terminals, tables and arrays take -------------------------------------------------------------------
+
+
+HALF_PAIRS = [r'"\ud800"', r'["\uDC00x"]', b'"\xed\xa0\x80"']
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "-Infinity", "1e999", "9" * 400, str(2**63), "9" * 5000, *HALF_PAIRS]
+)
+def test_values_that_cannot_be_computed_with_or_written_are_no_json(text):
+    """They ended in OverflowError or UnicodeEncodeError, wherever they were used first."""
+    with pytest.raises(InputError, match=r"records\.jsonl:3"):
+        parse(text, "records.jsonl:3")
+
+
+@pytest.mark.parametrize("text", [str(2**63 - 1), str(-(2**63)), "1e300", r'"\ud83d\ude00"', '"é"'])
+def test_all_others_are(text):
+    assert parse(text, "here") == json.loads(text)
+
+
+def test_messages_and_log_lines_hold_nothing_that_a_terminal_obeys():
+    wipe = "\x1b[2J\x9b31m\u202egpj"
+    error = InputError(f"{wipe}: key", f"({wipe})", f"one of {wipe}", "two\nlines")
+    record = logging.LogRecord("dit", logging.INFO, "", 0, "class %s\nnext", (wipe,), None)
+    for text in (str(error), PrintableFormatter("%(message)s").format(record)):
+        assert "\n" in text and text.replace("\n", "").isprintable()
+
+
+def test_formulas_in_the_wide_forms_of_their_signs_are_texts():
+    assert csv_text([["＝1+1", "－1", "＠x", "＋x"]]) == "'＝1+1,'－1,'＠x,'＋x\n"

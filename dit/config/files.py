@@ -52,7 +52,15 @@ def read_yaml(file: Path) -> DictConfig:
 
 
 def check_plain(where: str, text: str) -> None:
-    """Raises InputError where a YAML (or JSON) text holds more than plain values."""
+    """Raises InputError where a text is no YAML (or JSON), or holds more than plain values."""
+    try:
+        _check_events(where, text)
+    except yaml.YAMLError as error:
+        shown = " ".join(str(error).split())
+        raise InputError(where, f"({shown})", "plain values, as dit writes them") from error
+
+
+def _check_events(where: str, text: str) -> None:
     allowed = "plain values: configurations are resolved when they are written"
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):

@@ -84,11 +84,11 @@ def doubts(manifest: dict[str, Any]) -> list[str]:
 def _read(directory: Path) -> tuple[dict[str, Any], str]:
     path = directory / "manifest.json"
     try:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not path.is_file():  # pathlib raises where a name is too long
             raise OSError("it is no regular file")
         text, expected = path.read_bytes(), (directory / "manifest.sha256").read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        found = "no such directory" if not directory.exists() else f"no readable manifest ({error})"
+        found = "no such directory" if not os.path.exists(directory) else f"no readable manifest ({error})"
         raise InputError(
             "data.directory",
             f"{directory}: {found}",

@@ -25,6 +25,8 @@ MAY: Fields = {
     "images_seen": INTEGER,
     "n": INTEGER,
     "request": TEXT,
+    "config_hash": (str, NULL),
+    "content": (str, NULL),
     "grid": (str, NULL),
     "image_size": (int, NULL),
 }

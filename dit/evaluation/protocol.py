@@ -11,20 +11,13 @@ from dataclasses import dataclass
 
 from dit.errors import InputError, check_choice, check_number
 from dit.older import with_guidance
-from dit.reading import INTEGER, NULL, NUMBER, TEXT, Fields, check_fields
+from dit.reading import check_fields
+from dit.records import PROTOCOL
 
 ROUNDING = "clamp(127.5 x + 128)"
 GUIDANCE = ("guidance", "guidance_scale", "guidance_channels")  # what guidance is varied by, all at once
-
-# Types of the fields of a stored protocol: those that it must have, and the others.
-NEEDS: Fields = {
-    **dict.fromkeys(("reference", "extractor", "extractor_sha256", "preprocessing"), TEXT),
-    "n": INTEGER,
-}
-MAY: Fields = {
-    **dict.fromkeys(("labels", "solver", "grid", "weights", "precision", "decoder"), (str, NULL)),
-    **dict.fromkeys(("reference_n", "nfe", "guidance_channels"), (int, NULL)),
-    **{"guidance": TEXT, "guidance_scale": (*NUMBER, NULL), "seed": (int, list, NULL), "rounding": TEXT},
+NEEDS = {
+    name: PROTOCOL[name] for name in ("reference", "extractor", "extractor_sha256", "preprocessing", "n")
 }
 
 
@@ -90,7 +83,7 @@ class Protocol:
         for name in record:
             if name not in known:
                 raise InputError(f"protocol.{name}", record[name], "fields: " + ", ".join(sorted(known)))
-        check_fields("protocol", record, NEEDS, MAY)
+        check_fields("protocol", record, NEEDS, PROTOCOL)
         seed = record.get("seed")
         seed = tuple(seed) if isinstance(seed, list) else seed
         return cls(**{**record, "seed": seed})  # type: ignore[arg-type]

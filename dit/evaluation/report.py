@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -148,12 +149,12 @@ def _settings(guidance: str) -> tuple[str, dict[str, object]]:
     """A guidance as ``describe`` writes it: its name, and the settings that do something."""
     try:
         call = ast.parse(guidance, mode="eval").body
-    except SyntaxError:  # a text of the caller's own
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a text of the caller's own
         return guidance, {}
     if not isinstance(call, ast.Call):
         return guidance, {}
     settings: dict[str, object] = {str(one.arg): ast.unparse(one.value) for one in call.keywords}
-    if "scale" in settings:
+    with suppress(KeyError, ValueError):  # there is none, or it is no number
         settings["scale"] = float(str(settings["scale"]))  # 2 and 2.0 are one
     return ast.unparse(call.func), {name: value for name, value in settings.items() if value != "None"}
 

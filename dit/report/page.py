@@ -37,7 +37,7 @@ from dit.report.method import method_text
 from dit.report.style import styled, write
 from dit.report.table import SHOWN_ROWS, Table, cell_text
 from dit.report.tables import all_tables
-from dit.study.missing import lost
+from dit.study.missing import lost, unread
 from dit.study.records import load_study
 
 __all__ = ["format_headline", "write_report"]
@@ -86,9 +86,9 @@ def write_report(
     Raises:
         InputError: no usable records, records that cannot share an axis, or nowhere to write to.
     """
-    study = load_study(study_dir)
+    study = load_study(study_dir, damaged_too=True)
     material = analyse(study, draws=bootstrap)
-    others = tuple(analyse(load_study(other), draws=bootstrap) for other in compare)
+    others = tuple(analyse(load_study(other, damaged_too=True), draws=bootstrap) for other in compare)
     material.analysis["comparison"] = compare_studies(material, others)
     material = replace(material, others=others)
     out = Path(out_dir)
@@ -219,6 +219,10 @@ def _warnings(m: Material, found: dict[str, Any]) -> list[str]:
     if silent:
         named = ", ".join(silent)
         lines.append(f"{len(silent)} runs left no point: {named}; the table of excluded points says why.")
+    if unreadable := unread(m.study):
+        lines.append(
+            f"Damaged, and left out: {', '.join(unreadable)}; the table of excluded points says why."
+        )
     lines += uncompared(m)
     lines += [m.analysis["additive"]["why_not"]] if m.analysis["additive"].get("why_not") else []
     return lines

@@ -10,7 +10,7 @@ from dit.report.material import Material
 from dit.report.method import method_text
 from dit.report.table import Table
 from dit.report.tables_beside import comparison, cooldown, noise
-from dit.study.missing import lost
+from dit.study.missing import lost, unread
 
 SIZE_NAMES = {"n_flop": "N_flop", "n_total": "N_total"}
 
@@ -219,6 +219,7 @@ def excluded(m: Material) -> Table:
     rows += [[run, None, "run", why] for run, why in lost(m.study).items()]
     for file in m.study.torn:
         rows.append([file, None, "last line", "cut short by a kill; left out"])
+    rows += [[file, None, "file", why] for file, why in unread(m.study).items()]
     note = "" if rows else "None."
     return Table("excluded", "Excluded points", ["run", "budget (FLOPs)", "what", "reason"], rows, note)
 

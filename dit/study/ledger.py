@@ -13,6 +13,7 @@ to a launcher before it does so. Every file has one writer and is replaced whole
     unreadable  its status.json is damaged; it is taken up from its newest checkpoint
 """
 
+import logging
 import socket
 import time
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ from dit.locks import is_held
 from dit.rundir import LOCK
 from dit.study.files import read_plan, run_status
 from dit.study.launches import Launch, Launches, SlurmQueue, is_alive, slurm_queue
+
+log = logging.getLogger("dit")
 
 STALE_SECONDS = 300  # without a heartbeat: the process is gone or hangs
 STATES = ("planned", "queued", "running", "stale", "stopped", "failed", "done", "unreadable")
@@ -96,7 +99,19 @@ class Ledger:
         Raises:
             InputError: there is neither.
         """
-        plan = read_plan(self.directory) or self._found()
+        return self._entries(read_plan(self.directory) or self._found("*"))
+
+    def shown(self) -> list[Entry]:
+        """The same, to be looked at: of a damaged plan it says that, and gives the runs that have begun."""
+        try:
+            return self.entries()
+        except InputError as error:
+            if not any(self.directory.glob("runs/*/status.json")):
+                raise
+            log.warning("%s; these are the runs that have begun", error)
+            return self._entries(self._found("runs/*"))
+
+    def _entries(self, plan: dict[str, Any]) -> list[Entry]:
         launches = self.launches.all()
         statuses = {
             run["name"]: run.get("status") or run_status(self.run_directory(run["name"]))
@@ -106,10 +121,10 @@ class Ledger:
         waiting = _Waiting(launches, queue, self.launches.driver_lives())
         return [self._entry(run, statuses[run["name"]], waiting) for run in plan["runs"]]
 
-    def _found(self) -> dict[str, Any]:
+    def _found(self, folders: str) -> dict[str, Any]:
         """As a plan: the runs of an ordinary sweep, as far as they have begun."""
         runs = []
-        for file in sorted(self.directory.glob("*/status.json")):
+        for file in sorted(self.directory.glob(f"{folders}/status.json")):
             status = run_status(file.parent)
             readings = [{"images": max(1, status.get("total_images", 1)), "budget_flops": None}]
             found = {"name": file.parent.name, "directory": file.parent, "status": status}

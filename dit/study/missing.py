@@ -1,7 +1,6 @@
 """What of a study is in no law: runs that left nothing, readings that do not count, lines cut short; and why."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from dit.study.readings import Points, branches
 from dit.study.records import Study
@@ -16,14 +15,17 @@ def lost(study: Study) -> dict[str, str]:
     known, branched = {run["run"] for run in study.runs}, branches(study)
     read = {row["run"] for row in study.validation}
     at_budgets = {row["run"] for row in study.validation if row["budget_flops"] is not None}
-    found = {name: _unbegun(study.run_directory(name)) for name in sorted((begun | planned) - known)}
+    found = {name: _unbegun(study, name) for name in sorted((begun | planned) - known)}
     for name in sorted(known - at_budgets - branched.keys()):
         found[name] = "it was read at no budget" if name in read else "it has no validation reading"
     return found
 
 
-def _unbegun(directory: Path) -> str:
+def _unbegun(study: Study, name: str) -> str:
     """Why a run has no row."""
+    if why := study.damaged.get(f"runs/{name}/records.jsonl"):
+        return why
+    directory = study.run_directory(name)
     records = directory / "records.jsonl"
     if not directory.is_dir():
         return "it has not begun"
@@ -50,4 +52,9 @@ def left_out(study: Study, points: Points) -> list[str]:
         found.append(f"{len(readings)} readings left out: {told}")
     if study.torn:
         found.append(f"the last line is cut short, and left out, in {', '.join(study.torn)}")
-    return found
+    return found + [f"{file} is left out: {why}" for file, why in unread(study).items()]
+
+
+def unread(study: Study) -> dict[str, str]:
+    """Damaged files of a study other than the records of its runs, which ``lost`` tells of; and why."""
+    return {file: why for file, why in study.damaged.items() if not file.endswith("records.jsonl")}

@@ -4,87 +4,22 @@ A study directory holds ``plan.json`` (optional) and ``runs/<run>/records.jsonl`
 them), or one ``records.jsonl`` with the rows of all runs (the form in which a finished study is committed).
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dit.errors import InputError
 from dit.older import with_guidance
-from dit.reading import INTEGER, LIST, NULL, NUMBER, OBJECT, TEXT, check_fields, parse, read_json
-from dit.records import KINDS, SCHEMA, check_prefix
+from dit.reading import LIST, check_fields, parse, read_json
+from dit.records import KINDS, check_prefix
 from dit.study.files import check_rows, run_status
+from dit.study.rows import IDENTITY, OF_EVALUATIONS, Row, check_row, check_samples
 
-Row = dict[str, Any]
-
-# Fields that a row must have and their types; further fields are kept as they are. A measured number may be
-# null (a diverged run; the row then says so under "non_finite").
-FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
-    "run": {
-        "study": TEXT,
-        "config_hash": TEXT,
-        "git_commit": (str, NULL),
-        "objective": (str, dict),
-        "network": OBJECT,
-        "n_params_total": INTEGER,
-        "n_params_by_group": OBJECT,
-        "tokens_per_image": INTEGER,
-        "macs_per_image": NUMBER,
-        "macs_per_token": NUMBER,
-        "train_flops_per_image": NUMBER,
-        "batch_size": INTEGER,
-        "lr": NUMBER,
-        "lr_rule": (str, dict, NULL),
-        "seed": INTEGER,
-        "warmup_images": NUMBER,
-        "ema": (str, dict, list, int, float, NULL),
-        "data": OBJECT,
-    },
-    "train": {"images_seen": INTEGER, "train_flops": NUMBER, "loss": (*NUMBER, NULL)},
-    "event": {"images_seen": INTEGER, "train_flops": NUMBER, "event": TEXT, "step": INTEGER},
-    "validation": {
-        "images_seen": INTEGER,
-        "train_flops": NUMBER,
-        "budget_flops": (*NUMBER, NULL),
-        "weights": TEXT,
-        "loss": (*NUMBER, NULL),
-        "loss_bins": LIST,
-        "log_snr_edges": LIST,
-        "n_draws": INTEGER,
-        "draws_hash": TEXT,
-    },
-    "samples": {
-        "images_seen": INTEGER,
-        "train_flops": NUMBER,
-        "budget_flops": (*NUMBER, NULL),
-        "weights": TEXT,
-        "frechet_distance": (*NUMBER, NULL),
-        "n": INTEGER,
-        "protocol": OBJECT,
-        "protocol_hash": TEXT,
-    },
-}
-OF_EVALUATIONS: dict[str, tuple[type, ...]] = {
-    "images_seen": INTEGER, "train_flops": NUMBER, "n": INTEGER, "protocol": OBJECT,
-}  # fmt: skip
-# Numbers of a run row that fits divide by.
-SIZES = (
-    "n_params_total",
-    "tokens_per_image",
-    "macs_per_image",
-    "macs_per_token",
-    "train_flops_per_image",
-    "batch_size",
-)
-# What tells one row of a kind from the next one of the same run.
-IDENTITY = {
-    "run": (),
-    "train": ("images_seen",),
-    "event": ("images_seen", "event", "step"),
-    "validation": ("images_seen", "budget_flops", "weights", "draws_hash"),
-    "samples": ("images_seen", "budget_flops", "weights", "protocol_hash"),
-}
+log = logging.getLogger("dit")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,6 +33,7 @@ class Study:
         statuses: run -> what its status.json holds, for the runs that have one.
         torn: files whose last line was cut short by a kill and left out.
         evaluations: samples rows that ``dit evaluate`` made of the study's runs later.
+        damaged: files that could not be read and were left out, and why.
     """
 
     directory: Path
@@ -106,6 +42,7 @@ class Study:
     statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
     torn: tuple[str, ...] = ()
     evaluations: tuple[Row, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -145,11 +82,16 @@ class Study:
         return self.directory / "runs" / name
 
 
-def load_study(study_dir: str | Path) -> Study:
+def load_study(study_dir: str | Path, *, damaged_too: bool = False) -> Study:
     """The records of a study.
 
     A last line without its newline is left out (a kill in the middle of a write; the writer drops it on
     resume) and its file named in ``Study.torn``; any other line that cannot be read is an error.
+
+    Args:
+        study_dir: where it lies.
+        damaged_too: whether a file that cannot be read is left out, with a warning and in ``Study.damaged``, where the
+            others make a study without it.
 
     Raises:
         InputError: no records; a line that is no JSON object; a missing field or a wrong type; an unknown
@@ -161,20 +103,11 @@ def load_study(study_dir: str | Path) -> Study:
     if not files and (directory / "records.jsonl").is_file():
         files = [directory / "records.jsonl"]
     found = sorted(directory.glob("runs/*/status.json"))
-    statuses = {file.parent.name: run_status(file.parent) for file in found}
+    reader = _Reader(directory, {file.parent.name: run_status(file.parent) for file in found}, damaged_too)
     rows: dict[str, list[Row]] = {kind: [] for kind in KINDS}
     seen: dict[tuple[Any, ...], str] = {}
-    torn = []
     for file in files:
-        shown = str(file.relative_to(directory))
-        content = file.read_bytes()
-        known = statuses.get(file.parent.name, {}).get("records")
-        short = known is not None and not check_prefix(file, known)
-        if short or (content and not content.endswith(b"\n")):
-            torn.append(shown)
-        for where, row in _lines(shown, content):
-            _check(where, row)
-            row = _completed(row)
+        for where, row in reader.try_to(reader.records, file) or ():
             _refuse_repeat(where, row, seen)
             rows[row["kind"]].append(row)
     if not rows["run"]:
@@ -182,26 +115,72 @@ def load_study(study_dir: str | Path) -> Study:
             "study",
             str(directory),
             "a directory with runs/<run>/records.jsonl or records.jsonl in it",
-            "No run has written its first row there.",
+            "; ".join(reader.damaged.values()) or "No run has written its first row there.",
         )
     _refuse_orphans(rows)
-    plan = read_json(directory / "plan.json") or {}
-    return Study(directory, plan, rows, statuses, tuple(torn), _evaluations(directory, rows["run"]))
+    evaluations = reader.all_evaluations({row["run"] for row in rows["run"]})
+    plan = reader.try_to(_plan, directory / "plan.json") or {}
+    return Study(directory, plan, rows, reader.statuses, tuple(reader.torn), evaluations, reader.damaged)
 
 
-def _evaluations(directory: Path, runs: list[Row]) -> tuple[Row, ...]:
-    """The samples rows of ``evaluations.jsonl`` of the runs, or beside the study's one file of records."""
-    known, found = {row["run"] for row in runs}, []
-    for file in (*sorted(directory.glob("runs/*/evaluations.jsonl")), directory / "evaluations.jsonl"):
-        if not file.is_file():
-            continue
+class _Reader:
+    """Reads the files of a study one by one, and notes those that are cut short, and those that are damaged."""
+
+    def __init__(self, directory: Path, statuses: dict[str, dict[str, Any]], damaged_too: bool) -> None:
+        self.directory, self.statuses, self.damaged_too = directory, statuses, damaged_too
+        self.torn: list[str] = []
+        self.damaged: dict[str, str] = {}
+
+    def try_to(self, read: Callable[[Path], T], file: Path) -> T | None:
+        """What ``read`` makes of a file; None where it is damaged and others do without it."""
+        try:
+            return read(file)
+        except InputError as error:
+            if not self.damaged_too:
+                raise
+            log.warning("%s; the study is read without %s", error, self._shown(file))
+            self.damaged[self._shown(file)] = str(error)
+            return None
+
+    def _shown(self, file: Path) -> str:
+        return str(file.relative_to(self.directory))
+
+    def records(self, file: Path) -> list[tuple[str, Row]]:
+        """The rows of ``records.jsonl``, each with its place."""
+        content = file.read_bytes()
+        known = self.statuses.get(file.parent.name, {}).get("records")
+        short = known is not None and not check_prefix(file, known)
+        rows = []
+        for where, row in _lines(self._shown(file), content):
+            check_row(where, row)
+            rows.append((where, _completed(row)))
+        if short or (content and not content.endswith(b"\n")):
+            self.torn.append(self._shown(file))
+        return rows
+
+    def all_evaluations(self, runs: set[str]) -> tuple[Row, ...]:
+        """The samples rows of ``evaluations.jsonl`` of the runs, or beside the study's one file of records."""
+        files = (
+            *sorted(self.directory.glob("runs/*/evaluations.jsonl")),
+            self.directory / "evaluations.jsonl",
+        )
+        found = [self.try_to(self._evaluations, file) or [] for file in files if file.is_file()]
+        # others are of images on disk, or under a name of its own
+        return tuple(row for rows in found for row in rows if row["run"] in runs)
+
+    def _evaluations(self, file: Path) -> list[Row]:
         check_rows(file)
-        for where, row in _lines(str(file.relative_to(directory)), file.read_bytes()):
-            if row.get("kind") != "samples" or row.get("run") not in known:
-                continue  # of images on disk, or under a name of its own
-            check_fields(where, row, OF_EVALUATIONS)
-            found.append(_completed(row))
-    return tuple(found)
+        found = []
+        for where, row in _lines(self._shown(file), file.read_bytes()):
+            if row.get("kind") == "samples":
+                check_fields(where, row, OF_EVALUATIONS)
+                check_samples(where, row)
+                found.append(_completed(row))
+        return found
+
+
+def _plan(file: Path) -> dict[str, Any]:
+    return read_json(file, {}, {"runs": LIST}) or {}
 
 
 def _completed(row: Row) -> Row:
@@ -217,34 +196,6 @@ def _lines(file: str, content: bytes) -> Iterator[tuple[str, Row]]:
         if not isinstance(row, dict):
             raise InputError(where, row, "one JSON object per line")
         yield where, row
-
-
-def _check(where: str, row: Row) -> None:
-    """Raises InputError unless the row has the schema, the kind and the fields of its kind."""
-    if row.get("schema") != SCHEMA:
-        raise InputError(
-            f"{where}: schema", row.get("schema"), str(SCHEMA), "Read it with the version that wrote it."
-        )
-    kind = row.get("kind")
-    if kind not in KINDS:
-        raise InputError(f"{where}: kind", kind, "one of " + ", ".join(KINDS))
-    run = row.get("run")
-    if not isinstance(run, str) or run in ("", ".", "..") or {"/", "\0"} & set(run):  # it names a folder
-        raise InputError(f"{where}: run", run, "the name of the run")
-    check_fields(where, row, FIELDS[kind])
-    if kind == "run":
-        _check_sizes(where, row)
-    elif row["images_seen"] < 0 or row["train_flops"] < 0:
-        raise InputError(
-            f"{where}: images_seen, train_flops", (row["images_seen"], row["train_flops"]), ">= 0"
-        )
-
-
-def _check_sizes(where: str, row: Row) -> None:
-    """Raises InputError unless the sizes that fits divide by are positive."""
-    for name in SIZES:
-        if row[name] <= 0:
-            raise InputError(f"{where}: {name}", row[name], "> 0")
 
 
 def _refuse_repeat(where: str, row: Row, seen: dict[tuple[Any, ...], str]) -> None:

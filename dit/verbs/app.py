@@ -35,6 +35,7 @@ from dit.errors import (
     check_name,
     disk_trouble,
     input_error,
+    printable,
 )
 from dit.files import plain
 
@@ -121,7 +122,7 @@ def explain(error: BaseException) -> int:
         return EXIT_FAILED
     # submitit's: SLURM refused the jobs, or one has died; the text says which, and how it ended
     if isinstance(error, RunError) or type(error).__module__.startswith("submitit."):
-        print(f"dit: {error}", file=sys.stderr)
+        print(f"dit: {printable(str(error))}", file=sys.stderr)
         return EXIT_FAILED
     message = input_message(error)
     if message is not None:
@@ -145,7 +146,7 @@ def _drop_output() -> None:
 def _say(message: str) -> None:
     """Prints what all ranks of a launcher have to say, once."""
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-        print(f"dit: {message}", file=sys.stderr)
+        print(f"dit: {printable(message)}", file=sys.stderr)
 
 
 def input_message(error: BaseException) -> str | None:

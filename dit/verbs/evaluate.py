@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from dit.config import job as job_config
 from dit.config.given import refuse_unread
-from dit.errors import InputError
+from dit.errors import InputError, printable
 from dit.verbs.app import check_format, hydra_app, show
 
 SPREAD = "_sd_over_seeds"
@@ -89,7 +89,7 @@ def _print(result: dict[str, Any]) -> None:
         print(align(table, right=range(1 + len(swept), len(table[0]))))
         protocol = group[0].protocol.as_dict()
         made = [f"{key}={value}" for key, value in protocol.items() if value is not None and key not in swept]
-        print(f"made with: {', '.join(made)}\n")
+        print(printable(f"made with: {', '.join(made)}\n"))
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> str:

@@ -133,5 +133,8 @@ def _inputs(study: Path) -> str:
 
 
 def _without_heartbeat(file: Path) -> bytes:
-    status = {key: value for key, value in (read_json(file) or {}).items() if key != "heartbeat"}
+    try:
+        status = {key: value for key, value in (read_json(file) or {}).items() if key != "heartbeat"}
+    except InputError:  # damaged: the page says it
+        return file.read_bytes() if file.is_file() else b""
     return json.dumps(status, sort_keys=True).encode()

@@ -14,7 +14,7 @@ def task(cfg: DictConfig) -> None:
     check_format(cfg.format)
     ledger = Ledger(study_config.study_directory(cfg))
     refuse_unread(cfg)
-    show(as_dict(ledger.entries()), cfg.format, lambda result: print(table(result)))
+    show(as_dict(ledger.shown()), cfg.format, lambda result: print(table(result)))
 
 
 app = hydra_app("status")(task)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from dit import signals
+from dit.columns import PrintableFormatter
 from dit.config import job as job_config
 from dit.config.checks import check_parts, check_run, doubt_averages
 from dit.config.encoding import require_latents
@@ -149,7 +150,7 @@ def _train(job: "Job", path: Path, run_directory: RunDirectory | None) -> str | 
     if run_directory is None:
         return train(job, path, None)
     handler = _LogFile(path / "log.txt")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
     try:
         return train(job, path, run_directory)

@@ -87,6 +87,13 @@ def test_a_pipe_is_no_manifest(tmp_path):
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 3000])
+def test_a_directory_of_too_long_a_name_is_none(name):
+    """As a stranger's config.yaml may hold one."""
+    with pytest.raises(InputError, match="no such directory"):
+        read_manifest(name)
+
+
 def put_shard(directory: Path, content: bytes) -> None:
     """Replaces the first shard of the training split, with a manifest that agrees."""
     manifest = read_manifest(directory)

@@ -37,6 +37,15 @@ def test_the_page_needs_nothing_from_outside_and_repeats(tmp_path, images) -> No
     assert "@import" not in text and "url(http" not in text
 
 
+@pytest.mark.parametrize(
+    "guidance",
+    ["A(scale=[1])", "A(scale='x')", "A(**b, scale=-1)", "x(" * 10000, "a\0", "$\\frac", "<script>"],
+)
+def test_guidance_of_a_strangers_own_words_is_shown_as_text(guidance, tmp_path) -> None:
+    text = write_report([row("A", 1.0, guidance=guidance)], tmp_path).read_text()
+    assert "<script>" not in text
+
+
 def test_a_table_holds_one_protocol(tmp_path) -> None:
     assert [[(r.model, r.protocol.nfe) for r in group] for group in grouped(ROWS)][3] == [("A", 4), ("B", 4)]
     text = write_report(ROWS, tmp_path).read_text()

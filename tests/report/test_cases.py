@@ -122,7 +122,7 @@ def test_a_budget_with_its_best_size_at_the_edge_is_rejected_and_named(tmp_path)
     found = write_report(study, tmp_path / "out", bootstrap=50)
     verdicts = {row["budget_flops"]: row["verdict"] for row in found["budgets"]}
     assert "smallest trained" in verdicts[first]
-    assert verdicts[surface.budgets[-1]] == "accepted"
+    assert verdicts[surface.budgets[-1]] == "accepted, doubtful: a parabola of 4 sizes"
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "rejected" in page and "its best size is the smallest trained" in page
     assert "diverged" in page

@@ -156,6 +156,18 @@ def test_an_exported_file_names_no_code_of_libraries(honest_run, tmp_path, marke
         load_exported(tmp_path / "forged.safetensors")
 
 
+def test_an_exported_file_whose_objective_is_none(honest_run, tmp_path):
+    ranks.run(["export", f"run={honest_run}", "out=honest.safetensors"], tmp_path)
+    with safe_open(tmp_path / "honest.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    tensors, bad = load_file(tmp_path / "honest.safetensors"), tmp_path / "bad.safetensors"
+    metadata.pop("sha256")
+    for text in ("{", "\t{}", '{"a": "\0"}', "[" * 3000, "3", '"???"', '{"_partial_": true}', '{"a": 1e999}'):
+        save_file(tensors, bad, {**metadata, "objective": text})
+        with pytest.raises(InputError, match=r"bad\.safetensors"):
+            load_exported(bad)
+
+
 def test_train_resumes_no_forged_checkpoint(forged_run, tiny_latents, tmp_path):
     refused(ranks.command(tiny_latents, "forged", "duration.images=384"), tmp_path, "safetensors")
 
