@@ -68,9 +68,9 @@ class Source(Protocol):
         """What tells these images from others in a manifest: kind and hash, never a path."""
         ...
 
-    def stamp(self) -> str:
+    def stamp(self, *, of_copies: bool = False) -> str:
         """One hash over names, sizes and times of the files: while it stays, nothing needs to be read again. Empty
-        where ``identity`` holds the images' own hash.
+        where ``identity`` holds the images' own hash. ``of_copies``: of what copies keep (no time of the inode).
         """
         ...
 
@@ -141,7 +141,7 @@ class Digits:
     def identity(self) -> dict[str, Any]:
         return {"kind": "digits", "sha256": hashlib.sha256(self._file).hexdigest()}
 
-    def stamp(self) -> str:
+    def stamp(self, *, of_copies: bool = False) -> str:
         return ""
 
     def describe(self, index: int) -> str:

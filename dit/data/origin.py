@@ -1,8 +1,10 @@
 """Whether the images behind a latent directory are still those that were encoded.
 
-``origin.json`` beside the manifest holds the source's stamp, one hash over names, sizes and times of its files.
-While it stays, nothing is read. Where it has moved, the images are read again, and their hash must be the manifest's.
-The stamp is no part of the manifest: copies of the same images have other times, and are the same data.
+``origin.json`` beside the manifest holds the source's stamps, hashes over names, sizes and times of its files. The one
+that knows the very files (``here``) moves with whatever is done to them; the other is kept by copies of them with their
+times, by which encoding that was interrupted goes on. While the first stays, nothing is read. Where it has moved, the
+images are read again, and their hash must be the manifest's. Stamps are no part of the manifest: copies of the same
+images have other times, and are the same data.
 """
 
 import hashlib
@@ -29,8 +31,8 @@ def begin(folder: Path, source: Source) -> None:
     Raises:
         InputError: what is there was made from other images, as far as their files' times tell.
     """
-    result, stamp = folder / "result", source.stamp()
-    known = _known(result)
+    result, stamp = folder / "result", source.stamp(of_copies=True)
+    known = _known(result).get("stamp")
     if not stamp or known == stamp:
         return
     if known is not None or any((folder / "blocks").iterdir()):
@@ -41,7 +43,7 @@ def begin(folder: Path, source: Source) -> None:
             REMEDY.format(folder),
         )
     with whole(result / NAME, folder / "scratch") as partial:
-        partial.write_text(json.dumps({"stamp": stamp}))
+        partial.write_text(json.dumps({"stamp": stamp, "here": source.stamp()}))
 
 
 def check_origin(directory: str | Path, source: Source, *, noted_only: bool = False) -> None:
@@ -53,8 +55,10 @@ def check_origin(directory: str | Path, source: Source, *, noted_only: bool = Fa
         noted_only: pass directories that hold no stamp, instead of reading all images.
     """
     directory = Path(directory)
-    stamp, known = source.stamp(), _known(directory)
-    if not stamp or known == stamp or (known is None and noted_only):
+    here, stamp, known = source.stamp(), source.stamp(of_copies=True), _known(directory)
+    if not stamp or known.get("here") == here or (noted_only and "stamp" not in known):
+        return
+    if "here" not in known and known.get("stamp") == stamp:  # of an older version
         return
     manifest = read_manifest(directory)
     made = manifest["source"]
@@ -70,7 +74,7 @@ def check_origin(directory: str | Path, source: Source, *, noted_only: bool = Fa
         )
     log.info("%s: the images are those that were encoded", directory)
     with suppress(OSError):  # somebody else's directory: the images are read again next time
-        write_json(directory / NAME, {"stamp": stamp})
+        write_json(directory / NAME, {"stamp": stamp, "here": here})
 
 
 def content_sha256(source: Source, block: int) -> str:
@@ -85,10 +89,10 @@ def content_sha256(source: Source, block: int) -> str:
     return hashlib.sha256(digests.encode()).hexdigest()
 
 
-def _known(folder: Path) -> str | None:
-    """The stamp that was noted; None where there is none, or none that can be read."""
+def _known(folder: Path) -> dict[str, Any]:
+    """The stamps that were noted; none where nothing can be read."""
     try:
         found: Any = json.loads((folder / NAME).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return None
-    return found.get("stamp") if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}

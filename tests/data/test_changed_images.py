@@ -73,6 +73,30 @@ def test_other_images_of_the_same_names_and_sizes(made):
         study.encode_if_missing(config(images, latents), {})
 
 
+@pytest.mark.parametrize("how", ["written", "put in its place"])
+def test_other_images_of_the_same_names_sizes_and_times(made, how):
+    """Archives give all pictures one time, and pictures without compression one size."""
+    images, latents = made
+    old = images / "class1" / "3.bmp"
+    status = old.stat()
+    new = write(images.parent / "other", [0, 0, 0, 151]).path + "/class1/3.bmp"
+    if how == "written":
+        old.write_bytes(Path(new).read_bytes())
+    os.utime(old if how == "written" else new, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if how != "written":
+        os.replace(new, old)
+    assert (old.stat().st_size, old.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    with pytest.raises(InputError, match="images that have changed"):
+        check_images(config(images, latents))
+
+
+def test_interrupted_work_goes_on_with_copies_that_kept_their_times(made, tmp_path):
+    images, _ = made
+    shutil.copytree(images, tmp_path / "copies")  # with times, as rsync -t
+    one, two = Folder(str(images)), Folder(str(tmp_path / "copies"))
+    assert one.stamp(of_copies=True) == two.stamp(of_copies=True) and one.stamp() != two.stamp()
+
+
 def test_images_that_came_went_or_changed_their_class(made):
     images, latents = made
     (images / "class0" / "0.bmp").rename(images / "class1" / "0.bmp")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_CLASSES = 2**20  # each has a name in the manifest and a row in the network: more is a mistake
-Stamp = tuple[str, int, int]  # name, size in bytes, time of the last change in ns
+Stamp = tuple[
+    str, int, int, int
+]  # name, size in bytes, times of the last change of content and of anything in ns
 
 
 def at_home(path: str) -> Path:
@@ -98,8 +100,8 @@ class EncodedFiles:
             digest.update(f"{name}\0{size}\0{label}\n".encode())
         return {"kind": type(self).__name__.lower(), "count": len(self), "listing_sha256": digest.hexdigest()}
 
-    def stamp(self) -> str:
-        return stamps_sha256(self._stamps())
+    def stamp(self, *, of_copies: bool = False) -> str:
+        return stamps_sha256(self._stamps(), of_copies)
 
     def describe(self, index: int) -> str:
         return self._listing[0][index]
@@ -117,19 +119,24 @@ class EncodedFiles:
         return self._decode(content, image_size)
 
 
-def stamps_sha256(stamps: Iterable[Stamp]) -> str:
-    """One hash for names, sizes and times of files."""
+def stamp_of(name: str, status: os.stat_result) -> Stamp:
+    """What a file is known by without being read."""
+    return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def stamps_sha256(stamps: Iterable[Stamp], of_copies: bool) -> str:
+    """One hash for names, sizes and times of files; ``of_copies`` leaves out the time that no copy can keep."""
     digest = hashlib.sha256()
-    for name, size, changed_ns in stamps:
-        digest.update(f"{name}\0{size}\0{changed_ns}\n".encode("utf-8", "surrogateescape"))
+    for name, size, *times in stamps:
+        shown = "\0".join(map(str, times[:1] if of_copies else times))
+        digest.update(f"{name}\0{size}\0{shown}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def file_stamps(paths: Iterable[Path]) -> Iterable[Stamp]:
     """The stamps of containers of images, which are known by their names alone: a folder may move."""
     for path in paths:
-        status = check_regular(path)
-        yield path.name, status.st_size, status.st_mtime_ns
+        yield stamp_of(path.name, check_regular(path))
 
 
 def check_labels(labels: list[int], name: str) -> list[int]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dit.data.images import UnreadableImage, check_file_bytes, read_picture
-from dit.data.sources.base import EncodedFiles, Stamp, at_home, check_regular, file_stamps
+from dit.data.sources.base import EncodedFiles, Stamp, at_home, check_regular, file_stamps, stamp_of
 from dit.data.sources.names import (
     check_composed,
     check_distinct,
@@ -82,7 +82,7 @@ class Folder(EncodedFiles):
         return names, sizes, labels, classes
 
     def _stamps(self) -> Iterable[Stamp]:
-        return ((name, status.st_size, status.st_mtime_ns) for name, _, status in self._files)
+        return (stamp_of(name, status) for name, _, status in self._files)
 
     def content(self, index: int) -> bytes:
         return read_picture(self._root / self._files[index][1])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dit.data.sources.base import at_home, check_labels, numbered, stamps_sha256
+from dit.data.sources.base import at_home, check_labels, numbered, stamp_of, stamps_sha256
 from dit.data.sources.names import walk
 from dit.errors import InputError
 
@@ -77,9 +77,9 @@ class Torchvision:
         labels = hashlib.sha256(bytes(str(self._labels), "ascii")).hexdigest()
         return {"kind": "torchvision", "name": self.name, "options": self.options, "labels_sha256": labels}
 
-    def stamp(self) -> str:
-        stats = ((name, entry.stat()) for name, entry in walk(at_home(self.root)))
-        return stamps_sha256(sorted((name, found.st_size, found.st_mtime_ns) for name, found in stats))
+    def stamp(self, *, of_copies: bool = False) -> str:
+        stamps = (stamp_of(name, entry.stat()) for name, entry in walk(at_home(self.root)))
+        return stamps_sha256(sorted(stamps), of_copies)
 
     def describe(self, index: int) -> str:
         return f"{self.name}[{index}]"
