@@ -175,3 +175,16 @@ def test_weights_that_were_not_measured_are_named(tmp_path):
     study = load_study(write_study(tmp_path, samples=False))
     with pytest.raises(InputError, match=r"weights: got 'rwa'; allowed: one of ema"):
         collect(study, "rwa")
+
+
+def test_names_that_are_markup_or_formulas_are_text_on_the_page(tmp_path):
+    names = {"w0032-s0": "$x^{", "w0048-s0": "=1+1", "w0064-s0": "<script>a"}
+    study = write_study(tmp_path / "study", widths=(32, 48, 64), budgets=(1e12, 1e13), samples=False)
+    for old, new in names.items():
+        (study / "runs" / old).rename(study / "runs" / new)
+        file = study / "runs" / new / "records.jsonl"
+        file.write_text(file.read_text().replace(f'"run":"{old}"', f'"run":{json.dumps(new)}'))
+    write_report(study, tmp_path / "out", bootstrap=20)
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;a" in page and "<script>a" not in page and "$x^{" in page
+    assert "'=1+1," in (tmp_path / "out/runs.csv").read_text(encoding="utf-8")

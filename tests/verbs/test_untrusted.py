@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from dit.config.instantiation import instantiate
 from dit.data.codec import Autoencoder
 from dit.errors import InputError
+from dit.evaluation.journal import Journal
 from dit.network.export import load_safetensors
 from dit.network.published import load_published
 from dit.verbs.export import load_exported
 from tests.conftest import TINY
+from tests.evaluation.test_protocol import BASE
 from tests.training import ranks
 
 
@@ -166,6 +168,26 @@ def test_an_exported_file_whose_objective_is_none(honest_run, tmp_path):
         save_file(tensors, bad, {**metadata, "objective": text})
         with pytest.raises(InputError, match=r"bad\.safetensors"):
             load_exported(bad)
+
+
+def changed_digit(file: Path) -> None:
+    """Another number in valid JSON."""
+    data = file.read_bytes()
+    place = data.rfind(b"0.") + 2
+    file.write_bytes(data[:place] + (b"1" if data[place : place + 1] != b"1" else b"2") + data[place + 1 :])
+
+
+def test_a_changed_digit_is_an_error_of_whoever_goes_on_or_reads(honest_run, tiny_latents, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(honest_run, run)
+    whole = (run / "records.jsonl").read_bytes()
+    changed_digit(run / "records.jsonl")
+    refused(ranks.command(tiny_latents, "run", "duration.images=192"), tmp_path, "records.jsonl", "SHA-256")
+    (run / "records.jsonl").write_bytes(whole)
+    Journal(run).add({"n": 2}, [{"run": "run", "n": 2, "frechet_distance": 0.5, "protocol": BASE.as_dict()}])
+    changed_digit(run / "evaluations.jsonl")
+    (tmp_path / "stderr.txt").unlink()
+    refused(["evaluate", "report=run"], tmp_path, "evaluations.jsonl", "SHA-256")
 
 
 def test_train_resumes_no_forged_checkpoint(forged_run, tiny_latents, tmp_path):
