@@ -263,9 +263,8 @@ def _measures(job: Job, recorder: Recorder, former: Sequence[Former]) -> list[Me
     points = _points(job, former)
     end = _points(job, [entry for entry in former if entry.n_samples == len(job.measures)], first=-1)
     n_rows = 1 + len(job.profiles)
-    found: list[Measure] = [
-        Validation(points, job.validation, job.validation_condition, recorder, job.world, n_rows)
-    ]
+    process, draws, told = job.objective.process, job.validation, job.validation_condition
+    found: list[Measure] = [Validation(points, process, draws, told, recorder, job.world, n_rows)]
     for when, measure in job.measures:
         found.append(Samples(end if when == "end" else points, measure, job.sample_weights, recorder))
     return found

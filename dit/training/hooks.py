@@ -10,6 +10,7 @@ import torch
 
 from dit.condition import Condition
 from dit.data.draws import Draws
+from dit.diffusion.process import Process
 from dit.launch import World
 from dit.records import RecordWriter
 from dit.rundir import RunDirectory
@@ -113,6 +114,7 @@ class Validation:
     """Validation loss of the raw weights and of every average, at the read points."""
 
     points: dict[int, ReadPoint]
+    process: Process
     draws: Draws
     condition: Condition
     recorder: Recorder
@@ -125,7 +127,9 @@ class Validation:
     def __call__(self, module: DiffusionModule) -> None:
         for weights in ("raw", *module.averages.profiles):
             with module.read(weights) as denoiser:
-                loss, loss_bins = validation_loss(denoiser, self.draws, self.condition, self.world)
+                loss, loss_bins = validation_loss(
+                    self.process, denoiser, self.draws, self.condition, self.world
+                )
             self.recorder.measured(
                 "validation",
                 module,

@@ -1,46 +1,44 @@
-"""Validation loss on stored draws, comparable between objectives.
+"""Validation loss on stored draws, comparable between objectives of one process.
 
-Every model, of any path and target, is read at the same (image, log-SNR, noise) draws, so most of the sampling noise
-cancels between models. The error is that of the velocity in the frame of rectified flow, ``v = eps - x0``, with t of
-that path uniform: one fixed measure whatever the model was trained on.
-
-n: draws.
+Every model, of any path and target, is read at the same (sample, log-SNR, noise) draws, so most of the sampling noise
+cancels between models. The process gives the error: one fixed measure whatever the model was trained on.
 """
 
 import torch
+from torch import nn
 
 from dit.condition import Condition
 from dit.data.draws import Draws
-from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.process import Process
 from dit.launch import World
 
 
 @torch.no_grad()
 def validation_loss(
-    denoiser: Denoiser,
+    process: Process,
+    denoiser: nn.Module,
     draws: Draws,
     condition: Condition,
     world: World = World(),  # noqa: B008 - frozen
     batch_size: int = 512,
 ) -> tuple[float, list[float]]:
-    """Mean squared velocity error per latent dimension: over all draws, and per log-SNR bin.
+    """Mean validation error in the process's unit: over all draws, and per log-SNR bin.
 
     Args:
+        process: how the denoiser's answer is read.
         denoiser: the model to read.
         draws: the stored draws.
         condition: what is known of each.
         world: the ranks that share the draws out, in whole batches: the result is that of one process, bit for bit.
         batch_size: draws per network call; it does not move the result beyond float32 rounding.
     """
-    path, device = denoiser.path, next(denoiser.parameters()).device
+    device = next(denoiser.parameters()).device
     error = torch.zeros(len(draws), dtype=torch.float64)
     for start in range(world.rank * batch_size, len(draws), world.size * batch_size):
         part = slice(start, start + batch_size)
         x0, eps, log_snr = (a[part].to(device) for a in (draws.x0, draws.eps, draws.log_snr))
-        t = path.t_of_log_snr(log_snr)
-        prediction = denoiser(path.corrupt(x0, t, eps), t, condition.part(part).to(device))
-        velocity_error = (prediction.eps - prediction.x0) - (eps - x0)
-        error[part] = velocity_error.double().square().flatten(1).mean(1).cpu()
+        told = condition.part(part).to(device)
+        error[part] = process.validation_error(denoiser, x0, told, log_snr, eps).cpu()
     if world.size > 1:
         torch.distributed.all_reduce(error)
     n_bins = len(draws.edges) - 1

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from dit.condition import labelled
 from dit.diffusion.objective import Objective
 from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
 from dit.diffusion.targets import Data, Karras, Noise, Velocity, VPrediction
@@ -75,7 +76,7 @@ def test_a_row_is_what_its_paper_chose(row):
     loss = objective.loss(
         objective.denoiser(Stub(objective.out_channels(1))),
         draw((4, 2, 4, 4), 0),
-        torch.zeros(4, dtype=torch.int64),
+        labelled(torch.zeros(4, dtype=torch.int64)),
         (torch.arange(4, dtype=torch.float64) + 0.5) / 4,
         draw((4, 2, 4, 4), 1),
     )

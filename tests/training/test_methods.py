@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from dit.condition import Condition, Nothing, labelled
 from dit.diffusion.denoiser import Denoiser
-from dit.diffusion.objective import Loss, Objective
+from dit.diffusion.objective import Objective
 from dit.diffusion.paths import Linear
+from dit.diffusion.process import Loss
 from dit.diffusion.targets import Data, Velocity
 from dit.diffusion.times import Uniform
 from dit.diffusion.weights import Uniform as Plain

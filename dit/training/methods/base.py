@@ -7,7 +7,7 @@ from torch import nn
 
 from dit.condition import ConditionKind
 from dit.diffusion.denoiser import Denoiser
-from dit.diffusion.objective import Loss
+from dit.diffusion.process import Loss
 from dit.training.batches import Batch
 from dit.training.streams import Streams
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dit.condition import Condition, ConditionKind
 from dit.diffusion.denoiser import Denoiser
-from dit.diffusion.objective import Loss, Objective
+from dit.diffusion.objective import Objective
+from dit.diffusion.process import Loss
 from dit.diffusion.times import stratified
 from dit.training.batches import Batch
 from dit.training.streams import Streams
