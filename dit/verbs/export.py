@@ -41,13 +41,13 @@ def task(cfg: DictConfig) -> None:
     import torch  # after the cheap checks
 
     from dit.config.run import load_run
-    from dit.network import export
+    from dit.network import export, pipeline
 
     loaded = load_run(cfg.run, weights, images_seen, torch.device("cpu"))
     network: Any = loaded.denoiser.network
     if cfg.format == "diffusers":
         statistics = _latent_statistics(loaded.cfg)
-        export.save_diffusers(network, out, cfg.autoencoder_directory, **statistics)
+        pipeline.save_diffusers(network, out, cfg.autoencoder_directory, **statistics)
     else:
         if cfg.format == "dit":
             export.save_dit(network, out)

@@ -16,7 +16,7 @@ from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
-from dit.network.export import save_diffusers
+from dit.network.pipeline import save_diffusers
 from dit.network.published import load_published
 
 from .test_dit import trained
