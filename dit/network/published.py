@@ -79,14 +79,7 @@ def load_published(
     path, kind = Path(path), LAYOUTS[layout]
     stored, settings = _read_diffusers(path) if layout == "diffusers" else (_read(path, weights), {})
     stored = _without_training_only(path, stored, kind)
-    description = describe(stored)
-    if not description.width or not description.depth or description.num_classes < 0:
-        raise _misfit(path, "weights of a diffusion transformer", description, _common_names(), set(stored))
-    if layout == "diffusers" and (different := split_embedders(stored)):
-        raise InputError(
-            str(path), different[0], "one time and label embedder", "Its blocks were trained with one each."
-        )
-    stored, description = _without_variance(path, stored, description, kind)
+    stored, description = _without_variance(path, stored, _described(path, stored, layout), kind)
     shape = input_shape or _input_shape(path, description, settings)
     grid = tuple(side // max(description.patch_size, 1) for side in shape[1:])
     learned = layout != "diffusers" and not _is_sincos(stored.get("pos_embed"), (grid[0], grid[1]))
@@ -172,6 +165,18 @@ def _without_training_only(path: Path, stored: Weights, layout: Layout) -> Weigh
             f"{path.name}: left out, since only training reads them: {_listed(dropped)}.", stacklevel=3
         )
     return {name: tensor for name, tensor in stored.items() if name not in dropped}
+
+
+def _described(path: Path, stored: Weights, layout: str) -> Description:
+    """What network the weights are of; raises InputError where a ``DiT`` cannot be it."""
+    description = describe(stored)
+    if not description.width or not description.depth or description.num_classes < 0:
+        raise _misfit(path, "weights of a diffusion transformer", description, _common_names(), set(stored))
+    if layout == "diffusers" and (different := split_embedders(stored)):
+        raise InputError(
+            str(path), different[0], "one time and label embedder", "Its blocks were trained with one each."
+        )
+    return description
 
 
 def _without_variance(
