@@ -1,6 +1,6 @@
 """The denoiser: a network with the path and the target it was trained for.
 
-Shapes: B batch, C H W latent.
+Shapes: B batch; a sample has any number of axes behind its channels.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,10 @@ class Prediction(NamedTuple):
     """What a denoiser says of x_t.
 
     Attributes:
-        x0: the data (B, C, H, W).
-        eps: the noise (B, C, H, W); alpha x0 + sigma eps = x_t.
-        output: the network's F (B, C, H, W), at least float32.
-        variance_fraction: where the log-variance of a reverse step lies between its two bounds, (B, C, H, W):
+        x0: the data (B, ...).
+        eps: the noise (B, ...); alpha x0 + sigma eps = x_t.
+        output: the network's F (B, ...), at least float32.
+        variance_fraction: where the log-variance of a reverse step lies between its two bounds, (B, ...):
             0 at the posterior's variance, 1 at beta; None unless the network has the channels for it.
     """
 
@@ -34,7 +34,7 @@ class Denoiser(nn.Module):
     """(x_t, t, condition) -> Prediction: what is trained, what a checkpoint stores and what a sampler consumes.
 
     Args:
-        network: network(x (B, C, H, W), t_shown (B,), condition) -> (B, C, H, W), or (B, 2C, H, W) with
+        network: network(x (B, ...), t_shown (B,), condition) -> (B, ...), or (B, 2C, ...) with
             ``learned_variance``.
         path: the path on which x_t lies.
         target: what the network's output means.
@@ -61,7 +61,7 @@ class Denoiser(nn.Module):
         self.learned_variance = learned_variance
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
-        """The prediction for x_t (B, C, H, W) at times t (B,), told a condition.
+        """The prediction for x_t (B, ...) at times t (B,), told a condition.
 
         Everything but the network runs in at least float32, whatever the autocast.
         """

@@ -1,6 +1,6 @@
 """Editing: image to image, inpainting and interpolation, with any solver and any denoiser, guided or not.
 
-Legend: B batch, C H W latent, K steps.
+Legend: B batch, C channels, K steps; a sample has any number of axes behind its channels.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def image_to_image(
         denoiser: on the device of ``x0``.
         solver: one of `dit.diffusion.solvers`, its options bound.
         grid: path -> ts (K + 1,), see `dit.diffusion.grids`.
-        x0: data to start from (B, C, H, W).
+        x0: data to start from (B, ...).
         strength: share of the grid's steps that is taken, in [1/K, 1]; the start lies between two times where
             strength K is not whole. 1 keeps of x0 only what alpha leaves at the grid's first time.
         seeds: one per sample.
@@ -63,7 +63,7 @@ class KnownRegion(Guided):
 
     Args:
         denoiser: what says the rest.
-        x0: data (B, C, H, W).
+        x0: data (B, ...).
         known: where it is kept, bool, broadcast to x0.
 
     Source: the replacement of 2011.13456, appendix I.2, written on the prediction instead of on x_t.
@@ -102,8 +102,8 @@ def inpaint(
         denoiser: on the device of ``x0``.
         solver: one of `dit.diffusion.solvers`, its options bound.
         grid: path -> ts (K + 1,), see `dit.diffusion.grids`.
-        x0: data (B, C, H, W); what is not known may hold anything finite.
-        known: True where x0 is kept, bool, broadcast to (B, C, H, W).
+        x0: data (B, ...); what is not known may hold anything finite.
+        known: True where x0 is kept, bool, broadcast to (B, ...).
         seeds: one per sample.
         condition: what each sample shall be.
 
@@ -127,8 +127,8 @@ def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
     Two normal draws mixed like this have the length of one, which their mean has not.
 
     Args:
-        a: where fraction 0 is, (C, H, W).
-        b: where fraction 1 is, (C, H, W).
+        a: where fraction 0 is, (C, ...).
+        b: where fraction 1 is, (C, ...).
         fractions: f (B,).
 
     Source: DDIM, 2010.02502, section 5.3.
@@ -163,7 +163,7 @@ def interpolate(
         denoiser: on ``device``.
         solver: one of `dit.diffusion.solvers`, its options bound.
         grid: path -> ts (K + 1,), see `dit.diffusion.grids`.
-        shape: (C, H, W).
+        shape: (C, ...).
         seeds: the first and the last seed.
         n: number of samples, 2 or more.
         condition: what each sample shall be.

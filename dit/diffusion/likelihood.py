@@ -11,7 +11,7 @@ little noise sigma / alpha of the last noisy time.
 Bits per dimension are -log2 p(x0) / D in the units of x0 as it is handed in, with no dequantisation: for
 8-bit values scaled to [-1, 1] add log2(127.5).
 
-Legend: B batch, C H W latent, D = C H W.
+Legend: B batch, D numbers of a sample, which has any number of axes.
 """
 
 import math
@@ -56,7 +56,7 @@ def likelihood(
 
     Args:
         denoiser: a `Denoiser` or a guided one, on the device of ``x0``.
-        x0: data (B, C, H, W), float32 or float64; the ODE runs in its dtype, sums in float64.
+        x0: data (B, ...), float32 or float64; the ODE runs in its dtype, sums in float64.
         grid: path -> ts, see `dit.diffusion.grids`.
         condition: what each sample shall be.
         seeds: one per sample, for the probes; the estimate of a sample does not depend on its batch.
@@ -111,7 +111,7 @@ def _probes(x0: Tensor, seeds: Sequence[int] | None, probes: int | None) -> list
 def _slope(
     denoiser: AnyDenoiser, x: Tensor, t: float, condition: Condition, signs: list[Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """The velocity (B, C, H, W) at x and t, and its divergence (B,) float64."""
+    """The velocity (B, ...) at x and t, and its divergence (B,) float64."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         times = torch.full((len(x),), t, dtype=x.dtype, device=x.device)

@@ -1,7 +1,7 @@
 """Sampling: seeds -> noise -> data, with one random generator per sample and the network's evaluations
 counted.
 
-Legend: B batch, C H W latent, K steps.
+Legend: B batch, C channels, K steps; a sample has any number of axes behind its channels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,14 +25,14 @@ Grid = Callable[[Path], Tensor]
 
 
 class NoiseStream:
-    """Standard normal draws with one generator per sample: each call gives every sample's next (C, H, W).
+    """Standard normal draws with one generator per sample: each call gives every sample's next (C, ...).
 
     Draws are made on the CPU in float32 and then moved, so that a seed means the same noise at any batch
     size, on any device and in any dtype.
 
     Args:
         seeds: one integer in [0, 2**32) per sample (the CPU generator keeps 32 bits of a seed).
-        shape: (C, H, W).
+        shape: (C, ...).
         device, dtype: of the draws returned.
 
     Raises:
@@ -54,7 +54,7 @@ class NoiseStream:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self) -> Tensor:
-        """The next draw of every sample, (B, C, H, W)."""
+        """The next draw of every sample, (B, ...)."""
         draws = [torch.randn(self.shape, generator=generator) for generator in self._generators]
         return torch.stack(draws).to(self.device, self.dtype)
 
@@ -93,7 +93,7 @@ def counted(denoiser: AnyDenoiser) -> Iterator[Evaluations]:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a solver made: ``x0`` (B, C, H, W) and ``nfe``, the network evaluations per sample."""
+    """What a solver made: ``x0`` (B, ...) and ``nfe``, the network evaluations per sample."""
 
     x0: Tensor
     nfe: int
@@ -128,7 +128,7 @@ def prior_deviation(path: Path, t: Tensor) -> float:
 def run(
     denoiser: AnyDenoiser, solver: Solver, ts: Tensor, x: Tensor, condition: Condition, noise: NoiseSource
 ) -> Sample:
-    """Carries x (B, C, H, W) along ts and counts; keeps gradients if the caller does."""
+    """Carries x (B, ...) along ts and counts; keeps gradients if the caller does."""
     if x.dtype not in (torch.float32, torch.float64):
         raise InputError(
             "dtype", x.dtype, "float32 or float64", "Only the network may run in half precision."
@@ -185,7 +185,7 @@ def sample(
         denoiser: a `Denoiser` or a guided one, on ``device``.
         solver: one of `dit.diffusion.solvers`, its options bound.
         grid: path -> ts (K + 1,) decreasing, one of `dit.diffusion.grids` with its number of steps bound.
-        shape: (C, H, W).
+        shape: (C, ...).
         seeds: one per sample, see `NoiseStream`.
         condition: what each sample shall be.
         device: where to sample.

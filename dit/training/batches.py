@@ -1,6 +1,6 @@
 """Batches as a pure function of (seed, step): what the trainer iterates.
 
-B: global batch, b: this rank's share, C H W: latent shape.
+B: global batch, b: this rank's share.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ class Batch(NamedTuple):
     """One step's data on one rank.
 
     Attributes:
-        x0: (b, C, H, W) float32 at unit variance per channel, drawn from the autoencoder's posterior.
-        condition: what is known of each image.
+        x0: (b, ...) float32 at unit variance per channel, drawn from the autoencoder's posterior.
+        condition: what is known of each sample.
         index: (b,) int64 positions in the latent set.
         step: the optimizer step that this batch is for.
     """

@@ -1,6 +1,6 @@
 """How fast training steps are and where their time goes, measured on the very steps that the trainer makes.
 
-C H W: latent shape, b: samples of a batch.
+b: samples of a batch.
 """
 
 import time
@@ -40,7 +40,7 @@ class SyntheticLatents:
         return self.count
 
     def draw(self, index: Tensor, eps: Tensor, flip: Tensor | None = None) -> Tensor:
-        """(b, C, H, W) float32: the posterior draw itself."""
+        """(b, ...) float32: the posterior draw itself."""
         return eps
 
     def condition(self, index: Tensor) -> Condition:

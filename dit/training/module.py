@@ -1,6 +1,6 @@
 """The Lightning module: one optimizer step of one denoiser, and everything of it that a checkpoint must hold.
 
-b: this rank's share of the batch, C H W: latent shape, K: bins of log-SNR.
+b: this rank's share of the batch, K: bins of log-SNR.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +35,7 @@ class DiffusionModule(L.LightningModule):
 
     Args:
         method: what a step asks of the network; makes the denoiser from it.
-        network: (x (b, C, H, W), t (b,), condition) -> (b, C_out, H, W), whole.
+        network: (x (b, ...), t (b,), condition) -> (b, C_out, ...), whole.
         optimizer: its settings.
         rate: the learning rate.
         profiles: averages of the weights to follow, by name.

@@ -2,8 +2,8 @@
 
     solver(denoiser, x, ts, condition=NOTHING, *, noise=None, ...) -> x at ts[-1]
 
-``x`` (B, C, H, W) lies at time ``ts[0]``, ``ts`` (K + 1,) decreases, ``condition`` goes to the denoiser as it
-is, and ``noise`` is called for every standard normal draw (B, C, H, W) that a stochastic solver needs;
+``x`` (B, ...) lies at time ``ts[0]``, ``ts`` (K + 1,) decreases, ``condition`` goes to the denoiser as it
+is, and ``noise`` is called for every standard normal draw (B, ...) that a stochastic solver needs;
 randomness lives outside. Solvers take gradients or not as the caller has it (`dit.diffusion.sampling.sample`
 switches them off).
 
@@ -20,7 +20,7 @@ first order, the one that is finite.
 **Precision.** Times and every coefficient of a step are float64 (Python floats); the state has the dtype of
 ``x``, float32 or float64.
 
-Legend: B batch, C H W latent, K steps; a ``Level`` is one time of the grid with alpha, sigma and lam =
+Legend: B batch, K steps; a ``Level`` is one time of the grid with alpha, sigma and lam =
 ln(alpha / sigma).
 """
 

@@ -116,7 +116,7 @@ class _ReverseSDE:
         self.diffusion, self.last_step = diffusion, last_step
 
     def solve(self, x: Tensor, grid: list[Level], draw: NoiseSource, step: Callable[..., Tensor]) -> Tensor:
-        """X (B, C, H, W) carried along the grid by ``step`` (x, now, end, noise), and into data by `last`."""
+        """X (B, ...) carried along the grid by ``step`` (x, now, end, noise), and into data by `last`."""
         deviations = self.deviations(grid)
         for now, end, deviation in zip(grid, grid[1:], deviations):
             if self.is_last(end):
@@ -143,12 +143,12 @@ class _ReverseSDE:
         return end.sigma == 0 and self.last_step != "none"
 
     def drift(self, x: Tensor, at: Level) -> Tensor:
-        """The SDE's own, velocity - w score / 2, (B, C, H, W)."""
+        """The SDE's own, velocity - w score / 2, (B, ...)."""
         prediction = predict(self.denoiser, x, at.t, self.condition)
         return velocity(self.denoiser.path, prediction, at.t) + self.w(at) / (2 * at.sigma) * prediction.eps
 
     def last(self, x: Tensor, now: Level, end: Level) -> Tensor:
-        """Data (B, C, H, W) from x at the last noisy time."""
+        """Data (B, ...) from x at the last noisy time."""
         if self.last_step == "mean":
             return x + (end.t - now.t) * self.drift(x, now)
         prediction = predict(self.denoiser, x, now.t, self.condition)

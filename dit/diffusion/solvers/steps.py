@@ -1,6 +1,6 @@
 """What the steps of all solvers are made of: levels of a grid, the denoiser's prediction, the first-order step.
 
-Shapes: B batch, C H W latent.
+Shapes: B batch; a sample has any number of axes behind its channels.
 """
 
 import math
@@ -66,12 +66,12 @@ def at_lam(path: Path, lam: float) -> Level:
 
 
 def predict(denoiser: DenoiserLike, x: Tensor, t: float, condition: Condition) -> Prediction:
-    """What the denoiser says of x (B, C, H, W), all of it at one time."""
+    """What the denoiser says of x (B, ...), all of it at one time."""
     return denoiser(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device), condition)
 
 
 def velocity(path: Path, prediction: Prediction, t: float) -> Tensor:
-    """dx/dt = alpha' x0 + sigma' eps of the probability-flow ODE, (B, C, H, W)."""
+    """dx/dt = alpha' x0 + sigma' eps of the probability-flow ODE, (B, ...)."""
     at = torch.tensor(t, dtype=torch.float64)
     return float(path.alpha_dot(at)) * prediction.x0 + float(path.sigma_dot(at)) * prediction.eps
 
@@ -90,7 +90,7 @@ def required(noise: NoiseSource | None, solver: str) -> NoiseSource:
         InputError: there is none.
     """
     if noise is None:
-        raise InputError("noise", None, "a callable that draws (B, C, H, W)", f"{solver} is stochastic.")
+        raise InputError("noise", None, "a callable that draws (B, ...)", f"{solver} is stochastic.")
     return noise
 
 
