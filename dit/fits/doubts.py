@@ -70,7 +70,7 @@ def of_parabola(sizes: int) -> str | None:
 
 
 def _shared(points: Points, fit: Any) -> tuple[str, ...]:
-    found = [*_of_valleys(fit), *_of_spans(points, fit)]
+    found = [*_of_valleys(fit), *_of_spans(points, fit), *_of_counts(points, fit)]
     searched = getattr(fit, "searched", None)
     if searched is not None and not searched.converged:
         found.append("no start converged")
@@ -97,6 +97,23 @@ def _of_spans(points: Points, fit: Any) -> list[str]:
         span = 1.0 if values is None else float(values.max() / values.min())
         if span < LEAST_SPAN:
             found.append(f"{SIZES[name]} spans x{span:.3g}")
+    return found
+
+
+def _of_counts(points: Points, fit: Any) -> list[str]:
+    """Doubts about a curve through as few values of N, D or C as it has parameters, or one more."""
+    if hasattr(fit, "valleys"):
+        return []  # its budgets and their sizes are counted
+    names, parameters = ((fit.x,), 2 + hasattr(fit, "E")) if hasattr(fit, "exponent") else (("n", "d"), 3)
+    found = []
+    for name in names:
+        values = getattr(points, name)
+        count = 0 if values is None else len(np.unique(np.round(np.log(values), 9)))
+        if count < parameters + LEAST_SIZES - 3:  # as a parabola, which has 3
+            found.append(f"{count} values of {SIZES[name]}")
+    if len(names) > 1 and points.c is not None and points.budget_kind != "binned":
+        budgets = len(points.budget_flops)
+        found += [f"{budgets} budgets"] if budgets < LEAST_BUDGETS else []
     return found
 
 

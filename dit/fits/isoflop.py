@@ -105,6 +105,11 @@ class IsoflopProblem:
         scattered = points.budget_kind == "grouped" and sum(self.wide) < 0.5 * len(self.wide)
         if points.budget_kind == "binned" or scattered:
             got, allowed = "(compute is scattered)", "the column of budgets, or C within 10 % of one"
+            if points.budget_kind == "grouped" and min(self.sizes) > 1:
+                got, allowed = (
+                    f"(budgets of {max(self.sizes)} sizes)",
+                    f"{AT_LEAST} or more sizes at most budgets",
+                )
             raise InputError("columns.budget", got, allowed, "Or law=additive, which needs no budgets.")
 
     def parabola(self, log_x: Array, member: Array, weights: Array, y: Array) -> tuple[Array, Array]:

@@ -171,6 +171,7 @@ def read_points(
         InputError: no such file or column, a value that is no number, nothing left.
     """
     table = read_table(path).where(where)
+    _refuse_shared(columns)
     values: dict[str, Any] = {}
     for name, column in columns.items():
         if column is None:
@@ -187,6 +188,15 @@ def read_points(
     if "loss" not in values:
         raise InputError("columns.loss", None, "a column of the file: " + ", ".join(table.header))
     return drop_outliers(Points(**values).completed(k), drop_highest)
+
+
+def _refuse_shared(columns: Mapping[str, str | None]) -> None:
+    """Raises InputError where two of N, D, C and the loss are one column, most likely by a slip."""
+    seen: dict[str, str] = {}
+    for name in ("n", "d", "c", "loss"):
+        column = columns.get(name)
+        if column is not None and seen.setdefault(column, name) != name:
+            raise InputError(f"columns.{name}", column, f"another column than that of columns.{seen[column]}")
 
 
 def drop_outliers(points: Points, highest: int) -> Points:

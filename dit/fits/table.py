@@ -6,6 +6,7 @@ import itertools
 import math
 import operator
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class Table:
                 return [row[found[0]] for row in self.rows]
             if found:
                 raise InputError(key, name, "the name of one column", f"The file has {len(found)} of it.")
-        raise InputError(key, name, "a column of the file: " + ", ".join(self.header))
+        remedy = "Cells stand between commas, semicolons, tabs or bars." if len(self.header) == 1 else ""
+        raise InputError(key, name, "a column of the file: " + ", ".join(self.header), remedy)
 
     def numbers(self, key: str, name: str) -> np.ndarray:
         """The cells of a column as numbers, positive and finite as fits want them.
@@ -98,7 +100,7 @@ class Table:
 def read_table(path: str | Path) -> Table:
     """A CSV file in UTF-8 (with or without a byte order mark), its cells between commas, semicolons or tabs.
 
-    Empty lines are skipped, and so are lines of comment (``# ...``) and a spreadsheet's ``sep=;`` above the header.
+    Empty lines and lines of comment (``# ...``) are skipped, and so is a spreadsheet's ``sep=;`` above the header.
 
     Raises:
         InputError: no such file, no text, no header, no row, or a row of another length than the header.
@@ -120,13 +122,18 @@ def read_table(path: str | Path) -> Table:
     for line, row in rows:
         if len(row) != len(header):
             got = f"(line {line} of {path} has {len(row)} cells)"
-            remedy = (
-                f"Line {first} was taken for it: {header[0]!r}. Begin comments with #."
-                if len(header) == 1
-                else ""
-            )
-            raise InputError("data", got, f"{len(header)} cells in every row, as in the header", remedy)
+            shape = f"{len(header)} cells in every row, as in the header"
+            raise InputError("data", got, shape, _mend(row, header, first, row is rows[0][1]))
     return Table(tuple(header), tuple(tuple(row) for _, row in rows), tuple(line for line, _ in rows))
+
+
+def _mend(row: Sequence[str], header: Sequence[str], line: int, topmost: bool) -> str:
+    """What to do about a row of another length than the header, which stands in ``line``."""
+    if any("\n" in cell for cell in row):
+        return "A quote in it is not closed."
+    if len(header) == 1 or (topmost and len(row) > len(header)):
+        return f"Line {line} was taken for it: {header[0]!r}. Begin comments with #."
+    return "A cell that holds the delimiter stands in quotes." if len(row) > len(header) else ""
 
 
 Row = tuple[int, list[str]]  # the line on which it ends, counted from 1, and its cells
@@ -135,11 +142,13 @@ Row = tuple[int, list[str]]  # the line on which it ends, counted from 1, and it
 def _split(text: str) -> list[Row]:
     """The rows from the header on, by the delimiter that the file names or that makes most of them alike."""
     lines = list(io.StringIO(text, newline=""))
-    above = list(itertools.takewhile(re.compile(r"\s*(#|\"?sep=.|$)", re.IGNORECASE).match, lines))
+    above = list(itertools.takewhile(re.compile(r"\s*(#|\"?sep *=|$)", re.IGNORECASE).match, lines))
     below = ["\n"] * len(above) + lines[len(above) :]  # so that lines are counted as the file has them
-    named = re.search(r"^\s*\"?sep=(.)", "".join(above), re.IGNORECASE | re.MULTILINE)
-    delimiter = max(named[1] if named else DELIMITERS, key=lambda one: _alike(_parse(below, one)))
-    rows = _parse(below, delimiter)
+    named = re.search(r"^\s*\"?sep *= *(.)", "".join(above), re.IGNORECASE | re.MULTILINE)
+    delimiter = named[1] if named else ""
+    if not named or not _alike(_parse(below, delimiter))[0]:  # a word of another meaning, as "sep=\\t"
+        delimiter = max(DELIMITERS, key=lambda one: _alike(_parse(below, one)))
+    rows = _without_comments(_parse(below, delimiter))
     comments = [line for line in above if line.lstrip().startswith("#")]
     return _named_in(comments[-1], delimiter, rows) if comments and rows else rows
 
@@ -147,6 +156,11 @@ def _split(text: str) -> list[Row]:
 def _parse(lines: Iterable[str], delimiter: str) -> list[Row]:
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+
+
+def _without_comments(rows: list[Row]) -> list[Row]:
+    """The rows without lines of comment below the header: those that begin with # and are no row of its length."""
+    return [row for row in rows if not row[1][0].startswith("#") or len(row[1]) == len(rows[0][1])]
 
 
 def _alike(rows: list[Row]) -> tuple[bool, int]:
@@ -175,19 +189,25 @@ def refuse_mixture(table: Table, key: str, name: str) -> None:
 
 
 def _folded(name: str) -> str:
-    return name.strip().casefold()
+    return unicodedata.normalize("NFC", name).strip().casefold()  # a Mac's file may spell ü as u and two dots
+
+
+# a number with what a unit, an error or a remark may look like; no digits of a second number, as in 2·10^3 or 1'000
+UNIT = re.compile(r"\s*[$€£~≈]?\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*([^\d\s.,eExX][^\d]*|[(±#+].*)")
 
 
 def _remedy(cell: str, name: str) -> str:
     """What to do about a cell that a fit cannot take."""
-    unit = re.fullmatch(r"\s*[$€£]?\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*([^\d\s.,].*)", cell)
-    if unit and _number(unit[1]) is not None:
+    value, unit = _number(cell), UNIT.fullmatch(cell)
+    if value is None and unit and _number(unit[1]) is not None:
         factor = SUFFIXES.get(unit[2].strip()[:1])
         alone = f"{float(unit[1]) * factor:g}" if factor and len(unit[2].strip()) == 1 else unit[1]
         return f"Write the number alone: {alone} for {cell.strip()!r}."
-    if _number(cell.replace(",", "")) is not None and "," in cell:
+    if value is None and "," in cell and _number(cell.replace(",", "")) is not None:
         return "Write numbers with a decimal point, and thousands without commas."
-    keeps = f"{name}<inf" if _number(cell) == math.inf else f"{name}>0"
+    if value is None and re.search(r"\d", cell):
+        return "Write one number, such as 1234.5 or 1.2e18, without blanks, units or signs for thousands."
+    keeps = f"{name}<inf" if value == math.inf else f"{name}>0"
     return f"Leave such rows out: where='{keeps}'."
 
 

@@ -31,7 +31,7 @@ def definitions(m: Material) -> Table:
         ["Loss", f"{_validation(m)}, {p.weights} weights"],
         ["Intervals", method_text(m)],
         ["Objective", _text(first["objective"])],
-        ["Data", f"{data.get('name')}: {data.get('n_train')} training images, "
+        ["Data", f"{data.get('name')}: {data.get('n_train', 'an unrecorded number of')} training images, "
                  f"{held_out_text(data.get('n_held_out'))}, manifest "
                  f"{_short(data.get('manifest_hash'))}"],
         ["Repetition", _span(epochs, "epochs") + repeated],

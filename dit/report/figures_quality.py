@@ -21,7 +21,11 @@ Curve = tuple[Row, list[tuple[float, float]]]  # a row that stands for it, and i
 def distance_at_infinity(m: Material) -> Drawn:
     """Distances extrapolated to infinitely many samples against compute, and the lines in 1/N behind them."""
     measured = [row for row in _rows(m) if row.get(AT_INFINITY) is not None and row["train_flops"] > 0]
-    lines = [one for one in _curves(m, ("n",), lambda p: 1000 / p["n"]) if len(one[1]) >= FEWEST_COUNTS]
+    lines = [
+        one
+        for one in _curves(m, ("n",), lambda p: p.get("n") and 1000 / p["n"])
+        if len(one[1]) >= FEWEST_COUNTS
+    ]
     if not measured and not lines:
         raise Missing("no distance at infinitely many samples, and none at three numbers of samples "
                       "(metrics=[fd,fd_infinity] or subsets=[...])")  # fmt: skip

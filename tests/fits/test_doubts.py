@@ -149,3 +149,16 @@ def test_copies_and_other_units_are_said():
     assert any("C/(N D) varies" in line for line in lines) and any(
         "1 points repeat" in line for line in lines
     )
+
+
+def test_curves_through_few_values_are_doubted():
+    """A term with a floor has 3 parameters, as a parabola has; a line has 2. Budgets count as for minima."""
+    points = isoflop_points(Truth(), 0.003, budgets=5, sizes=7)
+    sizes = np.unique(np.round(np.log(points.n), 6), return_inverse=True)[1]
+    few = points[np.isin(sizes, np.unique(sizes)[12:15])]
+    found = doubts(few, SimpleNamespace(alpha=0.3, beta=0.3))
+    assert f"{len(np.unique(np.round(few.n)))} values of N" in found.about("alpha")
+    two = isoflop_points(Truth(), 0.003, budgets=2, sizes=7)
+    assert "2 budgets" in doubts(two, fit_additive(two)).about("a")
+    line = Points(np.array([3.0, 2.5, 2.1]), c=np.array([1e17, 1e18, 1e19]))
+    assert "3 values of C" in doubts(line, fit_power(line)).about("exponent")

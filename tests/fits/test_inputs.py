@@ -63,6 +63,11 @@ READ = {
     "a spreadsheet's line of its delimiter": lambda r: "sep=;\n" + text(r, delimiter=";"),
     "the same in quotes, for commas": lambda r: '"sep=,"\r\n' + text(r),
     "a delimiter of its own": lambda r: "sep=~\n" + text(r, delimiter="~"),
+    "its line with blanks": lambda r: "sep = ;\n" + text(r, delimiter=";"),
+    "its line with a tab in two signs": lambda r: "sep=\\t\n" + text(r, delimiter="\t"),
+    "comments between and below": lambda r: text(
+        [*r[:3], ["# moved, to another machine"], *r[3:], ["# end"]]
+    ),
     "comments above": lambda r: '# runs, "of May\n#\n\n' + text(r),
     "a header in the comment": lambda r: "# made by numpy\n# " + text(r),
     "bars": lambda r: text(r, delimiter="|"),
@@ -87,6 +92,19 @@ def test_files_as_people_have_them_are_read(case, tmp_path):
     found, expected = points(tmp_path, READ[case](rows())), points(tmp_path, text(rows()))
     for name in ("run", "n", "d", "c", "loss"):
         assert (getattr(found, name) == getattr(expected, name)).all()
+
+
+def test_one_umlaut_may_be_spelled_two_ways(tmp_path):
+    """As one letter, or as a Mac writes names: u and two dots."""
+    found = points(
+        tmp_path, text(rows(), ("run", "Gro\u0308\u00dfe", "tokens", "flops", "loss")), n="Gr\u00f6\u00dfe"
+    )
+    assert (found.n == points(tmp_path, text(rows())).n).all()
+
+
+def test_a_run_may_be_called_by_a_number_sign(tmp_path):
+    named = [[f"#{i}", *row[1:]] for i, row in enumerate(rows())]
+    assert len(points(tmp_path, text(named))) == len(named)
 
 
 def test_scientific_notation_is_read(tmp_path):
@@ -154,6 +172,22 @@ REFUSED = {
     "millions": (lambda r: text(changed(r, 3, 1, "4.5M")), [], "4.5e+06 for '4.5M'"),
     "a unit": (lambda r: text(changed(r, 3, 3, "1.2e18 FLOPs")), [], "Write the number alone: 1.2e18"),
     "money": (lambda r: text(changed(r, 3, 4, "$2.5k")), [], "2500 for '$2.5k'"),
+    **{
+        f"no number: {cell}": (
+            lambda r, cell=cell: text(changed(r, 3, 4, cell)), [], "Write one number, such as 1234.5"
+        )
+        for cell in ("0x10", "2·10^3", "1'000", "1 000", "2.5e", "<2.5")
+    },
+    "more than a number holds": (lambda r: text(changed(r, 3, 4, "1e999")), [], "where='loss<inf'"),
+    "less than a number holds": (lambda r: text(changed(r, 3, 4, "1e-400")), [], "where='loss>0'"),
+    "comments of other languages": (lambda r: "// a, b\n" + text(r), [], "Begin comments with #"),
+    "a comma inside a number": (lambda r: text(changed(r, 3, 4, "2,5")), [], "stands in quotes"),
+    "an open quote": (lambda r: text(changed(r, 0, 0, '"r0')), [], "quote in it is not closed"),
+    "blanks between cells": (lambda r: text(r, delimiter=" "), [], "between commas, semicolons, tabs or bars"),
+    "one column for two": (lambda r: text(r), ["columns.d=params"], "than that of columns.n"),
+    "budgets of few sizes": (
+        lambda r: text([x for i, x in enumerate(r) if i % 7 in (1, 3, 5)]), ["law=isoflop"], "budgets of 3 sizes"
+    ),
     "nothing": (lambda r: "", [], "at least one row"),
     "not UTF-8": (lambda r: text(r).replace("loss", "l\xf6ss").encode("latin-1"), [], "UTF-8"),
     "no row left": (lambda r: text(r), ["where=flops<1e3"], "where"),

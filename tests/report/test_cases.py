@@ -188,3 +188,11 @@ def test_names_that_are_markup_or_formulas_are_text_on_the_page(tmp_path):
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;a" in page and "<script>a" not in page and "$x^{" in page
     assert "'=1+1," in (tmp_path / "out/runs.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", "many"), ("n", 2.5), ("nfe", "50"), ("nfe", [50])])
+def test_numbers_of_a_protocol_that_are_none_are_named(tmp_path, name, value):
+    study = write_study(tmp_path, budgets=(1e12,), widths=(64,))
+    edit(study, "w0064-s0", set_field("samples", f"protocol.{name}", value))
+    with pytest.raises(InputError, match=rf"records.jsonl:\d+: protocol: {name}: got"):
+        load_study(study)
