@@ -3,9 +3,10 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from dit.config.given import given_values, refuse_given, shadowed
+from dit.config.given import given_values, refuse_given, shadowed, unnoted
+from dit.config.instantiation import check_parts as check_targets
 from dit.config.instantiation import instantiate
 from dit.config.job import SETTINGS, check_list, training_strategy
 from dit.config.protocols import protocols
@@ -30,6 +31,8 @@ def check_run(cfg: DictConfig, *, duration: bool) -> None:
     """
     from dit.training.settings import Duration, Settings, seconds
 
+    with unnoted():
+        check_targets(OmegaConf.to_container(cfg, resolve=True))
     Settings(**{key: cfg[key] for key in SETTINGS})
     seconds(cfg.max_time)
     if duration:
@@ -81,15 +84,36 @@ def check_planned(cfg: DictConfig) -> None:
         check_parts(cfg)
 
 
-def doubt_averages(cfg: DictConfig, total_images: int) -> None:
-    """Says so where an average is made mostly of the weights before training."""
+def check_averages(cfg: DictConfig, first: int, last: int) -> None:
+    """Holds the half-lives of averages to what they average.
+
+    Args:
+        cfg: of a run, or of a study whose runs share it.
+        first: images at the first reading.
+        last: images at the end.
+
+    Raises:
+        InputError: a half-life exceeds the run: half of the average and more would be the weights before training.
+    """
     for name, node in cfg.averages.items():
         half_life = node.get("half_life_images")
-        if half_life is not None and half_life > total_images:
+        if half_life is None:
+            continue
+        key, remedy = (
+            f"averages.{name}.half_life_images",
+            "Shorten it, train longer, or choose averages=power.",
+        )
+        check_number(key, half_life, above=0)
+        if half_life > last:
+            allowed = (
+                f"at most the {last} images of a run, or most of its average is the weights before training"
+            )
+            raise InputError(key, half_life, allowed, remedy)
+        if half_life > first:
             log.warning(
-                "averages.%s: its half-life of %d images exceeds the %d images of a run, whose first weights would "
-                "be most of it; shorten half_life_images, or choose averages=power",
-                *(name, half_life, total_images),
+                "%s=%g exceeds the %d images of the first reading: its average is mostly the weights before training. "
+                "%s",
+                *(key, half_life, first, remedy),
             )
 
 

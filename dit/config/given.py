@@ -54,10 +54,15 @@ def unnoted() -> Iterator[None]:
 
 
 def note_given(cfg: DictConfig, words: Sequence[str]) -> None:
-    """Replaces the values that a command line gave by ones that note when they are read."""
+    """Replaces the values that a command line gave by ones that note when they are read.
+
+    What stands before the experiment is not the user's: numbers of its file, written out (``known.checked``).
+    """
     read: set[str] = set()
     with unnoted():
-        for word in read_words(words, swept=False)[1]:
+        found = read_words(words, swept=False)[1]
+        first = next((i for i, word in enumerate(found) if word.key == "experiment"), 0)
+        for word in found[first:]:
             key = word.key.partition("@")[2] or word.key
             if key == "experiment" or key.startswith("hydra") or word.override.is_delete():
                 continue

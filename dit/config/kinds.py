@@ -11,6 +11,7 @@ from dit.errors import InputError
 
 ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
+MEASURED = ("flops", "flops_per_second", "surface.n_opt")  # null in conf/, and no counts
 EXACT = 2**53  # whole floats up to here are integers
 
 
@@ -61,24 +62,26 @@ def _check_scalar(key: str, known: Any, value: Any) -> None:
 
 
 def with_whole_numbers(text: str, key: str, node: Any, value: Any) -> str:
-    """``n=1e6`` as ``n=1000000``, but where a float stands in conf/, or compute, which is one however it is written."""
+    """``n=1e6`` as ``n=1000000``, but not where a float belongs."""
+    head, _, written = text.partition("=")
+    whole = as_whole(key, node, value)
+    exact = "e" in written.lower() if isinstance(value, list) else EXPONENT.fullmatch(written.strip())
+    if whole is value or not exact:
+        return text
+    return f"{head}={whole}".replace(" ", "")
+
+
+def as_whole(key: str, node: Any, value: Any) -> Any:
+    """A float without a fraction, or a list of numbers with such floats, as whole; all else as it is."""
     known = _shipped(node)
     floats = known if isinstance(known, ListConfig) else [known]
-    if any(isinstance(one, float) for one in floats) or key.endswith("flops"):
-        return text
-    head, _, written = text.partition("=")
-    if (
-        isinstance(value, float)
-        and value.is_integer()
-        and abs(value) < EXACT
-        and EXPONENT.fullmatch(written.strip())
-    ):
-        return f"{head}={int(value)}"
-    if (
-        isinstance(value, list)
-        and "e" in written.lower()
-        and all(isinstance(one, int | float) for one in value)
-    ):
-        whole = [int(one) if float(one).is_integer() and abs(one) < EXACT else one for one in value]
-        return f"{head}=[{','.join(map(str, whole))}]"
-    return text
+    if any(isinstance(one, float) for one in floats) or key.endswith(MEASURED):
+        return value
+    if isinstance(value, list):
+        whole = [_whole(one) for one in value]
+        return whole if any(new is not one for new, one in zip(whole, value, strict=True)) else value
+    return _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value

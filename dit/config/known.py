@@ -15,9 +15,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dit.config.kinds import check_kind, with_whole_numbers
 from dit.config.nodes import NAMED, keys_of, node_of
+from dit.config.own import check_own, said
 from dit.config.words import Word, quoted, read_words
 from dit.errors import InputError
 
@@ -40,7 +43,10 @@ def checked(words: Sequence[str], config_name: str, config_dir: str) -> list[str
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir, version_base="1.3"):
         schema = Schema(config_name, found, search)
-        return [*options, *(schema.spelled(word) for word in found)]
+        spelled = {True: [], False: []}  # the experiment in front
+        for word in found:
+            spelled[word.key == "experiment"].append(schema.spelled(word))
+        return [*options, *schema.of_file, *spelled[True], *spelled[False]]
 
 
 def _folders(options: Sequence[str]) -> list[str]:
@@ -70,12 +76,33 @@ class Schema:
             self._check_option(word)
         try:
             self.cfg = self._compose(chosen)
-        except HydraException as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise self._diagnosed(chosen, error) from error
-        self.keys = [*keys_of(self.cfg)]
+        self.keys, self.of_file = [*keys_of(self.cfg)], list[str]()
+        swept = any(word.override.is_sweep_override() for word in chosen)
+        if self.choices.get("experiment") is not None and not swept:
+            self._check_experiment()
+
+    def _check_experiment(self) -> None:
+        """Holds the chosen experiment's file to what is in conf/ without it."""
+        with_file, chosen = self.cfg, self.choices
+        beside = [f"{group}={option}" for group, option in chosen.items()
+                  if option is not None and group != "experiment" and not group.startswith("hydra/")]  # fmt: skip
+        self.cfg = self._composed(beside)
+        self.keys, self.choices = [*keys_of(self.cfg)], chosen
+        self.of_file = check_own(said(with_file, self.cfg), self._unknown_in_file)
+        self.cfg, self.keys = with_file, [*keys_of(with_file)]
+
+    def _unknown_in_file(self, key: str, value: Any) -> InputError | None:
+        """The error of a key in the experiment's file; None where it is one of a part, or of a name."""
+        if key == "experiment":
+            return InputError(key, self.choices[key], "a file that begins with the line # @package _global_")
+        return None if self._may_have(key, value, added=True) else self._unknown(key, value)
 
     def _compose(self, chosen: Iterable[Word]) -> DictConfig:
-        words = [f"{word.key}={_option(word) or 'null'}" for word in chosen]
+        return self._composed([f"{word.key}={_option(word) or 'null'}" for word in chosen])
+
+    def _composed(self, words: Sequence[str]) -> DictConfig:
         cfg = compose(self.config_name, overrides=[*self.search, *words], return_hydra_config=True)
         self.choices = dict(cfg.hydra.runtime.choices)
         OmegaConf.set_struct(cfg, False)
@@ -85,11 +112,14 @@ class Schema:
     def _diagnosed(self, chosen: Sequence[Word], error: Exception) -> InputError:
         """Which of the options does not fit, and what would."""
         self.keys = [*keys_of(self._compose([]))]
+        group, end = "", 0
         for end in range(1, len(chosen) + 1):
             try:
                 self._compose(chosen[:end])
-            except HydraException as found:
+            except (HydraException, OmegaConfBaseException, YAMLError) as found:
                 group, error = chosen[end - 1].key, found
+                if group == "experiment":
+                    break
                 if "Could not override" not in str(error) and "match" not in str(error):
                     break
                 places = [name for name in self.choices if name.split("@")[0].split("/")[-1] == group]
@@ -98,20 +128,25 @@ class Schema:
                         group, _option(chosen[end - 1]), "a group of this verb", _mean(places[0] + "=...")
                     )
                 return self._unknown(group, _option(chosen[end - 1]))
-        return InputError(
-            "the options chosen", "(these together)", "options of conf/", " ".join(str(error).split())
-        )
+        shown = " ".join(str(error).partition("Config search path")[0].split())
+        if group == "experiment":
+            return InputError(group, _option(chosen[end - 1]), "a file that Hydra can read", shown)
+        return InputError("the options chosen", "(these together)", "options of conf/", shown)
 
     def is_group(self, word: Word) -> bool:
         """Whether a word chooses an option rather than a value."""
         group = word.key.partition("@")[0]
-        return group != "data.path" and "." not in group and bool(self.loader.get_group_options(group))
+        return group != "data.path" and "." not in group and bool(self._options(group))
+
+    def _options(self, group: str) -> list[str]:
+        """The options of a group, those in a user's own folder among them."""
+        return self.loader.get_group_options(group, config_name=self.config_name, overrides=[*self.search])
 
     def _check_option(self, word: Word) -> None:
         """Raises InputError unless the option is there."""
         group, option = word.key.partition("@")[0], _option(word)
-        options = [name for name in self.loader.get_group_options(group) if not name.startswith("_")]
-        if (option is None or word.override.is_delete()) and group == "experiment":
+        options = [name for name in self._options(group) if not name.startswith("_")]
+        if word.override.is_delete() and group == "experiment":
             return
         if str(option) not in options or word.override.is_delete():
             near = difflib.get_close_matches(str(option), options, n=1)

@@ -43,3 +43,8 @@ def namesakes(cfg: DictConfig, key: str) -> list[str]:
         one for one in keys_of(cfg) if name in (one.rpartition(".")[2], *one.rpartition(".")[2].split("_"))
     ]
     return sorted(found, key=lambda one: one.count("."))
+
+
+def listed(value: Any) -> list[Any]:
+    """A list, or one value as a list of one; null is none."""
+    return list(value) if isinstance(value, ListConfig) else [] if value is None else [value]

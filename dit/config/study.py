@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit.condition import Classes
-from dit.config.checks import doubt_averages
+from dit.config.checks import check_averages
 from dit.config.data import held_out_count
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
@@ -83,7 +83,8 @@ def refuse_unused(cfg: DictConfig, plan: Plan) -> None:
             refuse_given(cfg, f"study.{key}", "study.widths says which networks there are")
     if cfg.study.hardware is None:
         refuse_given(cfg, "study.mfu", "it is a share of the peak of study.hardware, which is not named")
-    doubt_averages(cfg, min(run.readings[-1].images for run in plan.runs))
+    first, last = (min(run.readings[i].images for run in plan.runs) for i in (0, -1))
+    check_averages(cfg, first, last)
     for given in given_values(cfg):
         if given.word == "network.width" and given.word not in given.read:
             log.warning("network.width=%s has no say in a study: study.widths has", given)

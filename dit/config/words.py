@@ -5,6 +5,7 @@ Hydra keeps many signs for itself: a path with a blank, an umlaut, a quote, a co
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,8 @@ NAMES = (
 )
 # ... or the name of a column, which may be a number or hold any sign.
 COLUMNS = "columns."
+# What Hydra takes for a number or a switch, and is text where a path or a name belongs: run=2024, data.name=1e6.
+NUMBER = re.compile(r"[+-]?[\d_.]*\d[\d_.]*(e[+-]?\d+)?|[+-]?(inf|nan)|true|false", re.IGNORECASE)
 OPTIONS_WITH_VALUES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c")
 OPTIONS_WITH_VALUES += ("--package", "-p", "--info", "-i")
 
@@ -113,19 +116,22 @@ def read_words(words: Sequence[str], swept: bool) -> tuple[list[str], list[Word]
 
 def _word(text: str, swept: bool) -> Word:
     parser = OverridesParser.create()
-    key, sign, value = text.partition("=")
+    written, sign, value = text.partition("=")
+    key = written.lstrip("+")
     if not sign and not key.startswith("~"):
         raise InputError(text, "(no value)", "key=value", f"Write {text}=...")
-    if key.startswith(COLUMNS):
-        text = f"{key}={value if swept and ',' in value else _column(value)}"
+    if not key:
+        raise InputError(text, "(no key)", "key=value")
+    if key.startswith(COLUMNS) or (key in (*PATHS, *NAMES) and NUMBER.fullmatch(value)):
+        text = f"{written}={value if swept and ',' in value else _column(value)}"
     elif key in PATHS and value.startswith("~"):
-        text = f"{key}={quoted(os.path.expanduser(value))}"
+        text = f"{written}={quoted(os.path.expanduser(value))}"
     try:
         override = parser.parse_override(text)
     except HydraException as error:
         if value.startswith(("[", "{")) and key not in (*PATHS, *NAMES):
             raise InputError(key, value, "a list [a,b] or a mapping {a:1}", _signs(value)) from error
-        text = f"{key}={quoted(value)}"
+        text = f"{written}={quoted(value)}"
         try:
             override = parser.parse_override(text)
         except HydraException:
@@ -135,7 +141,7 @@ def _word(text: str, swept: bool) -> Word:
             raise InputError(
                 key, value, "one value", f"Several, one job each, want -m; a list is {key}=[{value}]."
             )
-        text = f"{key}={quoted(value)}"
+        text = f"{written}={quoted(value)}"
         override = parser.parse_override(text)
     return Word(text, override)
 

@@ -40,6 +40,7 @@ from dit.errors import (
 from dit.files import plain
 
 log = logging.getLogger("dit")
+LONGEST = 255  # bytes of a file's name, on every file system in use
 
 
 def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -172,6 +173,8 @@ def check_texts(cfg: DictConfig) -> None:
         if value is not None and not isinstance(value, str):
             remedy = f"If that is its name, quote it twice: '{key}=\"{value}\"'."
             raise InputError(key, value, "text or null", remedy)
+        if key in PATHS and any(len(os.fsencode(part)) > LONGEST for part in (value or "").split("/")):
+            raise InputError(key, value, f"a path whose names have at most {LONGEST} bytes each")
     for key in ("run_name", "data.name", "study.name"):
         if OmegaConf.select(cfg, key) is not None:
             check_name(key, OmegaConf.select(cfg, key))

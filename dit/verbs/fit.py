@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dit.columns import align
 from dit.config.given import refuse_given, refuse_unread
+from dit.config.nodes import listed
 from dit.config.words import quoted
 from dit.errors import InputError, check_choice
 from dit.fits.answer import fit_points
@@ -38,7 +39,7 @@ def task(cfg: DictConfig) -> None:
     if not cfg.bootstrap:
         for key in ("seed", "by", "method"):
             refuse_given(cfg, key, "bootstrap=0 draws nothing")
-    asked += [_listed(cfg.at_flops), others, told]
+    asked += [listed(cfg.at_flops), others, told]
     refuse_unread(cfg)
     result = fit_points(points, *asked)
     show({"data": str(cfg.data.path), **result}, cfg.format, _print)
@@ -52,24 +53,20 @@ def app() -> None:
 
 def _override(word: str) -> str:
     """A word of the command line as the schema has it: ``data`` is ``data.path``, and conditions are a list."""
-    key, _, value = word.partition("=")
+    written, _, value = word.partition("=")
+    key = written.lstrip("+")
     if key == "data":
         return f"data.path={value}"
     if key != "where" or re.fullmatch(r"\[?\s*(['\"]).*\1\s*\]?", value):
         return word
-    listed = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    return "where=[" + ",".join(quoted(part.strip()) for part in listed.split(",") if part.strip()) + "]"
-
-
-def _listed(value: Any) -> list[Any]:
-    """A list, or one value as a list of one."""
-    return list(value) if isinstance(value, ListConfig) else [value]
+    inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    return "where=[" + ",".join(quoted(part.strip()) for part in inner.split(",") if part.strip()) + "]"
 
 
 def _table(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]], list[str]]:
     """Points of a CSV file; all of them, where outliers were dropped; and what to say about where they are from."""
     columns: Any = OmegaConf.to_container(cfg.columns)
-    kept = read_points(cfg.data.path, columns, _listed(cfg.where), 0, cfg.flops_per_nd)
+    kept = read_points(cfg.data.path, columns, listed(cfg.where), 0, cfg.flops_per_nd)
     told = independent(kept, read_table(cfg.data.path).header) if cfg.by != "run" else []
     if not cfg.drop_highest:
         return kept, {}, told
@@ -103,10 +100,9 @@ def _refuse_selections(cfg: DictConfig) -> None:
     given = {"where": cfg.where, "flops_per_nd": cfg.flops_per_nd, **columns}
     for key, value in given.items():
         if value:
-            got = list(value) if isinstance(value, ListConfig) else value
             raise InputError(
                 key,
-                got,
+                listed(value) if key == "where" else value,
                 "nothing: data is a study's directory",
                 "Fit a CSV file, such as its report's points.csv.",
             )

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 import dit
 from dit.config import study as study_config
 from dit.config.given import refuse_unread
+from dit.config.nodes import listed
 from dit.errors import InputError
 from dit.files import write_json
 from dit.reading import TEXT, read_json
@@ -25,7 +26,7 @@ MADE_FROM = "made_from.json"  # beside the page: the hash of its inputs, and the
 def task(cfg: DictConfig) -> None:
     """Writes a study's report and prints its headline."""
     directory = study_config.study_directory(cfg)
-    others = [Path(cfg.compare)] if isinstance(cfg.compare, str) else [Path(other) for other in cfg.compare]
+    others = [Path(str(other)) for other in listed(cfg.compare)]
     out = Path(cfg.report_dir) if cfg.report_dir else directory / "report"
     wanted = cfg.logger._target_ is not None and (cfg.logger.project, cfg.logger.mode)
     refuse_unread(cfg)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit import signals
 from dit.columns import PrintableFormatter
 from dit.config import job as job_config
-from dit.config.checks import check_parts, check_run, doubt_averages
+from dit.config.checks import check_averages, check_parts, check_run
 from dit.config.encoding import require_latents
 from dit.config.files import to_yaml
 from dit.errors import EXIT_DONE, EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped
@@ -42,8 +42,7 @@ def task(cfg: DictConfig) -> None:
         log.info("%s is done already", path)
         return
     world, processes = World.of_launcher(), job_config.n_processes(cfg)
-    if world.rank == 0:
-        doubt_averages(cfg, read_at[-1])
+    check_averages(cfg, read_at[-1 if world.rank else 0], read_at[-1])  # what is only doubtful is said once
     if world.size == 1 and processes > 1:
         _started(in_processes(processes, _rank, cfg), path)
         return

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit.cli import VERBS
 from dit.config.instantiation import config_dir
 from tests.conftest import TINY
+from tests.fits.synthetic import write_study
 from tests.training import ranks
 
 VALUES = (
@@ -60,6 +61,9 @@ VALUES = (
         "0x10",
         "1_000",
         "+5",
+        "1e6",
+        "64,128",
+        "n" * 300,
         "None",
         "NaN",
         "True",
@@ -107,6 +111,7 @@ def bases(tiny_latents, tmp_path_factory):
         f"{n},{d},{3 + n**-0.3 + 5 * d**-0.3}" for n in (1e3, 2e3, 4e3, 8e3) for d in (1e5, 2e5, 4e5, 8e5)
     ]
     table.write_text("\n".join(["n,d,loss", *rows]) + "\n")
+    study = write_study(folder / "study", budgets=(1e12,), widths=(64,), samples=False)
     data, run = f"data.directory={tiny_latents}", f"run={folder / 'run'}"
     return {
         "encode": ["autoencoder=identity", "data.image_size=8", f"data.directory={folder / 'latents'}"],
@@ -116,10 +121,15 @@ def bases(tiny_latents, tmp_path_factory):
         "evaluate": [run, "n=4", "sweep.n_steps=[2]", "protocols=[unguided]", "weights=raw"],
         "count": ["network=dit_s_8"],
         "plan": ["experiment=digits", *[word for word in TINY if "width" not in word], data],
-        "study": ["experiment=digits", data, "study.directory=/proc/study"],
+        "study": [
+            "experiment=digits",
+            *[word for word in TINY if "width" not in word],
+            data,
+            "study.directory=/proc/study",
+        ],
         "fit": [f"data={table}", "columns.n=n", "columns.d=d", "bootstrap=0"],
-        "report": [f"study.directory={folder}"],
-        "status": [f"study.directory={folder}"],
+        "report": [f"study.directory={study}", f"report_dir={folder / 'report'}"],
+        "status": [f"study.directory={study}"],
         "bench": [*TINY, "latent_shape=[3,8,8]", "num_classes=10", "steps=1", "warm_up=0"],
     }
 
@@ -155,6 +165,21 @@ def many(count, seed, verbs, bases, *fixtures):
         except Exception as error:
             wrong.append(f"{arguments}: {error!r}")
     assert not wrong, f"{len(wrong)} of {count}:\n" + "\n\n".join(wrong)
+
+
+FOUND = [
+    ("report", "++compare=1e6"),
+    ("report", "compare=[1,null]"),
+    ("export", "out=" + "n" * 300),
+    ("fit", "+columns.d=7"),
+    ("fit", "++columns.run=true"),
+    ("plan", "experiment=null"),
+]
+
+
+@pytest.mark.parametrize(("verb", "word"), FOUND)
+def test_what_was_a_traceback_once(verb, word, bases, monkeypatch, capsys, tmp_path):
+    check([verb, *bases[verb], word], monkeypatch, capsys, tmp_path)
 
 
 def test_a_sample_of_mistakes(bases, monkeypatch, capsys, tmp_path):

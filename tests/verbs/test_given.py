@@ -138,6 +138,27 @@ def test_a_network_is_not_compiled_without_a_compiler(refused, monkeypatch):
     assert "compile: got 'block'" in refused("train", "compile=block")
 
 
+HALF = ["averages=constant", "averages.ema.half_life_images=1e6"]
+
+
+def test_a_half_life_beyond_the_run_is_refused(refused, tiny_latents):
+    """At the end 2^-(64 / 1e6) of the average would be the weights before training."""
+    message = refused(*TRAIN, f"data.directory={tiny_latents}", *HALF)
+    assert "averages.ema.half_life_images: got 1000000; allowed: at most the 64 images of a run" in message
+    assert "averages=power" in message
+
+
+def test_a_plan_refuses_a_half_life_beyond_its_shortest_run(refused):
+    message = refused("plan", "experiment=digits", "averages=constant")
+    assert "averages.ema.half_life_images: got 1774000; allowed: at most the" in message
+
+
+def test_a_half_life_beyond_the_first_reading_is_said_to_be(tmp_path):
+    words = ["averages=constant", "averages.ema.half_life_images=4000"]
+    found = dit("plan", "experiment=digits", *words, cwd=tmp_path, check=0).stderr
+    assert "half_life_images=4000 exceeds the" in found and "of the first reading" in found
+
+
 def test_planning_a_changed_grid_imports_no_torch(tmp_path):
     script = (
         "import sys, dit.cli\n"

@@ -118,6 +118,25 @@ def test_names_of_columns_may_be_numbers_and_the_home_folder_is_known(monkeypatc
     assert composed("sample", "run=~/runs/a b").run == "/home/me/runs/a b"
 
 
+@pytest.mark.parametrize("number", ["2024", "1e6", "1_000", "true", "-.5", "nan"])
+def test_a_number_where_a_path_or_a_name_belongs_is_its_text(number):
+    assert composed("sample", f"run={number}").run == number
+    assert composed("train", f"data.name={number}").data.name == number
+    assert composed("report", f"study.directory={number}").study.directory == number
+
+
+@pytest.mark.parametrize("plus", ["+", "++"])
+def test_columns_and_paths_hold_any_sign_however_they_are_written(plus):
+    assert composed("fit", f"{plus}columns.n=7").columns.n == "7"
+    assert composed("fit", f"{plus}columns.unique=64,128").columns.unique == "64,128"
+    assert composed("sample", f"{plus}run=a, b (c)").run == "a, b (c)"
+
+
+def test_a_word_without_a_key_is_named():
+    for word in ("=3", "={", "+=a"):
+        assert f"{word}: got (no key)" in refusal("plan", word)
+
+
 def test_whole_numbers_written_with_an_exponent_are_whole():
     cfg = composed(
         "train", "duration.images=1e6", "batch_size=2.56e2", "optimizer.lr=1e0", "duration.flops=1e12"
