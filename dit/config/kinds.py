@@ -10,6 +10,7 @@ from dit.config.words import NAMES, PATHS
 from dit.errors import InputError
 
 ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value
+PER_AXIS = ("network.patch_size",)  # numbers that may be lists, one for each axis
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
 MEASURED = ("flops", "flops_per_second", "surface.n_opt")  # null in conf/, and no counts
 EXACT = 2**53  # whole floats up to here are integers
@@ -46,6 +47,10 @@ def check_kind(key: str, node: Any, value: Any) -> None:
 
 
 def _check_scalar(key: str, known: Any, value: Any) -> None:
+    if isinstance(value, list) and key in PER_AXIS:
+        for one in value:
+            _check_scalar(key, known, one)
+        return
     if isinstance(value, list):
         raise InputError(key, value, "one value")
     if isinstance(known, bool):
