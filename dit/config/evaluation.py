@@ -49,9 +49,9 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
     for sampling in settings:  # before the first of them is measured
         rehearse(loaded.denoiser.path, loaded.denoiser.target, sampling.solver, sampling.grid)
     first = place(distributed)[0] == 0
+    yardstick = Yardstick(loaded.cfg, device)
     if first and read_manifest(loaded.cfg.data.directory)["source"]["kind"] != "digits":
         _doubt_features(cfg, loaded.cfg.evaluation)
-    yardstick = Yardstick(loaded.cfg, device)
     known = read_environment(Path(cfg.run)) or {}
     asked = {
         "config_hash": known.get("config_hash"),

@@ -17,6 +17,7 @@ from dit.config.data import check_images, held_out_count, in_sweep
 from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
 from dit.config.protocols import protocols
+from dit.data.autoencoder import latent_domain
 from dit.data.manifest import check_settings, condition_kind, manifest_hash, read_manifest
 from dit.data.split import is_of_before
 from dit.domain import Domain
@@ -77,15 +78,15 @@ def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:
     directory = Path(cfg.data.directory)
     if (directory / "manifest.json").is_file():
         # not the source and the autoencoder's weights, which need not be where a run is
-        asked = {key: cfg.data[key] for key in ("image_size", "flip", "normalise")}
+        asked = {key: cfg.data[key] for key in ("flip", "normalise") if key in cfg.data}
+        asked["image_size"] = cfg.data.get("image_size")  # None of arrays
         manifest, split = read_manifest(directory), instantiate(cfg.data.split).config
         if not is_of_before(manifest["config"].get("split"), split):
             asked["split"] = split
         check_settings(directory, asked)
         return Domain.of(manifest["shape"]), condition_kind(manifest), manifest["splits"]["train"]["count"]
-    check_number("data.image_size", cfg.data.image_size, low=1, integer=True)
-    domain = Domain.of(instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size))
     source = instantiate(cfg.data.source)
+    domain = latent_domain(instantiate(cfg.autoencoder.spec), source, cfg.data.get("image_size"))
     held = instantiate(cfg.data.split).held_out(source)
     return domain, Classes(len(source.class_names)), None if held is None else len(source) - held
 

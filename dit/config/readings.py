@@ -21,7 +21,7 @@ from dit.diffusion.guidance import Autoguidance, Classifier, unguided
 from dit.errors import InputError, check_choice, check_number
 from dit.evaluation.distributed import place
 from dit.evaluation.evaluate import Evaluation, evaluate_samples
-from dit.evaluation.extractors import load_extractor
+from dit.evaluation.extractors import EXTRACTORS, load_extractor
 from dit.evaluation.files import images_identity, open_reference
 from dit.evaluation.generate import PRECISIONS
 from dit.evaluation.grids.pictures import picture_grid, write_png
@@ -30,6 +30,20 @@ from dit.evaluation.protocol import describe
 from dit.evaluation.reference import latents_reference
 
 COLUMNS = 10  # of the picture of the first samples
+
+
+def _check_pictures(directory: str) -> None:
+    """Raises InputError where samples are no pictures: there is nothing here to measure them by."""
+    manifest = read_manifest(directory)
+    if "image_shape" not in manifest:
+        got, allowed = (
+            f"(samples {tuple(manifest['shape'])} of {directory})",
+            f"pictures, measured by one of {EXTRACTORS}",
+        )
+        remedy = (
+            "Compare such runs by their validation loss; samples.npz of dit sample is there to be measured."
+        )
+        raise InputError("evaluation.extractor", got, allowed, remedy)
 
 
 class Yardstick:
@@ -42,6 +56,7 @@ class Yardstick:
 
     def __init__(self, cfg: DictConfig, device: torch.device) -> None:
         self.cfg, self.evaluation, self.device = cfg, cfg.evaluation, device
+        _check_pictures(cfg.data.directory)
         self.metrics = check_metrics(self.evaluation.metrics)
         check_number("evaluation.batch_size", self.evaluation.batch_size, low=1, integer=True)
         check_choice("evaluation.precision", self.evaluation.precision, PRECISIONS)

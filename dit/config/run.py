@@ -42,14 +42,14 @@ class Loaded:
         cfg: the run's own configuration.
         images_seen: the clock of its checkpoint.
         weights: ``raw`` or the average's name.
-        image_size: pixels per side of what it samples.
+        image_size: pixels per side of the pictures that it samples; None for arrays.
     """
 
     denoiser: Denoiser
     cfg: DictConfig
     images_seen: int
     weights: str
-    image_size: int
+    image_size: int | None
 
     @cached_property
     def sha256(self) -> str:
@@ -108,7 +108,7 @@ def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.
     names = [name for name, _ in network.named_parameters()]
     network.load_state_dict(_tensors(checkpoint, weights, names, cfg), strict=False)
     denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)
-    return Loaded(denoiser, cfg, checkpoint.images_seen, weights, data["image_shape"][1])
+    return Loaded(denoiser, cfg, checkpoint.images_seen, weights, data.get("image_shape", (None, None))[1])
 
 
 def _tensors(

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from dit.condition import Condition
-from dit.config.given import refuse_unread
+from dit.config.given import refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.run import Loaded, load_run
 from dit.data.codec import Codec
@@ -20,14 +20,16 @@ from dit.errors import InputError, check_choice, check_number
 from dit.evaluation.distributed import place
 from dit.evaluation.generate import PRECISIONS, generate_shared, sample_seeds
 from dit.evaluation.grids.pictures import picture_grid, write_png
-from dit.evaluation.images import write_folder, write_npz
+from dit.evaluation.images import write_arrays, write_folder, write_npz
 from dit.rundir import make_directory
 
 GRID_IMAGES = 100  # of the picture: the first ones
 
 
 def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) -> Loaded:
-    """Draws images and writes them as they come, on the first rank; nothing but the grid is kept in memory."""
+    """Draws images, or arrays where the data are such, and writes them as they come, on the first rank; nothing but the
+    grid is kept in memory.
+    """
     if distributed and cfg.task != "generate":
         raise InputError("task", cfg.task, "generate, where several processes share the work")
     if cfg.task == "generate":
@@ -38,6 +40,9 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
     codec = Codec.open(loaded.cfg.data.directory, device)
     held_out = LatentSet(loaded.cfg.data.directory, "validation")
+    if not codec.pictures:
+        for key in ("save", "columns") if cfg.save != "npz" else ("columns",):
+            refuse_given(cfg, key, f"samples {held_out.shape} are no pictures, and lie in samples.npz")
     denoiser, condition = _guided(cfg, loaded.denoiser, device), _condition(cfg, held_out)
     refuse_unread(cfg)
     make_directory("out", out)
@@ -57,17 +62,26 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
         )
     else:
         drawn = _edited(cfg, solver, grid, denoiser, codec, held_out, condition, device)
+    if place(distributed)[0] > 0:
+        deque(drawn, maxlen=0)
+    elif codec.pictures:
+        _write_pictures(cfg, out, drawn, condition)
+    else:
+        write_arrays(out / "samples.npz", drawn, cfg.n, condition.get("label"))
+    return loaded
+
+
+def _write_pictures(cfg: DictConfig, out: Path, drawn: Iterator[torch.Tensor], condition: Condition) -> None:
+    """Writes pictures as ``save`` says, and the grid of the first ones."""
     shown: list[torch.Tensor] = []
     batches = _kept(drawn, shown)
-    if place(distributed)[0] > 0 or cfg.save == "grid":
+    if cfg.save == "grid":
         deque(batches, maxlen=0)
     elif cfg.save == "folder":
         write_folder(out / "images", batches)
     else:
         write_npz(out / "samples.npz", batches, cfg.n, condition.get("label"))
-    if place(distributed)[0] == 0:
-        write_png(out / "grid.png", picture_grid(torch.cat(shown)[:GRID_IMAGES], columns=cfg.columns))
-    return loaded
+    write_png(out / "grid.png", picture_grid(torch.cat(shown)[:GRID_IMAGES], columns=cfg.columns))
 
 
 def _condition(cfg: DictConfig, held_out: LatentSet) -> Condition:

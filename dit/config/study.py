@@ -13,6 +13,7 @@ from dit.config.data import held_out_count
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list, data_facts, network_config, out_channels
+from dit.data.autoencoder import latent_domain
 from dit.domain import Domain
 from dit.errors import InputError, check_number
 from dit.network.counting import Counts
@@ -107,7 +108,9 @@ def _data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None, int | Non
     check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
     if said.n_train is not None:
         check_number("study.data.n_train", said.n_train, low=1, integer=True)
-    domain = Domain.of(instantiate(cfg.autoencoder.spec).latent_shape(cfg.data.image_size))
+    size = cfg.data.get("image_size")
+    source = None if size is not None else instantiate(cfg.data.source)  # arrays say what they are
+    domain = latent_domain(instantiate(cfg.autoencoder.spec), source, size)
     return domain, Classes(said.num_classes), said.n_train, None
 
 

@@ -13,8 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dit.data.images import Source
 from dit.data.manifest import file_sha256
 from dit.data.schema import AUTOENCODERS
+from dit.domain import Domain
 from dit.errors import InputError, check_choice, check_number
 from dit.files import whole
 
@@ -53,6 +55,29 @@ class AutoencoderSpec(Protocol):
             progress: told after every few steps of a training.
         """
         ...
+
+
+def latent_domain(autoencoder: AutoencoderSpec, source: Source | None, image_size: int | None) -> Domain:
+    """What one latent is.
+
+    Args:
+        autoencoder: between the source's items and latents.
+        source: pictures, or arrays, which have a ``domain``; None for pictures that are not there yet.
+        image_size: pixels per side; None for arrays, which have sizes of their own.
+    """
+    domain = getattr(source, "domain", None)
+    if domain is None:
+        check_number("data.image_size", image_size, low=1, integer=True)
+        assert image_size is not None
+        return Domain.of(autoencoder.latent_shape(image_size))
+    if image_size is not None:
+        raise InputError("data.image_size", image_size, f"nothing: the items are arrays {domain.shape}")
+    if autoencoder.config["kind"] != "identity":
+        got = autoencoder.config["kind"]
+        raise InputError(
+            "autoencoder", got, "identity, which takes arrays as they are", "Set autoencoder=identity."
+        )
+    return domain
 
 
 def _reduced(image_size: int, factor: int, channels: int) -> tuple[int, int, int]:

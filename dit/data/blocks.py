@@ -25,6 +25,7 @@ from dit.data.manifest import canonical, file_sha256, write_manifest
 from dit.data.schema import FORMAT
 from dit.data.shards import ShardWriter, statistics, write_safetensors
 from dit.data.split import Chooser
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.files import whole
 
@@ -56,6 +57,7 @@ class Work:
         source: the images.
         autoencoder: its spec.
         held_out: which images are validation images.
+        domain: what one latent is.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Work:
     source: Source
     autoencoder: AutoencoderSpec
     held_out: Chooser
+    domain: Domain
 
     def make_folders(self) -> None:
         """Makes the folders; fails where nothing can be written."""
@@ -90,9 +93,9 @@ class Work:
         return -(-len(self.source) // self.config["shard_images"])
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return self.autoencoder.latent_shape(self.config["image_size"])
+    def image_size(self) -> int | None:
+        """Pixels per side; None where the source gives arrays."""
+        return self.config.get("image_size")
 
     def block(self, number: int) -> range:
         """The images of one block."""
@@ -143,7 +146,7 @@ class Work:
             return Loaded(index, False, b"", None, str(error))
         held_out = self.held_out(index, content)
         try:
-            pixels = self.source.pixels(content, self.config["image_size"])
+            pixels = self.source.pixels(content, self.image_size)
         except UnreadableImage as error:
             return Loaded(index, held_out, content, None, str(error))
         return Loaded(index, held_out, content, pixels, "")
@@ -156,16 +159,15 @@ class Work:
         """Writes one block; yields the number of images read so far, now and then."""
         dtype, flip = DTYPES[self.config["dtype"]], self.config["flip"]
         writers = {
-            split: ShardWriter(autoencoder, self.latent_shape, dtype, flip, batch_size, device)
+            split: ShardWriter(autoencoder, self.domain.shape, dtype, flip, batch_size, device)
             for split in SPLITS
         }
         digest, bad, read = hashlib.sha256(), [], 0
         for loaded in self.load(self.block(number), threads):
             digest.update(loaded.content)
             if loaded.pixels is None:
-                bad.append(
-                    {"index": loaded.index, "name": self.source.describe(loaded.index), "why": loaded.reason}
-                )
+                name = self.source.describe(loaded.index)
+                bad.append({"index": loaded.index, "name": name, "why": loaded.reason})
             else:
                 writers[SPLITS[loaded.held_out]].add(loaded.index, loaded.pixels)
             read += 1
@@ -180,7 +182,7 @@ class Work:
         if not writer.index:
             return None
         writer.flush()
-        posterior = writer.parts["moments"][0].shape[1] > self.latent_shape[0]
+        posterior = writer.parts["moments"][0].shape[1] > self.domain.channels
         label = torch.tensor([self.source.label(index) for index in writer.index])
         path = self.result / f"{split}-{number:05d}.safetensors"
         columns = writer.parts | {"label": [label], "index": [torch.tensor(writer.index)]}
@@ -200,19 +202,15 @@ class Work:
         check_bad(bad, allow_bad)
         splits = {split: [record[split] for record in complete if record[split]] for split in SPLITS}
         if not splits["train"]:
-            raise InputError(
-                "data.split",
-                f"(all {len(self.source)} images held out or skipped)",
-                "at least one training image",
-                "Lower data.split.fraction; copies of an image are held out together.",
-            )
+            got = f"(all {len(self.source)} images held out or skipped)"
+            remedy = "Lower data.split.fraction; copies of an image are held out together."
+            raise InputError("data.split", got, "at least one training image", remedy)
         entries = [_file_entry(self.result, path) for path in sorted((self.result / "autoencoder").glob("*"))]
         autoencoder = self.open_autoencoder(device)
         mean, std = statistics([entry["totals"] for entry in splits["train"]])
         if normalise == "autoencoder":
-            mean, std = autoencoder.own_statistics(self.latent_shape[0])
+            mean, std = autoencoder.own_statistics(self.domain.channels)
         psnr, n = self._reconstruction(autoencoder, splits["validation"], device)
-        size = self.config["image_size"]
         digests = "".join(record["content_sha256"] for record in complete)
         content = {"content_sha256": hashlib.sha256(digests.encode()).hexdigest()}
         manifest = {
@@ -224,8 +222,7 @@ class Work:
             "autoencoder": self.config["autoencoder"]
             | {"files": entries, "sha256": files_sha256(entries)}
             | {"reconstruction_psnr_db": psnr, "reconstruction_images": n},
-            "shape": list(self.latent_shape),
-            "image_shape": [3, size, size],
+            "shape": list(self.domain.shape),
             "dtype": self.config["dtype"],
             "posterior": splits["train"][0]["posterior"],
             "flip": self.config["flip"],
@@ -235,6 +232,8 @@ class Work:
             "class_names": list(self.source.class_names),
             "splits": {split: _split_entry(shards) for split, shards in splits.items()},
         }
+        if self.image_size is not None:
+            manifest["image_shape"] = [3, self.image_size, self.image_size]
         if empty := self._empty_classes(splits["train"]):
             manifest["empty_classes"] = empty
         write_manifest(self.result, self.scratch, manifest)
@@ -263,7 +262,7 @@ class Work:
             for first in range(0, len(index), 32):
                 chunk = index[first : first + 32]
                 moments = shard.rows("moments", first, len(chunk), DTYPES[self.config["dtype"]]).float()
-                decoded = to_uint8(autoencoder.decode(moments[:, : self.latent_shape[0]].to(device))).cpu()
+                decoded = to_uint8(autoencoder.decode(moments[:, : self.domain.channels].to(device))).cpu()
                 originals = [loaded.pixels for loaded in self.load(chunk, 0) if loaded.pixels is not None]
                 images = torch.from_numpy(np.stack(originals)).permute(0, 3, 1, 2)
                 squared += (decoded.double() - images.double()).square().sum().item()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dit.data.latents import per_channel
 from dit.data.manifest import REENCODE, check_file, read_manifest
 from dit.data.schema import AUTOENCODERS
 from dit.errors import InputError, check_choice, check_number
@@ -135,11 +136,13 @@ class Codec:
         autoencoder: the working autoencoder.
         channel_mean: (C,) mean of the raw latents over the training split.
         channel_std: (C,) their standard deviation.
+        pictures: whether the raw items are pictures; else they are arrays, which need no rounding.
     """
 
     autoencoder: Autoencoder
     channel_mean: Tensor
     channel_std: Tensor
+    pictures: bool = True
 
     @classmethod
     def open(cls, directory: str | Path, device: torch.device | str = "cpu") -> "Codec":
@@ -151,20 +154,23 @@ class Codec:
             device
         )
         mean, std = (torch.tensor(manifest[key], device=device) for key in ("channel_mean", "channel_std"))
-        return cls(autoencoder, mean, std)
+        return cls(autoencoder, mean, std, "image_shape" in manifest)
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, H, W) to unit variance per channel."""
-        return (latents - self.channel_mean[:, None, None]) / self.channel_std[:, None, None]
+        """Raw latents (B, C, H, W), or (B, C, size, ...), to unit variance per channel."""
+        mean, std = (per_channel(one, latents.ndim - 2) for one in (self.channel_mean, self.channel_std))
+        return (latents - mean) / std
 
     def denormalise(self, latents: Tensor) -> Tensor:
-        """Unit-variance latents (B, C, H, W) to the autoencoder's own scale."""
-        return latents * self.channel_std[:, None, None] + self.channel_mean[:, None, None]
+        """Unit-variance latents (B, C, H, W), or (B, C, size, ...), to the autoencoder's own scale."""
+        mean, std = (per_channel(one, latents.ndim - 2) for one in (self.channel_mean, self.channel_std))
+        return latents * std + mean
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images uint8 (B, 3, H, W) to the posterior mean at unit variance (B, C, H, W)."""
-        return self.normalise(self.autoencoder.encode(images)[0])
+        """Images uint8 (B, 3, H, W) to the posterior mean at unit variance (B, C, H, W); arrays are normalised."""
+        return self.normalise(self.autoencoder.encode(images)[0] if self.pictures else images.float())
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents at unit variance (B, C, H, W) to uint8 images (B, 3, H, W)."""
-        return to_uint8(self.autoencoder.decode(self.denormalise(latents)))
+        """Latents at unit variance (B, C, H, W) to uint8 images (B, 3, H, W); arrays to the units of their source."""
+        raw = self.denormalise(latents)
+        return to_uint8(self.autoencoder.decode(raw)) if self.pictures else raw

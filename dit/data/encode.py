@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dit.data.autoencoder import AutoencoderSpec, Progress, silent
+from dit.data.autoencoder import AutoencoderSpec, Progress, latent_domain, silent
 from dit.data.autoencoder_training import fixed_threads
 from dit.data.blocks import Work
 from dit.data.images import Source
@@ -52,7 +52,7 @@ def encode_dataset(
     split: ByContent | Stratified | StratifiedShare,
     *,
     name: str,
-    image_size: int,
+    image_size: int | None = None,
     flip: bool = False,
     dtype: str = "float32",
     normalise: str = "channel",
@@ -74,9 +74,10 @@ def encode_dataset(
         autoencoder: one of the values of `dit.data.autoencoder`.
         split: which images are held out.
         name: of the data, as shown in tables.
-        image_size: pixels per side.
+        image_size: pixels per side of pictures; None for arrays.
         flip: store the mirrored image too, as an entry of its own.
-        dtype: storage of the moments, float32 or bfloat16; pixels (identity) are always stored as uint8.
+        dtype: storage of the moments, float32 or bfloat16; pixels (identity) are always stored as uint8, arrays as
+            float32.
         normalise: ``channel``: latents are brought to zero mean and unit variance per channel, measured
             over the training split. ``autoencoder``: by the autoencoder's own ``shift_factor`` and
             ``scaling_factor``, as published checkpoints expect.
@@ -96,17 +97,17 @@ def encode_dataset(
     check_choice("data.dtype", dtype, ("float32", "bfloat16"))
     check_choice("data.normalise", normalise, ("channel", "autoencoder"))
     check_choice("data.flip", flip, (True, False))
-    for key, value in (
-        ("image_size", image_size),
-        ("batch_size", batch_size),
-        ("shard_images", shard_images),
-    ):
+    for key, value in (("batch_size", batch_size), ("shard_images", shard_images)):
         check_number(f"data.{key}", value, low=1, integer=True)
     for key, value in (("allow_bad", allow_bad), ("decode_threads", decode_threads)):
         check_number(f"data.{key}", value, low=0, integer=True)
     check_number("world_size", world_size, low=1, integer=True)
     check_number("rank", rank, low=0, below=world_size, integer=True)
-    autoencoder.latent_shape(image_size)  # raises where the size does not fit, before anything is read
+    domain = latent_domain(
+        autoencoder, source, image_size
+    )  # raises where the size does not fit, before any work
+    if image_size is None:
+        _check_array_settings(flip, dtype)
     directory = Path(directory)
     if _is_foreign(directory):
         allowed = "an absent or empty directory, or latents"
@@ -114,11 +115,11 @@ def encode_dataset(
     config = {
         "format": FORMAT,
         "source": source.identity(),
-        "image_size": image_size,
+        **({} if image_size is None else {"image_size": image_size}),
         "autoencoder": autoencoder.config,
         "split": split.config,
         "flip": flip,
-        "dtype": "uint8" if autoencoder.config["kind"] == "identity" else dtype,
+        "dtype": "uint8" if autoencoder.config["kind"] == "identity" and image_size is not None else dtype,
         "normalise": normalise,
         "shard_images": shard_images,
     }
@@ -127,7 +128,7 @@ def encode_dataset(
         return Encoded(directory, True, 0, False)
     digest = hashlib.sha256(canonical(config)).hexdigest()
     folder = directory.with_name(f"{directory.name}.tmp-{digest[:12]}")
-    work = Work(folder, config, name, source, autoencoder, split.chooser(source))
+    work = Work(folder, config, name, source, autoencoder, split.chooser(source), domain)
     work.make_folders()
     begin(folder, source)
     with fixed_threads(ENCODING_THREADS):
@@ -136,6 +137,12 @@ def encode_dataset(
         if not missing:
             _finish(work, directory, device, allow_bad)
     return Encoded(directory, not missing, missing, True)
+
+
+def _check_array_settings(flip: bool, dtype: str) -> None:
+    for key, value, only in (("flip", flip, False), ("dtype", dtype, "float32")):
+        if value != only:
+            raise InputError(f"data.{key}", value, f"{only}, for arrays")
 
 
 def _encode_share(

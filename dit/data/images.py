@@ -55,7 +55,10 @@ def read_picture(path: str | Path) -> bytes:
 
 
 class Source(Protocol):
-    """Labelled images in a fixed order."""
+    """Labelled images in a fixed order.
+
+    A source of arrays has a ``domain`` besides: what one item is.
+    """
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -91,8 +94,9 @@ class Source(Protocol):
         """
         ...
 
-    def pixels(self, content: bytes, image_size: int) -> "np.ndarray":
-        """Decodes and resizes one image: (image_size, image_size, 3) uint8, RGB.
+    def pixels(self, content: bytes, image_size: Any) -> "np.ndarray":
+        """Decodes and resizes one image: (image_size, image_size, 3) uint8, RGB; one array, which has no image_size, to
+        (C, size, ...) float32.
 
         Raises:
             UnreadableImage: it cannot be decoded.

@@ -10,7 +10,7 @@ A shard is a safetensors file with the tensors
 Numbers are float32, bfloat16, or uint8 (pixels, for the identity). Rows are read with `pread` at their
 offsets: nothing is held in memory but labels, and forked or spawned workers may share a set.
 
-B batch, C H W latent.
+B batch, C H W latent; of arrays C and any number of sizes.
 """
 
 import json
@@ -85,6 +85,11 @@ class Shard:
         return torch.frombuffer(data, dtype=dtype).view(count, *self.shape[name][1:])
 
 
+def per_channel(numbers: Tensor, n_axes: int) -> Tensor:
+    """Numbers (C,) as (C, 1, ...), which meet samples of ``n_axes`` axes channel by channel."""
+    return numbers.reshape(-1, *[1] * n_axes)
+
+
 class LatentSet:
     """One split of a latent directory. Every shard's hash is checked before it is used, once in a process (about 1 s
     per GB).
@@ -107,15 +112,17 @@ class LatentSet:
         self._shards = [Shard(self.directory / entry["file"]) for entry in self._entries]
         self._ends = np.cumsum([entry["count"] for entry in self._entries])
         self._dtype = DTYPES[self.manifest["dtype"]]
-        channels, height, width = self.shape
-        self._stored = (channels * (2 if self.has_posterior else 1), height, width)
+        channels, *sizes = self.shape
+        self._stored = (channels * (2 if self.has_posterior else 1), *sizes)
         self._row_bytes = math.prod(self._stored) * self._dtype.itemsize
         self._check_shards()
         self.labels: Tensor = self._column("label")
         self.source_index: Tensor = self._column("index")
         self._check_labels()
-        self._mean = torch.tensor(self.manifest["channel_mean"], dtype=torch.float32)[:, None, None]
-        self._std = torch.tensor(self.manifest["channel_std"], dtype=torch.float32)[:, None, None]
+        self._mean, self._std = (
+            per_channel(torch.tensor(self.manifest[key], dtype=torch.float32), len(sizes))
+            for key in ("channel_mean", "channel_std")
+        )
 
     @property
     def _entries(self) -> list[dict[str, Any]]:
@@ -153,10 +160,9 @@ class LatentSet:
         return self.manifest["splits"][self.split]["count"]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a latent."""
-        channels, height, width = self.manifest["shape"]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of a latent picture, (C, size, ...) of an array."""
+        return tuple(self.manifest["shape"])
 
     @property
     def domain(self) -> Domain:

@@ -34,6 +34,11 @@ def check_manifest(path: Path, text: bytes) -> dict[str, Any]:
             continue
         if field not in manifest or not check(manifest[field]):
             _refuse(path, field, manifest.get(field))
+    pictures = "image_shape" in manifest
+    if pictures != ("image_size" in manifest["config"]):
+        _refuse(path, "image_shape", manifest.get("image_shape"))
+    if pictures and len(manifest["shape"]) != 3:
+        _refuse(path, "shape", manifest["shape"])
     channels = manifest["shape"][0]
     for field in ("channel_mean", "channel_std"):
         if len(manifest[field]) != channels:
@@ -62,7 +67,8 @@ def _positive(value: Any) -> bool:
 
 
 def _shape(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_positive, value))
+    """Channels, and points along one axis or more."""
+    return isinstance(value, list) and len(value) >= 2 and all(map(_positive, value))
 
 
 def _numbers(positive: bool) -> Callable[[Any], bool]:
@@ -116,13 +122,13 @@ def _autoencoder(value: Any) -> bool:
     )
 
 
-OPTIONAL = {"empty_classes"}  # only where there are some
+OPTIONAL = {"empty_classes", "image_shape"}  # only where there are some; only of pictures
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
     "config": lambda value: isinstance(value, dict) and _positive(value.get("shard_images")),
     "source": lambda value: isinstance(value, dict) and isinstance(value.get("kind"), str),
     "shape": _shape,
-    "image_shape": _shape,
+    "image_shape": lambda value: _shape(value) and len(value) == 3,
     "dtype": lambda value: value in ("float32", "bfloat16", "uint8"),
     "posterior": lambda value: isinstance(value, bool),
     "flip": lambda value: isinstance(value, bool),

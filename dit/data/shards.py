@@ -1,6 +1,6 @@
-"""Writing one shard: images in, moments and their sums out.
+"""Writing one shard: images or arrays in, moments and their sums out.
 
-B batch, C H W latent, K stored channels (2C where there is a posterior, else C).
+B batch, C H W latent (of arrays C and any number of sizes), K stored channels (2C where there is a posterior, else C).
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class ShardWriter:
 
     Args:
         autoencoder: the working autoencoder.
-        shape: (C, H, W) that its latents must have.
+        shape: (C, size, ...) that its latents must have.
         dtype: storage of the moments.
         flip: encode the mirrored images too.
         batch_size: images per call of the autoencoder.
@@ -34,7 +34,7 @@ class ShardWriter:
     def __init__(
         self,
         autoencoder: Autoencoder,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         dtype: torch.dtype,
         flip: bool,
         batch_size: int,
@@ -47,10 +47,10 @@ class ShardWriter:
         self.index: list[int] = []
 
     def add(self, index: int, pixels: np.ndarray) -> None:
-        """Takes one image; encodes when a batch is full."""
+        """Takes one image (H, W, 3) uint8, or one array (C, size, ...) float32; encodes when a batch is full."""
         self.index.append(index)
         if not self.waiting:
-            self.batch = np.empty((self.batch_size, *pixels.shape), np.uint8)
+            self.batch = np.empty((self.batch_size, *pixels.shape), pixels.dtype)
         self.batch[self.waiting] = pixels
         self.waiting += 1
         if self.waiting == self.batch_size:
@@ -60,7 +60,9 @@ class ShardWriter:
         """Encodes what waits."""
         if not self.waiting:
             return
-        images = torch.from_numpy(np.ascontiguousarray(self.batch[: self.waiting].transpose(0, 3, 1, 2)))
+        batch = self.batch[: self.waiting]
+        channels_first = batch.transpose(0, 3, 1, 2) if batch.dtype == np.uint8 else batch
+        images = torch.from_numpy(channels_first.copy())  # the batch is filled again
         self.waiting = 0
         for name, part in self.parts.items():
             part.append(self._encode(images.flip(-1) if name == "moments_flipped" else images))
@@ -93,7 +95,7 @@ class Totals:
         self.elements, self.first, self.second = 0, np.zeros(self.channels), np.zeros(self.channels)
 
     def add(self, stored: Tensor) -> None:
-        """Takes (n, K, H, W) moments: their draws' sum, and the posterior's expectation of the sum of squares."""
+        """Takes (n, K, size, ...) moments: their draws' sum, and the posterior's expectation of the sum of squares."""
         n = stored[:, 0].numel()
         self.elements += n
         if stored.dtype == torch.uint8:
@@ -104,10 +106,11 @@ class Totals:
                 self.second[channel] += float(counts @ levels.square())
             return
         mean, logvar = stored[:, : self.channels].double(), stored[:, self.channels :].double()
-        self.first += mean.sum(dim=(0, 2, 3)).numpy()
-        self.second += mean.square().sum(dim=(0, 2, 3)).numpy()
+        points = (0, *range(2, stored.ndim))
+        self.first += mean.sum(dim=points).numpy()
+        self.second += mean.square().sum(dim=points).numpy()
         if logvar.shape[1]:
-            self.second += logvar.exp().sum(dim=(0, 2, 3)).numpy()
+            self.second += logvar.exp().sum(dim=points).numpy()
 
     def as_dict(self) -> dict[str, Any]:
         """For the block's record."""

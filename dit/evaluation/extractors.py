@@ -36,6 +36,7 @@ INCEPTION_SHA256 = (
 )
 DINOV2_SIDE = 16  # patches of 14 pixels along 224
 DINOV2_OFFSET = 0.1  # facebookresearch/dinov2: interpolate_offset of its torch.hub models
+EXTRACTORS = "digits, inception:FILE, dinov2[:FILE], dinov2-pil[:FILE], torchscript:FILE"
 SPATIAL_CHANNELS = 7  # of 192: 7 x 17 x 17 = 2,023 numbers, about as many as the pooled features
 
 
@@ -283,5 +284,4 @@ def load_extractor(spec: str, device: str | torch.device = "cpu") -> Extractor:
             "torchscript": TorchScript,
         }
         return build[kind](path or None, device)
-    allowed = "digits, inception:FILE, dinov2[:FILE], dinov2-pil[:FILE], torchscript:FILE"
-    raise InputError("evaluation.extractor", spec, allowed)
+    raise InputError("evaluation.extractor", spec, EXTRACTORS)

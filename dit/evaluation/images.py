@@ -171,26 +171,34 @@ def open_images(path: str | Path, image_size: int | None = None, key: str = "ima
 def write_npz(
     path: str | Path, batches: Iterable[torch.Tensor], n: int, labels: torch.Tensor | None = None
 ) -> Path:
-    """Writes images as ADM's tools read them: ``arr_0`` uint8 (N, H, W, 3), and labels as ``arr_1``.
+    """Writes images as ADM's tools read them: ``arr_0`` uint8 (N, H, W, 3), and labels as ``arr_1``."""
+    return write_arrays(path, (batch.permute(0, 2, 3, 1) for batch in batches), n, labels)
+
+
+def write_arrays(
+    path: str | Path, batches: Iterable[torch.Tensor], n: int, labels: torch.Tensor | None = None
+) -> Path:
+    """Writes samples (N, ...) as ``arr_0`` of an .npz file, and labels as ``arr_1``.
 
     Nothing but the batch at hand is held in memory.
 
     Args:
         path: the file.
-        batches: uint8 (B, 3, H, W).
-        n: images in all, known beforehand since the array's header comes first.
+        batches: (B, ...) of one kind of numbers.
+        n: samples in all, known beforehand since the array's header comes first.
         labels: (N,) int64.
     """
     path, written = Path(path), 0
     with whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         with archive.open(zipfile.ZipInfo("arr_0.npy", EPOCH), "w", force_zip64=True) as member:
             for batch in batches:
-                pixels = batch.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+                numbers = batch.cpu().contiguous().numpy()
                 if not written:
-                    header = {"descr": "|u1", "fortran_order": False, "shape": (n, *pixels.shape[1:])}
+                    header = {"descr": np.lib.format.dtype_to_descr(numbers.dtype), "fortran_order": False}
+                    header["shape"] = (n, *numbers.shape[1:])
                     np.lib.format.write_array_header_1_0(member, header)  # type: ignore[arg-type]
-                member.write(pixels.tobytes())
-                written += len(pixels)
+                member.write(numbers.tobytes())
+                written += len(numbers)
         assert written == n, f"{written} images were made where {n} were announced"
         if labels is not None:
             with archive.open(zipfile.ZipInfo("arr_1.npy", EPOCH), "w") as member:
