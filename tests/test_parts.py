@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+import wandb  # noqa: F401 - makes folders of its own when it is first imported
 from omegaconf import OmegaConf
 
 import dit

@@ -119,8 +119,14 @@ def refuse_unread(cfg: DictConfig, besides: Iterable[str] = ()) -> None:
 
 
 def refuse_given(cfg: DictConfig, key: str, why: str) -> None:
-    """Raises InputError where a command line gave a value that another setting leaves without effect."""
+    """Raises InputError where a command line gave a value that another setting leaves without effect.
+
+    A choice of the whole group, such as ``optimizer=muon``, gives none of its values by name.
+    """
     for given in given_values(node_of(cfg, key)):
+        named = given.word.partition("@")[2] or given.word
+        if named != key and not named.startswith(f"{key}."):
+            continue
         raise InputError(key, given._val, f"nothing: {why}")
 
 

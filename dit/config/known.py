@@ -68,8 +68,10 @@ class Schema:
         search: overrides that say where a user's own configurations lie.
     """
 
-    def __init__(self, config_name: str, words: Iterable[Word], search: Sequence[str]) -> None:
+    def __init__(self, config_name: str, words: Sequence[Word], search: Sequence[str]) -> None:
         self.config_name, self.search = config_name, search
+        given = [word for word in words if word.key.endswith("._target_")]
+        self.targets = {word.key.removesuffix("._target_"): word.value for word in given}
         self.loader = GlobalHydra.instance().config_loader()
         chosen = [word for word in words if self.is_group(word)]
         for word in chosen:
@@ -187,7 +189,8 @@ class Schema:
             if entries is not None and above.rpartition(".")[0] == place:
                 return added and name in entries  # without the +, the entry's name is a slip
         parent = node_of(self.cfg, above)
-        target = parent.get("_target_") if isinstance(parent, DictConfig) else None
+        shipped = parent.get("_target_") if isinstance(parent, DictConfig) else None
+        target = self.targets.get(above, shipped)  # a study hands on a part that an experiment's file chose
         return target is not None and name in _parameters(str(target))
 
     def _unknown(self, key: str, value: Any) -> InputError:

@@ -73,7 +73,7 @@ def trained(network, averages, share):
     for step in range(1, 6):
         x, t = torch.randn(4, 3, 8, 8, generator=generator), 1000 * torch.rand(4, generator=generator)
         y = labelled(torch.randint(0, 10, (4,), generator=generator))
-        network(x[share], t[share], y[share]).sub(x[share]).square().mean().backward()
+        network(x[share], t[share], y.part(share)).sub(x[share]).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         averages.update(step, 4)

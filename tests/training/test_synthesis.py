@@ -75,7 +75,7 @@ def run(tmp_path_factory):
     basis = torch.randn(10, 1, 8, 8, generator=generator)  # one picture per class, and noise
     for step in range(1, STEPS + 1):
         y = labelled(torch.randint(0, 10, (BATCH,), generator=generator))
-        x0 = basis[y] + 0.3 * torch.randn(BATCH, 1, 8, 8, generator=generator)
+        x0 = basis[y["label"]] + 0.3 * torch.randn(BATCH, 1, 8, 8, generator=generator)
         u, eps = torch.rand(BATCH, generator=generator), torch.randn(x0.shape, generator=generator)
         objective.loss(denoiser, x0, y, u, eps).loss.mean().backward()
         optimizer.step()

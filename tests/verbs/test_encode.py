@@ -21,5 +21,5 @@ def test_processes_of_a_node_take_its_gpus_in_turn(asked, local_rank, given, mon
 
 def test_a_device_that_is_not_there_is_one_message():
     for name in ("gpu", "cuda:99", None):
-        with pytest.raises(InputError, match="device: got"):
+        with pytest.raises(InputError, match="device: "):
             _device(name)

@@ -1,10 +1,14 @@
 """A setting that is given and then overridden, shadowed or not used is refused, before any work and any data."""
 
 import sys
+from contextlib import nullcontext
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
+from dit.config.given import note_given, refuse_given
+from dit.errors import InputError
 from tests.conftest import TINY, dit
 from tests.training import ranks
 
@@ -177,3 +181,13 @@ def test_the_width_of_a_study_is_said_to_be_without_effect(tmp_path):
         "study.widths has"
         in dit("plan", "experiment=digits", "network.width=64", cwd=tmp_path, check=0).stderr
     )
+
+
+@pytest.mark.parametrize("key, refused", [("optimizer.base_width", True), ("optimizer.momentum", False)])
+def test_a_chosen_group_gives_none_of_its_values_by_name(key, refused):
+    cfg = OmegaConf.create({"optimizer": {"lr_rule": "constant", "base_width": 64, "momentum": 0.9}})
+    note_given(cfg, ["optimizer=muon"])
+    refuse_given(cfg, key, "not this one")
+    note_given(cfg, ["optimizer.base_width=32"])
+    with pytest.raises(InputError, match=key) if refused else nullcontext():
+        refuse_given(cfg, key, "not this one")

@@ -1,6 +1,5 @@
 """What a study hands to ``dit encode``: its data as they are set, wherever that was."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,11 @@ CONF = str(Path(__file__).parents[2] / "conf")
 def test_encoding_has_every_setting_of_the_data(data, monkeypatch, tmp_path):
     given = []
 
-    def note(command, **_):
+    def note(command):
         given.extend(command)
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.setattr(study, "in_child", note)
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", [f"data={data}", "autoencoder=sd_vae_ft_ema"])
         OmegaConf.set_struct(cfg, False)
@@ -29,7 +28,6 @@ def test_encoding_has_every_setting_of_the_data(data, monkeypatch, tmp_path):
         cfg.data.source = {
             "_target_": "dit.data.sources.folder.Folder",
             "path": "pets (small)/1,2",
-            "options": {},
         }
         study.encode_if_missing(cfg, {"data": data, "autoencoder": "sd_vae_ft_ema"})
         assert given[1:4] == ["-m", "dit", "encode"]
@@ -44,12 +42,12 @@ def test_encoding_has_every_setting_of_the_data(data, monkeypatch, tmp_path):
 
 def test_latents_that_are_there_are_not_encoded_again(monkeypatch, tmp_path):
     (tmp_path / "manifest.json").touch()
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr(study, "in_child", lambda _: pytest.fail("encoded again"))
     study.encode_if_missing(OmegaConf.create({"data": {"directory": str(tmp_path)}}), {})
 
 
 def test_a_mistake_that_encoding_finds_is_the_studys(monkeypatch, tmp_path):
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(study, "in_child", lambda _: 2)
     cfg = OmegaConf.create({"data": {"directory": str(tmp_path / "latents")}, "autoencoder": {}})
     with pytest.raises(SystemExit, match="2"):
         study.encode_if_missing(cfg, {"data": "folder", "autoencoder": "identity"})
