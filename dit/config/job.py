@@ -1,6 +1,6 @@
-"""From a composed configuration to the plain values that the layers below take; the only readers of DictConfig.
+"""A composed configuration of a run as the plain values that the layers below take.
 
-Functions that a plan needs import no torch; those that do say so in their first line by importing it inside.
+Functions that a plan needs import no torch; the others import it inside, in their first line.
 """
 
 import hashlib

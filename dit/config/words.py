@@ -74,17 +74,17 @@ class Word:
     def value(self) -> Any:
         """As plain values; a sweep is a list of its values."""
         if self.override.is_sweep_override():
-            return [plain(value) for value in self.override.sweep_iterator()]
-        return plain(self.override.value())
+            return [unquoted(value) for value in self.override.sweep_iterator()]
+        return unquoted(self.override.value())
 
 
-def plain(value: Any) -> Any:
+def unquoted(value: Any) -> Any:
     """A value of Hydra's parser without its quotes."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, dict):
-        return {str(plain(key)): plain(child) for key, child in value.items()}
-    return [plain(child) for child in value] if isinstance(value, list) else value
+        return {str(unquoted(key)): unquoted(child) for key, child in value.items()}
+    return [unquoted(child) for child in value] if isinstance(value, list) else value
 
 
 def quoted(text: str) -> str:
