@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dit.reading import sealed
+from dit.trust import sealed
 
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{12}\.tmp", re.DOTALL)
 
@@ -60,7 +60,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Replaces a JSON file whole; null where a number is none; an object bears a seal (``dit.reading``)."""
+    """Replaces a JSON file whole; null where a number is none; an object bears a seal (``dit.trust``)."""
     value = plain(value)
     value = sealed(value) if isinstance(value, dict) else value
     return write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False))

@@ -16,7 +16,7 @@ from typing import Any
 
 from dit.errors import InputError
 from dit.files import sync
-from dit.reading import INTEGER, NULL, NUMBER, TEXT, Fields, check_fields, parse
+from dit.trust import INTEGER, NULL, NUMBER, TEXT, Fields, check_fields, parse
 
 SCHEMA = 1
 DAMAGED = "It was changed by hand, or the disk damaged it: restore it, or begin again in another run_dir."

@@ -27,8 +27,8 @@ from typing import Any, NoReturn
 from dit.errors import InputError, check_choice
 from dit.files import remove_unfinished, write_json, write_text
 from dit.locks import Lock
-from dit.reading import INTEGER, NULL, NUMBER, OBJECT, TEXT, read_json
 from dit.slurm import SlurmJob
+from dit.trust import INTEGER, NULL, NUMBER, OBJECT, TEXT, read_json
 
 log = logging.getLogger("dit")
 

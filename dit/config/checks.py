@@ -77,10 +77,7 @@ def check_planned(cfg: DictConfig) -> None:
     if cfg.hardware.workers is not None:
         check_number("hardware.workers", cfg.hardware.workers, low=0, integer=True)
     check_number("hardware.processes", cfg.hardware.processes, low=1, integer=True)
-    if any(
-        given.word.partition("@")[2].partition(".")[0] in OF_TORCH or given.word.partition(".")[0] in OF_TORCH
-        for given in given_values(cfg)
-    ):
+    if any(given.key.partition(".")[0] in OF_TORCH for given in given_values(cfg)):
         check_parts(cfg)
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dit.errors import InputError
-from dit.reading import CHANGED
+from dit.trust import CHANGED
 
 MOST_BYTES = 2**20  # of a configuration; those of our runs have 5 kB
 DEEPEST = 40

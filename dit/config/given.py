@@ -31,6 +31,11 @@ class Given(AnyNode):
     word: str = ""
     read: set[str]
 
+    @property
+    def key(self) -> str:
+        """The key that the word sets: of ``solver@evaluation.solver=heun`` it is ``evaluation.solver``."""
+        return self.word.partition("@")[2] or self.word
+
     def _value(self) -> Any:
         if self.word and _noting.get():
             self.read.add(self.word)
@@ -124,15 +129,13 @@ def refuse_given(cfg: DictConfig, key: str, why: str) -> None:
     A choice of the whole group, such as ``optimizer=muon``, gives none of its values by name.
     """
     for given in given_values(node_of(cfg, key)):
-        named = given.word.partition("@")[2] or given.word
-        if named != key and not named.startswith(f"{key}."):
-            continue
-        raise InputError(key, given._val, f"nothing: {why}")
+        if given.key == key or given.key.startswith(f"{key}."):
+            raise InputError(key, given._val, f"nothing: {why}")
 
 
 def refuse(cfg: DictConfig, given: Given) -> None:
     """Raises the InputError of a value that is not used."""
-    key = given.word.partition("@")[2] or given.word
+    key = given.key
     group = key.partition(".")[0]
     near = [other for other in namesakes(cfg, key) if other != key and other.startswith(f"{group}.")]
     remedy = f"Did you mean {near[0]}?" if near else "Leave it out."

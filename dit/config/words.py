@@ -16,36 +16,17 @@ from hydra.errors import HydraException
 
 from dit.errors import InputError
 
-# The keys, of all verbs, that hold a path, ...
+# Keys, of all verbs, that hold a path or a name.
 PATHS = (
-    *(
-        "run",
-        "run_dir",
-        "out",
-        "weak_run",
-        "branch_from",
-        "verify",
-        "report_dir",
-        "images",
-        "reference",
-        "statistics",
-    ),
-    *(
-        "report",
-        "autoencoder_directory",
-        "data.directory",
-        "data.path",
-        "data.source.path",
-        "study.directory",
-    ),
-    *("study.pilot", "evaluation.reference", "autoencoder.spec.path"),
+    *("run", "run_dir", "out", "weak_run", "branch_from", "verify", "report_dir", "images", "reference"),
+    *("statistics", "report", "autoencoder_directory", "data.directory", "data.path", "data.source.path"),
+    *("study.directory", "study.pilot", "evaluation.reference", "autoencoder.spec.path"),
 )
-# ... a name ...
 NAMES = (
     *("run_name", "name", "weights", "extractor", "sample_weights", "device"),
     *("data.name", "study.name", "evaluation.extractor"),
 )
-# ... or the name of a column, which may be a number or hold any sign.
+# The name of a column may be a number or hold any sign.
 COLUMNS = "columns."
 # What Hydra takes for a number or a switch, and is text where a path or a name belongs: run=2024, data.name=1e6.
 NUMBER = re.compile(r"[+-]?[\d_.]*\d[\d_.]*(e[+-]?\d+)?|[+-]?(inf|nan)|true|false", re.IGNORECASE)

@@ -20,7 +20,7 @@ from dit.data.schema import REENCODE, check_manifest
 from dit.data.split import FEWEST_HELD_OUT
 from dit.errors import InputError
 from dit.files import whole
-from dit.reading import file_below
+from dit.trust import file_below
 
 
 def canonical(value: object) -> bytes:

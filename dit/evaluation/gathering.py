@@ -11,7 +11,7 @@ from dit.errors import InputError
 from dit.evaluation.journal import NAME, read_rows
 from dit.evaluation.protocol import Protocol, require_equal
 from dit.evaluation.report import SWEPT, Row, write_report
-from dit.reading import picture_below
+from dit.trust import picture_below
 
 log = logging.getLogger("dit")
 

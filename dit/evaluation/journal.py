@@ -12,9 +12,9 @@ from typing import Any
 
 from dit.errors import InputError
 from dit.files import write_json
-from dit.reading import INTEGER, NULL, OBJECT, TEXT, Fields, check_fields, parse
 from dit.records import RecordWriter, encode
 from dit.study.files import NAME, PREFIX, check_rows
+from dit.trust import INTEGER, NULL, OBJECT, TEXT, Fields, check_fields, parse
 
 REMEDY = "Remove the line; what it held is measured again."
 NEEDS: dict[str, Fields] = {  # of the rows that a page shows

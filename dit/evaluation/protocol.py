@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from dit.errors import InputError, check_choice, check_number
 from dit.older import with_guidance
-from dit.reading import check_fields
 from dit.records import PROTOCOL
+from dit.trust import check_fields
 
 ROUNDING = "clamp(127.5 x + 128)"
 GUIDANCE = ("guidance", "guidance_scale", "guidance_channels")  # what guidance is varied by, all at once

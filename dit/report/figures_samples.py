@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from dit.reading import picture_below
 from dit.report.material import COMPUTE, Drawn, Material, Missing
 from dit.report.style import (
     DPI,
@@ -22,6 +21,7 @@ from dit.report.style import (
     shades,
 )
 from dit.study.readings import Samples
+from dit.trust import picture_below
 
 DISTANCE = "Fréchet distance"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError, check_name
-from dit.reading import INTEGER, LIST, NULL, NUMBER, TEXT, check_fields, read_json
 from dit.records import check_prefix
 from dit.rundir import read_status
+from dit.trust import INTEGER, LIST, NULL, NUMBER, TEXT, check_fields, read_json
 
 NAME = "evaluations.jsonl"
 PREFIX = "evaluations.prefix.json"  # beside it: its length and hash, so that a changed digit is found

@@ -18,7 +18,7 @@ from pathlib import Path
 from dit.errors import InputError, check_choice
 from dit.files import write_json
 from dit.locks import is_held
-from dit.reading import INTEGER, LIST, NUMBER, TEXT, read_json
+from dit.trust import INTEGER, LIST, NUMBER, TEXT, read_json
 
 log = logging.getLogger("dit")
 

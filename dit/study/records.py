@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from dit.errors import InputError
 from dit.older import with_guidance
-from dit.reading import LIST, check_fields, parse, read_json
 from dit.records import KINDS, check_prefix
 from dit.study.files import check_rows, run_status
 from dit.study.rows import IDENTITY, OF_EVALUATIONS, Row, check_row, check_samples
+from dit.trust import LIST, check_fields, parse, read_json
 
 log = logging.getLogger("dit")
 T = TypeVar("T")

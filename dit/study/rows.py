@@ -3,8 +3,8 @@
 from typing import Any
 
 from dit.errors import InputError, check_name
-from dit.reading import INTEGER, LIST, NULL, NUMBER, OBJECT, TEXT, Fields, check_fields
 from dit.records import KINDS, PROTOCOL, SCHEMA
+from dit.trust import INTEGER, LIST, NULL, NUMBER, OBJECT, TEXT, Fields, check_fields
 
 Row = dict[str, Any]
 

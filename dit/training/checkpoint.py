@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from dit.errors import InputError, RunError
 from dit.files import sync
-from dit.reading import INTEGER, NULL, OBJECT, TEXT, check_fields, parse
+from dit.trust import INTEGER, NULL, OBJECT, TEXT, check_fields, parse
 
 FORMAT = 1
 NEEDS = {"images_seen": INTEGER, "files": OBJECT}  # of a manifest

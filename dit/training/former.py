@@ -11,9 +11,9 @@ from pathlib import Path
 
 from dit.errors import InputError
 from dit.files import write_json
-from dit.reading import LIST, read_json, sealed
 from dit.records import RecordWriter
 from dit.training.settings import ReadPoint
+from dit.trust import LIST, read_json, sealed
 
 FILE = "readings.json"
 

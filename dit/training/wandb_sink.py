@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dit.errors import InputError, check_choice
-from dit.reading import picture_below
+from dit.trust import picture_below
 
 log = logging.getLogger("dit")
 

@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dit.config.given import refuse_unread
 from dit.errors import InputError, check_choice, input_error
-from dit.reading import parse
 from dit.rundir import make_directory
+from dit.trust import parse
 from dit.verbs.app import hydra_app
 
 log = logging.getLogger("dit")

@@ -15,7 +15,7 @@ from dit.config.given import refuse_unread
 from dit.config.nodes import listed
 from dit.errors import InputError
 from dit.files import write_json
-from dit.reading import TEXT, read_json
+from dit.trust import TEXT, read_json
 from dit.verbs.app import hydra_app
 
 ROWS = ("records.jsonl", "evaluations.jsonl")

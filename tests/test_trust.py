@@ -18,7 +18,6 @@ from dit.columns import PrintableFormatter, align, csv_text
 from dit.config.files import read_yaml, to_yaml
 from dit.errors import InputError, check_name
 from dit.files import write_json
-from dit.reading import file_below, parse, picture_below, read_json
 from dit.records import RecordWriter, check_prefix
 from dit.rundir import is_done
 from dit.study.files import read_plan
@@ -26,6 +25,7 @@ from dit.study.launches import Launches
 from dit.study.ledger import Ledger
 from dit.study.missing import lost, unread
 from dit.study.records import load_study
+from dit.trust import file_below, parse, picture_below, read_json
 from tests.fits.synthetic import write_study
 
 
