@@ -1,4 +1,4 @@
-"""What a network is told about each sample, and the kind of it: what networks are built and counted from.
+"""The condition of each sample, and its kind, from which networks are built and counted.
 
 Kinds import no torch until they make tensors, so that planning stays fast.
 
@@ -88,7 +88,7 @@ def labelled(label: "Tensor") -> Condition:
 
 
 class ConditionKind(Protocol):
-    """What the conditions of a data set are like; networks are built from it, and counted.
+    """The kind of a data set's conditions; networks are built and counted from it.
 
     Attributes:
         n_tokens: tokens that show it to a network which attends to its condition.

@@ -1,4 +1,4 @@
-"""What one x0 is: channels on the points of a lattice of any number of axes; imports no torch."""
+"""The domain of one x0: channels on a lattice of any number of axes; imports no torch."""
 
 import math
 from collections.abc import Sequence

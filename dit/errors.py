@@ -52,7 +52,7 @@ def input_error(error: BaseException | None) -> InputError | None:
 
 
 def disk_trouble(error: BaseException | None) -> str | None:
-    """What a disk that is full, or may not be written, has refused, in words; None where the error is another one."""
+    """The message of an error of a full or read-only disk; None for any other error."""
     for found in _chain(error):
         number = (
             found.errno if isinstance(found, OSError) and found.errno in _DISK else _number_in(str(found))
@@ -75,7 +75,7 @@ _WRITTEN_IN_PART = re.compile(
 
 
 def _number_in(text: str) -> int | None:
-    """Which trouble of a disk a library's message is about."""
+    """The disk's trouble that a library's message names."""
     named = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) if os.strerror(number) in text)
     return next(named, errno.ENOSPC if _WRITTEN_IN_PART.search(text) else None)
 

@@ -1,4 +1,4 @@
-"""Locks on files: who may write to a run, and who drives a study. The kernel lets go of one with its process.
+"""Locks on files: they decide who may write to a run and who drives a study. A lock ends with its process.
 
 Neither process ids nor clocks say who lives: an id comes back, and clocks of hosts differ. Standard library only.
 """
@@ -44,7 +44,7 @@ class Lock:
 
 
 def is_held(path: Path) -> bool | None:
-    """Whether a living process, of any host, holds the lock on a file; None where nothing can be said."""
+    """Whether a living process, of any host, holds the lock on a file; None where the file system cannot tell."""
     try:
         with path.open() as file:
             free = _try(file.fileno(), fcntl.LOCK_SH)

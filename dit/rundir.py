@@ -58,7 +58,7 @@ def make_directory(key: str, path: Path) -> Path:
 
 
 def read_environment(path: Path) -> dict[str, Any] | None:
-    """What a run was made with and its ``config_hash``; None where none has begun.
+    """The versions and the ``config_hash`` of a run; None where none has begun.
 
     Raises:
         InputError: the file is damaged.
@@ -67,7 +67,7 @@ def read_environment(path: Path) -> dict[str, Any] | None:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """How far the run in a directory is, or None where it has not begun.
+    """The status of the run in a directory, or None where it has not begun.
 
     Raises:
         InputError: the file is damaged.
@@ -154,7 +154,7 @@ class RunDirectory:
         )
 
     def _owner(self) -> dict[str, Any]:
-        """What owner.json says; nothing where it is damaged: the lock decides then."""
+        """The content of owner.json; empty where it is damaged, since then the lock decides."""
         try:
             return read_json(self.path / "owner.json", may={"restart_count": INTEGER}) or {}
         except InputError as error:

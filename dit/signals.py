@@ -57,7 +57,7 @@ def listen(*, interrupted: bool = True) -> None:
 
 
 def leave_at_next() -> None:
-    """What stops has said so: a further Ctrl-C ends it at once, and quietly."""
+    """Lets a further Ctrl-C end the process at once, without a message, since it has said that it stops."""
     if _in_main_thread():
         signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_RESUMABLE))
 

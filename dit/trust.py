@@ -1,8 +1,8 @@
-"""Reading what others may have written, or a disk damaged: one message for whatever is wrong with it.
+"""Files that a stranger wrote or a disk damaged: each is checked, and an error is one message.
 
-A **seal** is the hash of what a JSON object holds, kept in it under ``seal``. Whoever reads the object takes it off and
-compares: a changed digit is an error, not a number. An object without a seal is read as it is, so a person may change
-one on purpose and remove the seal. Standard library only.
+A **seal** is the hash of what a JSON object holds, kept in it under ``seal``. A reader
+removes it and compares: a changed digit is an error, not a number. An object without a seal is read as it is, so a
+person may change one on purpose and remove the seal. Standard library only.
 """
 
 import hashlib

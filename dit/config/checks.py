@@ -69,7 +69,7 @@ def check_parts(cfg: DictConfig) -> None:
 
 
 def check_planned(cfg: DictConfig) -> None:
-    """What each run of a study would be told, as training checks it; torch is imported only for what was changed."""
+    """Checks the settings of a study's runs as training does; imports torch only for given parts that need it."""
     check_run(cfg, duration=False)
     check_choice("hardware.device", cfg.hardware.device, ("auto", "cpu", "cuda"))
     check_choice("hardware.precision", cfg.hardware.precision, ("auto", "32-true", "bf16-mixed"))

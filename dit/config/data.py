@@ -1,4 +1,4 @@
-"""What a run and a plan ask of the data: the images are still those that were encoded, and some are held out."""
+"""Checks of the data for a run and a plan: the encoded images are unchanged, and some are held out."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What was given on the command line against what was read: a setting that nothing reads is refused, not ignored.
+"""The settings of a command line that nothing reads: they are refused, not ignored.
 
 The values that a user gave are replaced by ones that note when they are read. A verb reads all its settings before it
 begins to work, and then asks whether any was left over: unused, or shadowed by another one.

@@ -1,4 +1,4 @@
-"""What a configuration's ``_target_`` may build: what the files of ``conf/`` name, and no more; and where those lie.
+"""The parts that a configuration's ``_target_`` may build, namely those in ``conf/``; and the place of that folder.
 
 ``_target_`` names code, and the file that says it (a run's config.yaml, the metadata of exported weights) may be a
 stranger's. So it is looked up in a list, by the place where it stands: a path belongs under ``path``, a source of

@@ -70,7 +70,7 @@ SETTINGS = (
 
 
 def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:
-    """What a latent is, kind of condition, training images: of the manifest, or before encoding of the settings.
+    """Domain, kind of condition and number of training images: from the manifest, or from the settings before encoding.
 
     Raises:
         InputError: the latents that are there were made with other settings, which nothing here could heed any more.

@@ -1,4 +1,4 @@
-"""What a command line may say: the keys, options and kinds of values that conf/ ships are the schema of every verb.
+"""The schema of a verb's command line: the keys, options and kinds of values that conf/ ships.
 
 However an unknown key is written (``lr=3``, ``+lr=3``, ``++lr=3``), it is refused with the nearest one; a known key is
 taken however it is written, also one that a part's constructor has and its file leaves out.
@@ -112,7 +112,7 @@ class Schema:
         return cfg
 
     def _diagnosed(self, chosen: Sequence[Word], error: Exception) -> InputError:
-        """Which of the options does not fit, and what would."""
+        """The error of the option that does not fit, with one that would."""
         self.keys = [*keys_of(self._compose([]))]
         group, end = "", 0
         for end in range(1, len(chosen) + 1):

@@ -32,7 +32,7 @@ class Said:
 
 
 def said(with_file: DictConfig, shipped: DictConfig, above: str = "") -> Iterator[Said]:
-    """What differs between a configuration with a file and the one without it."""
+    """The differences between a configuration with a file and the same one without it."""
     for name in with_file:
         key, node = f"{above}{name}", with_file._get_node(name)
         known = node_of(shipped, str(name))

@@ -171,11 +171,11 @@ class LatentSet:
 
     @property
     def kind(self) -> Classes:
-        """What is known of each image: its class."""
+        """The class of each image."""
         return condition_kind(self.manifest)
 
     def condition(self, index: Tensor) -> Condition:
-        """What is known of the images ``index`` (B,)."""
+        """The conditions of the images ``index`` (B,)."""
         return labelled(self.labels[index])
 
     @property

@@ -58,12 +58,12 @@ def manifest_hash(directory: str | Path) -> str:
 
 
 def condition_kind(manifest: dict[str, Any]) -> Classes:
-    """What is known of each image: its class."""
+    """The class of each image."""
     return Classes(manifest["num_classes"], tuple(manifest.get("empty_classes", ())))
 
 
 def doubts(manifest: dict[str, Any]) -> list[str]:
-    """What whoever encodes should know about the data before training on them."""
+    """Warnings about the data, for a user who has just encoded them."""
     found, held_out = [], manifest["splits"]["validation"]["count"]
     if not held_out:
         found.append("no image is held out: there will be no loss to measure, and dit train refuses the data")

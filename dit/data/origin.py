@@ -1,4 +1,4 @@
-"""Whether the images behind a latent directory are still those that were encoded.
+"""The origin of a latent directory: have its images changed since they were encoded?
 
 ``origin.json`` beside the manifest holds the source's stamps, hashes over names, sizes and times of its files. The one
 that knows the very files (``here``) moves with whatever is done to them; the other is kept by copies of them with their

@@ -1,4 +1,4 @@
-"""What a manifest of a latent directory must be, whoever wrote it: its hash tells only that nobody changed it."""
+"""The schema of a latent directory's manifest, which a stranger may have written: a good hash proves no good text."""
 
 import json
 import math

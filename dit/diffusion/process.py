@@ -37,7 +37,7 @@ class Loss(NamedTuple):
 
 
 class Process(Protocol):
-    """What training, validation and sampling ask of a corruption of data.
+    """A corruption of data, as training, validation and sampling use it.
 
     Attributes:
         unit: the unit of ``validation_error``. Errors of different units do not compare.
@@ -50,7 +50,7 @@ class Process(Protocol):
         ...
 
     def denoiser(self, network: nn.Module) -> Denoiser:
-        """What reads the network's answer."""
+        """The denoiser, which reads the network's answer."""
         ...
 
     def corrupt(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is doubtful about the numbers of a fitted law, so that none of them is shown without its doubt beside it."""
+"""Doubts about the numbers of a fitted law: every number is shown with its doubt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a reader must know before quoting a number of a fit, in sentences."""
+"""Remarks on a fit, in sentences: a reader needs them before quoting a number."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,7 +29,7 @@ def other_loss(fit: Any, loss: str, delta: float) -> list[str]:
 
 
 def _of_fit(points: Points, fit: Any, boot: Bootstrap | None) -> list[str]:
-    """What a reader must know before quoting a number."""
+    """The remarks that a reader needs before quoting a number."""
     found = []
     searched = getattr(fit, "searched", None)
     if searched is not None and searched.absent:

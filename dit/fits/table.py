@@ -128,7 +128,7 @@ def read_table(path: str | Path) -> Table:
 
 
 def _mend(row: Sequence[str], header: Sequence[str], line: int, topmost: bool) -> str:
-    """What to do about a row of another length than the header, which stands in ``line``."""
+    """The remedy for a row that has more or fewer cells than the header; it stands in ``line``."""
     if any("\n" in cell for cell in row):
         return "A quote in it is not closed."
     if len(header) == 1 or (topmost and len(row) > len(header)):

@@ -96,7 +96,7 @@ def load_safetensors(path: str | Path) -> DiT:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a file of ``save_safetensors`` says of itself: ``config``, ``objective`` and so on, as JSON texts.
+    """The metadata of a file of ``save_safetensors``: ``config``, ``objective`` and so on, as JSON texts.
 
     Raises:
         InputError: the file is not one of those.

@@ -168,7 +168,7 @@ def _without_training_only(path: Path, stored: Weights, layout: Layout) -> Weigh
 
 
 def _described(path: Path, stored: Weights, layout: str) -> Description:
-    """What network the weights are of; raises InputError where a ``DiT`` cannot be it."""
+    """The description of the network behind the weights; raises InputError where no ``DiT`` can be it."""
     description = describe(stored)
     if not description.width or not description.depth or description.num_classes < 0:
         raise _misfit(path, "weights of a diffusion transformer", description, _common_names(), set(stored))

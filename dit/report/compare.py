@@ -35,7 +35,7 @@ def compare(first: Material, others: Sequence[Material]) -> list[dict[str, Any]]
 
 
 def uncompared(m: Material) -> list[str]:
-    """What of the other studies cannot be compared with this one, and why, in sentences."""
+    """The comparisons with other studies that cannot be made, and why, in sentences."""
     words = {"by_loss": "loss", "by_distance": "Fréchet distance"}
     return [
         f"{entry['study']} is not compared at equal {word}: {entry[f'{key}_why_not']}"

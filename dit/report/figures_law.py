@@ -75,7 +75,7 @@ def slope_text(line: dict) -> str:
 
 
 def _doubts(m: Material) -> str:
-    """What is doubtful about the exponents of both laws, as the end of a caption."""
+    """The doubts about the exponents of both laws, as the end of a caption."""
     primary, law = m.analysis["additive"]["primary"], m.analysis["isoflop"]["n_flop"]["law"]
     laws = {"isoFLOP minima": law, "additive law": primary and primary["allocation"]}
     pairs = [(name, x, one[x]["doubt"]) for name, one in laws.items() if one for x in ("n", "d")]

@@ -130,7 +130,7 @@ def format_headline(found: dict[str, Any]) -> str:
 
 
 def held_out_text(count: int | None) -> str:
-    """How many images the loss stands on."""
+    """The number of held-out images, in words."""
     if count is None:
         return "held-out images (number not recorded)"
     return f"{count:,} held-out images" + (

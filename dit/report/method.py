@@ -1,4 +1,4 @@
-"""How intervals were made, in words: what captions, notes and definitions say of them."""
+"""The method of the intervals in words, for captions, notes and definitions."""
 
 from collections import defaultdict
 from collections.abc import Iterable

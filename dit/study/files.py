@@ -37,7 +37,7 @@ def read_plan(directory: Path) -> dict[str, Any] | None:
 
 
 def run_status(run: Path) -> dict[str, Any]:
-    """What a run says of itself; of a damaged file that it is one, so that the other runs are shown all the same."""
+    """The status of a run. A damaged file gives the state ``unreadable``, so that the other runs are still shown."""
     try:
         return read_status(run) or {}
     except InputError as error:

@@ -1,4 +1,4 @@
-"""What of a study is in no law: runs that left nothing, readings that do not count, lines cut short; and why."""
+"""The parts of a study that enter no law, with the reason: runs without records, excluded readings, torn lines."""
 
 from collections.abc import Mapping
 
@@ -39,7 +39,7 @@ def _unbegun(study: Study, name: str) -> str:
 
 
 def left_out(study: Study, points: Points) -> list[str]:
-    """What of a study is no point of its laws, in sentences for a reader of their numbers."""
+    """The parts of a study that enter no law, in sentences."""
     runs, readings = lost(study), points.excluded
     found = []
     if runs:

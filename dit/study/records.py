@@ -132,7 +132,7 @@ class _Reader:
         self.damaged: dict[str, str] = {}
 
     def try_to(self, read: Callable[[Path], T], file: Path) -> T | None:
-        """What ``read`` makes of a file; None where it is damaged and others do without it."""
+        """The value that ``read`` makes of a file; None where the file is damaged and the others can do without it."""
         try:
             return read(file)
         except InputError as error:

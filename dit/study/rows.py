@@ -1,4 +1,4 @@
-"""What each kind of row of a study's records must hold: fields, types and bounds; a row may be a stranger's."""
+"""The schema of a study's records: fields, types and bounds of each kind of row. A stranger may have written them."""
 
 from typing import Any
 

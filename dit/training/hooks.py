@@ -55,7 +55,7 @@ class Recorder:
     may_write: Callable[[], bool] = lambda: True
 
     def prefix(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the records so far: their length and hash; rank 0's counts."""
+        """Length and hash of the records so far, for a checkpoint; rank 0's counts."""
         found = self.writer.prefix() if self.writer else {"bytes": 0, "sha256": None}
         return {f"records_{key}": value for key, value in found.items()}
 

@@ -139,7 +139,7 @@ def explain(error: BaseException) -> int:
 
 
 def _drop_output() -> None:
-    """What is still to be printed goes nowhere: the interpreter would try once more in its way out."""
+    """Discards the output that is still to be printed: the interpreter would try once more when it exits."""
     with suppress(OSError, ValueError):  # ValueError: a stream that is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -64,7 +64,7 @@ def write_if_changed(study: Path, out: Path) -> bool:
 
 
 def _made_from(out: Path) -> dict[str, Any]:
-    """What the page that is there was made from; nothing where there is none, or nobody can tell."""
+    """The inputs of the page that is there; empty where there is no page, or where they are unknown."""
     try:
         return read_json(out / MADE_FROM, {"headline": TEXT}) or {}
     except InputError:

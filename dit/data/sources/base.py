@@ -120,7 +120,7 @@ class EncodedFiles:
 
 
 def stamp_of(name: str, status: os.stat_result) -> Stamp:
-    """What a file is known by without being read."""
+    """The name, size and times of a file: they identify it without reading it."""
     return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

@@ -1,4 +1,4 @@
-"""Which columns of parquet files hold images and labels, and what the labels say."""
+"""The columns of parquet files that hold images and labels, and the classes of these labels."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-r"""What the names of files tell, whichever system wrote them: hidden or not, an image or not, its class and its split.
+r"""File names of every operating system: is the file hidden, is it an image, which class and split has it?
 
 Names are compared and shown with "/" between their parts, in Unicode's composed form (NFC: macOS writes the other one),
 and with bytes that are no UTF-8 as ``\xe9``; files are opened by the name they really have.

@@ -1,4 +1,4 @@
-"""What every guidance has: the denoiser that it wraps, and the interval where it is on."""
+"""The base of every guidance: the denoiser that it wraps, and the interval where it is on."""
 
 import math
 from collections.abc import Sequence

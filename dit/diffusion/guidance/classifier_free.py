@@ -14,7 +14,7 @@ from dit.errors import InputError, check_number
 
 
 def _kind_of(denoiser: AnyDenoiser) -> ConditionKind:
-    """What kind of condition the denoiser's network is told."""
+    """The kind of condition that the denoiser's network takes."""
     kind = getattr(denoiser.network, "kind", None)
     if kind is None or isinstance(kind, Nothing):
         allowed = "a network with a condition to guide away from (its ``kind``)"

@@ -66,7 +66,7 @@ def at_lam(path: Path, lam: float) -> Level:
 
 
 def predict(denoiser: DenoiserLike, x: Tensor, t: float, condition: Condition) -> Prediction:
-    """What the denoiser says of x (B, ...), all of it at one time."""
+    """The denoiser's prediction for x (B, ...), with one time for the whole batch."""
     return denoiser(x, torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device), condition)
 
 

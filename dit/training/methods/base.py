@@ -1,4 +1,4 @@
-"""What the training module asks of a method."""
+"""The interface of a method, as the training module uses it."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -16,11 +16,11 @@ class Method(Protocol):
     """From a batch to losses; its randomness comes from the streams of the batch's step alone."""
 
     def denoiser(self, network: nn.Module) -> Denoiser:
-        """What is sampled and read: the network as this method trains it."""
+        """The denoiser that is sampled and read: the network as this method trains it."""
         ...
 
     def parts(self, batch: Batch, kind: ConditionKind, streams: Streams, n: int) -> Sequence[Any]:
-        """What ``loss`` takes, in ``n`` parts of this rank's share of the batch, on the batch's device."""
+        """The arguments of ``loss`` for ``n`` parts of this rank's share of the batch, on the batch's device."""
         ...
 
     def loss(self, denoiser: nn.Module, part: Any) -> Loss:
