@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,15 +83,6 @@ class SourceImages:
             for position in self.index[start:stop]
         ]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-
-
-def source_images(
-    source: Source, index: Sequence[int], image_size: int, batch_size: int = BATCH
-) -> Iterator[torch.Tensor]:
-    """The source's images at ``index``, decoded and resized: batches of uint8 (B, 3, S, S)."""
-    images = SourceImages(source, index, image_size)
-    for start in range(0, len(images), batch_size):
-        yield images.read(start, start + batch_size)
 
 
 def measure_reference(

@@ -13,29 +13,6 @@ from dit.domain import Domain
 from dit.errors import check_number
 from dit.network.options import N_TIME_FEATURES, DiTOptions, check_fits, n_condition_tokens
 
-# The first part of a parameter's name, or of its name within a block -> the group it is counted in.
-GROUPS = {
-    "x_embedder": "patch_embedding",
-    "pos_embed": "positions",
-    "t_embedder": "time_embedding",
-    "y_embedder": "label_embedding",
-    "attn": "attention",
-    "cross_attn": "cross_attention",
-    "mlp": "mlp",
-    "modulation": "modulation",
-    "norm1": "norms",
-    "norm2": "norms",
-    "norm_cross": "norms",
-    "skip": "skips",
-    "final_layer": "output",
-}
-
-
-def group_of(parameter_name: str) -> str:
-    """The group in which a parameter of ``DiT`` (by its state_dict name) is counted."""
-    parts = parameter_name.split(".")
-    return GROUPS[parts[2] if parts[0] == "blocks" else parts[0]]
-
 
 @dataclass(frozen=True)
 class Counts:

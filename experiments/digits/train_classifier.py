@@ -20,7 +20,7 @@ from torchvision.transforms.functional import gaussian_blur
 from dit.data.images import Digits
 from dit.data.split import Stratified
 from dit.evaluation.features import DIGITS_CLASSIFIER, DigitsClassifier
-from dit.evaluation.reference import source_images
+from dit.evaluation.reference import SourceImages
 
 EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 40, 64, 3e-3, 1e-2
 SEED = 0
@@ -70,7 +70,7 @@ def split(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     source = Digits()
     held_out = Stratified(count=HELD_OUT).chooser(source)
     index = [i for i in range(len(source)) if held_out(i, source.content(i)) == (name == "validation")]
-    images = torch.cat(list(source_images(source, index, image_size=32)))
+    images = SourceImages(source, index, image_size=32).read(0, len(index))
     return images, torch.tensor([source.label(i) for i in index])
 
 

@@ -7,7 +7,7 @@ from dit.errors import InputError
 from dit.evaluation import features
 from dit.evaluation.extractors import load_extractor
 from dit.evaluation.features import DIGITS_CLASSIFIER, Extractor
-from dit.evaluation.reference import source_images
+from dit.evaluation.reference import SourceImages
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,8 @@ def held_out() -> tuple[torch.Tensor, torch.Tensor]:
     source = Digits()
     chosen = Stratified(count=297).chooser(source)
     index = [i for i in range(len(source)) if chosen(i, source.content(i))]
-    return torch.cat(list(source_images(source, index, 32))), torch.tensor([source.label(i) for i in index])
+    images = SourceImages(source, index, 32).read(0, len(index))
+    return images, torch.tensor([source.label(i) for i in index])
 
 
 def accuracy(images: torch.Tensor, labels: torch.Tensor) -> float:

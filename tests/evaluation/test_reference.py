@@ -10,7 +10,7 @@ from dit.data.images import Digits
 from dit.data.latents import LatentSet
 from dit.data.split import Stratified
 from dit.evaluation.extractors import load_extractor
-from dit.evaluation.reference import latents_reference, measure_reference, source_images
+from dit.evaluation.reference import SourceImages, latents_reference, measure_reference
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def test_the_images_hash_moves_with_a_pixel_and_not_with_the_batches(images) -> 
 
 def test_source_images_are_the_sources_pixels_in_order() -> None:
     source = Digits()
-    batches = list(source_images(source, [5, 3, 8], 32, batch_size=2))
-    assert [len(batch) for batch in batches] == [2, 1]
+    images = SourceImages(source, [5, 3, 8], 32)
+    assert [len(images.read(0, 2)), len(images.read(2, 4))] == [2, 1]
     expected = source.pixels(source.content(8), 32).transpose(2, 0, 1)
-    np.testing.assert_array_equal(batches[1][0].numpy(), expected)
+    np.testing.assert_array_equal(images.read(2, 3)[0].numpy(), expected)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None], ids=["empty", "torn", "a flipped bit"])
