@@ -69,6 +69,19 @@ def of_parabola(sizes: int) -> str | None:
     return f"a parabola of {sizes} sizes" if sizes < LEAST_SIZES else None
 
 
+def of_minimum(sizes: int, interval: object, budgets: int) -> str | None:
+    """The doubt about an accepted minimum; None where it has none.
+
+    Args:
+        sizes: how many different sizes its parabola goes through.
+        interval: its interval, or None.
+        budgets: how many budgets of the study have an accepted minimum.
+    """
+    count = f"{budgets} accepted budget{'s' if budgets > 1 else ''}"
+    bare = f"no interval, of {count}" if interval is None else None
+    return "; ".join(filter(None, (of_parabola(sizes), bare))) or None
+
+
 def _shared(points: Points, fit: Any) -> tuple[str, ...]:
     found = [*_of_valleys(fit), *_of_spans(points, fit), *_of_counts(points, fit)]
     searched = getattr(fit, "searched", None)

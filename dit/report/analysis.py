@@ -21,7 +21,7 @@ from dit.errors import InputError
 from dit.files import plain
 from dit.fits.additive import AdditiveFit, fit_additive
 from dit.fits.bootstrap import Bootstrap, bootstrap
-from dit.fits.doubts import Doubts, doubts, of_interval, of_parabola
+from dit.fits.doubts import Doubts, doubts, of_interval, of_minimum
 from dit.fits.isoflop import AT_LEAST, fit_isoflop
 from dit.fits.laws import settled
 from dit.fits.points import Points as FitPoints
@@ -91,7 +91,8 @@ def _isoflop(points: Points, size: str, draws: int, fits: list[dict[str, Any]]) 
     try:
         fit = fit_isoflop(data)
     except InputError as why:  # no line through minima; a minimum of its own a budget may have
-        return {"budgets": [_alone(points, row, size) for row in rows], "law": None, "why_not": str(why)}
+        alone = [_alone(points, row, size) for row in rows]
+        return {"budgets": _doubted(alone), "law": None, "why_not": str(why)}
     boot = _bootstrap(data, fit, draws)
     for index, (row, valley) in enumerate(zip(rows, fit.valleys)):
         row["edge"] = valley.rejected or None
@@ -109,7 +110,15 @@ def _isoflop(points: Points, size: str, draws: int, fits: list[dict[str, Any]]) 
                       lambda law, c: law.loss_opt(c)),
     }  # fmt: skip
     fits.append(_entry("isoFLOP minima", size, "least squares", ISOFLOP, fit, boot, doubted, fit.n))
-    return {"budgets": rows, "law": law, "why_not": None}
+    return {"budgets": _doubted(rows), "law": law, "why_not": None}
+
+
+def _doubted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the budgets, with the doubts about those minima that are accepted."""
+    accepted = [row for row in rows if row["n_opt"] is not None]
+    for row in accepted:
+        row["doubt"] = of_minimum(row["sizes"], row["interval_95"], len(accepted))
+    return rows
 
 
 def _row(points: Points, budget: float, size: str) -> dict[str, Any]:
@@ -124,7 +133,7 @@ def _row(points: Points, budget: float, size: str) -> dict[str, Any]:
         "budget_flops": float(budget), "points": len(here), "best_size": float(n[best]),
         "best_run": points.run[here[best]], "best_loss": float(points.loss[here[best]]), "edge": edge,
         "n_opt": None, "d_opt": None, "loss": float(points.loss[here[best]]), "parabola": None,
-        "interval_95": None, "d_interval_95": None, "doubt": of_parabola(len(np.unique(n))),
+        "interval_95": None, "d_interval_95": None, "sizes": len(np.unique(n)), "doubt": None,
     }  # fmt: skip
 
 
@@ -132,8 +141,10 @@ def _alone(points: Points, row: dict[str, Any], size: str) -> dict[str, Any]:
     """A budget's row with the minimum of its parabola, without intervals, where no law could be fitted."""
     here = points.budget == row["budget_flops"]
     x = np.log((points.n if size == "n_flop" else points.n_total)[here])
-    if row["edge"] is not None or len(np.unique(x)) < AT_LEAST:
+    if row["edge"] is not None:
         return row
+    if row["sizes"] < AT_LEAST:
+        return {**row, "edge": f"fewer than {AT_LEAST} sizes"}
     centre = float(x.mean())
     quadratic, linear, constant = (float(c) for c in np.polyfit(x - centre, points.loss[here], 2))
     lowest = -linear / (2 * quadratic)

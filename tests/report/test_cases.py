@@ -122,7 +122,9 @@ def test_a_budget_with_its_best_size_at_the_edge_is_rejected_and_named(tmp_path)
     found = write_report(study, tmp_path / "out", bootstrap=50)
     verdicts = {row["budget_flops"]: row["verdict"] for row in found["budgets"]}
     assert "smallest trained" in verdicts[first]
-    assert verdicts[surface.budgets[-1]] == "accepted, doubtful: a parabola of 4 sizes"
+    assert verdicts[surface.budgets[-1]] == (
+        "accepted, doubtful: a parabola of 4 sizes; no interval, of 1 accepted budget"
+    )
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "rejected" in page and "its best size is the smallest trained" in page
     assert "diverged" in page
@@ -137,11 +139,19 @@ def test_one_budget_alone_gives_a_report_without_laws(tmp_path):
     found = write_report(study, tmp_path / "out", bootstrap=50)
     assert found["exponents"] == {"isoflop": None, "additive": None}
     assert found["holdout"] is None
-    assert [row["verdict"] for row in found["budgets"]] == ["accepted"]
+    assert [row["verdict"] for row in found["budgets"]] == [
+        "accepted, doubtful: no interval, of 1 accepted budget"
+    ]
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "one budget only" in page
+    assert "one budget only" in page and "no interval, of 1 accepted budget" in page
     assert "no exponents" in format_headline(found)
     json.loads((tmp_path / "out/fits.json").read_text())
+
+
+def test_a_minimum_of_three_sizes_is_none(tmp_path):
+    study = write_study(tmp_path, budgets=(1e12,), widths=(32, 64, 128), samples=False)
+    (row,) = headline(analyse(load_study(study), draws=50))["budgets"]
+    assert (row["n_opt"], row["accepted"], row["verdict"]) == (None, False, "fewer than 4 sizes")
 
 
 def test_all_optima_at_the_edge_are_said_to_be(tmp_path):

@@ -106,7 +106,7 @@ def test_doubts_stand_in_the_lines_of_their_numbers(tmp_path):
 def test_minima_of_few_sizes_are_doubted_in_their_rows(tmp_path):
     study = write_study(tmp_path / "s", budgets=(1e13,), widths=(64, 96, 128, 192), samples=False)
     (row,) = headline(of(study))["budgets"]
-    assert row["accepted"] and row["verdict"] == "accepted, doubtful: a parabola of 4 sizes"
+    assert row["accepted"] and "doubtful: a parabola of 4 sizes; no interval" in row["verdict"]
 
 
 @pytest.mark.parametrize("name", ["definitions", "fits", "isoflop", "allocation"])
