@@ -15,6 +15,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from dit.config.given import shadowed
+from dit.config.networks import PUBLISHED
 from dit.errors import InputError
 
 # Choices of ``data.source._target_`` that no file of conf/ makes (docs/data.md).
@@ -44,7 +45,7 @@ def instantiate(node: Any, **extra: Any) -> Any:
 @functools.cache
 def parts() -> dict[str, set[str]]:
     """Place (a folder of ``conf/``) -> the names that may stand there under ``_target_``."""
-    found: dict[str, set[str]] = {"data": set(SOURCES)}
+    found: dict[str, set[str]] = {"data": set(SOURCES), "network": {PUBLISHED}}
     for file in Path(config_dir()).glob("*/*.yaml"):
         found.setdefault(file.parent.name, set()).update(_TARGET.findall(file.read_text(encoding="utf-8")))
     return {place: names for place, names in found.items() if names}

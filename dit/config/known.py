@@ -19,12 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dit.config.kinds import check_kind, with_whole_numbers
+from dit.config.networks import OPTIONS
 from dit.config.nodes import NAMED, keys_of, node_of
 from dit.config.own import check_own, said
 from dit.config.words import Word, quoted, read_words
 from dit.errors import InputError
 
-ALIASES = {"objective=epsilon": "objective=ddpm"}  # options by the names that other programs give them
+# Options by the names that other programs and papers give them.
+ALIASES = {"objective=epsilon": "objective=ddpm"}
+ALIASES |= {f"network={name}": f"network={option}" for name, option in OPTIONS.items()}
 
 
 def checked(words: Sequence[str], config_name: str, config_dir: str) -> list[str]:

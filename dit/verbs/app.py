@@ -22,6 +22,7 @@ from dit import signals
 from dit.config.given import of_this_command, unnoted
 from dit.config.instantiation import config_dir
 from dit.config.known import checked
+from dit.config.networks import offer_networks
 from dit.config.words import NAMES, PATHS
 from dit.errors import (
     EXIT_DONE,
@@ -45,6 +46,7 @@ LONGEST = 255  # bytes of a file's name, on every file system in use
 
 def hydra_app(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorates a verb's task so that calling it composes ``conf/<config_name>.yaml`` with the command line."""
+    offer_networks()
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         main = hydra.main(config_path=config_dir(), config_name=config_name, version_base="1.3")

@@ -1,4 +1,4 @@
-"""Every YAML builds the preset of its name; the ladder keeps its aspect."""
+"""Every row of the table is an option that builds it; the ladder keeps its aspect."""
 
 from pathlib import Path
 
@@ -7,14 +7,18 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from dit.condition import Classes
+from dit.config.known import checked
+from dit.config.networks import OPTIONS, offer_networks
 from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import PRESETS, ladder
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+offer_networks()  # as every verb does
 
 
 def _built(name: str, *overrides: str):
@@ -22,15 +26,41 @@ def _built(name: str, *overrides: str):
         return instantiate(compose(overrides=[f"+network={name}", *overrides]).network)
 
 
-def _file_name(preset: str) -> str:
-    return preset.lower().replace("u-vit", "uvit").replace("-", "_").replace("/", "_")
+# The group as conf/network/uvit_h_2.yaml composed it before the table's rows were options: hashes of runs rest on it.
+UVIT_H_2 = """
+_target_: dit.network.config.DiTConfig
+width: 1152
+depth: 29
+heads: 16
+patch_size: 2
+mlp_ratio: 4.0
+conditioning: in_context
+norm: layer
+mlp: gelu
+positions: learned
+rope: false
+qk_norm: false
+long_skips: true
+parametrization: standard
+time_convention: dit
+"""
 
 
-def test_yaml_files_are_the_presets() -> None:
-    files = {path.stem for path in (CONF / "network").glob("*.yaml")}
-    assert files == {_file_name(name) for name in PRESETS} | {"_base", "ladder"}
+def test_every_row_is_an_option_and_there_are_those_of_the_papers() -> None:
+    assert (
+        len(PRESETS) == 12 + 6 + 8
+    )  # DiT table 1; B, L, XL at patch 1 and 2; U-ViT table 1 at patch 4 and 2
     for name, config in PRESETS.items():
-        assert _built(_file_name(name)) == config, name
+        assert _built(OPTIONS[name]) == config, name
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert OmegaConf.to_yaml(compose(overrides=["+network=uvit_h_2"]).network) == UVIT_H_2.lstrip()
+
+
+def test_a_published_name_is_an_option_too() -> None:
+    assert checked(["network=U-ViT-H/2", "++network=DiT-XL/2"], "train", str(CONF)) == [
+        "network=uvit_h_2",
+        "network=dit_xl_2",
+    ]
 
 
 def test_options_are_overridden_by_name() -> None:
