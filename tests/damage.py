@@ -108,7 +108,7 @@ def examples(folder: Path) -> list[Example]:
         return [_key(value) for value in vars(found.stats).values()], _key(found.features)
 
     def evaluations() -> Any:
-        return Journal(run)._answers, [(row.model, row.metrics, row.picture) for row in gather(run)]
+        return Journal(run)._answers, [(row.model, row.metrics, row.picture) for row in gather(run).rows]
 
     return [
         Example("config.yaml", [run / "config.yaml"], same_run),

@@ -170,8 +170,9 @@ def test_a_study_finds_a_changed_digit_and_names_what_was_cut(study):
     one.write_bytes(data)
     place = other.read_bytes().rfind(b'"loss":0.') + len(b'"loss":0.')
     other.write_bytes(flipped(other.read_bytes(), place, 0))
-    with pytest.raises(InputError, match=str(other)):
-        load_study(study)
+    found = load_study(study)
+    assert "SHA-256" in found.damaged[str(other.relative_to(study))]
+    assert other.parent.name not in {run["run"] for run in found.runs}
 
 
 @pytest.mark.parametrize("run", ["../../elsewhere", "a/b", "..", "", 7, None])
@@ -179,8 +180,9 @@ def test_a_run_in_the_records_names_no_other_folder(run, study):
     file = next(study.glob("runs/*/records.jsonl"))
     row = json.loads(file.read_text().splitlines()[0])
     file.write_text(json.dumps({**row, "run": run}) + "\n")
-    with pytest.raises(InputError, match="run"):
-        load_study(study)
+    found = load_study(study)
+    assert "run: " in found.damaged[str(file.relative_to(study))]
+    assert run not in {row["run"] for row in found.runs}
 
 
 def test_a_damaged_file_hides_no_other_run_from_a_reader_who_is_told(study, caplog):
@@ -192,7 +194,7 @@ def test_a_damaged_file_hides_no_other_run_from_a_reader_who_is_told(study, capl
         file.write('{"schema": 1, "kind": "oddity"}\n')
     (study / "plan.json").write_text('{"runs": 3}')
     (other.parent / "evaluations.jsonl").write_text("[]\n")
-    found = load_study(study, damaged_too=True)
+    found = load_study(study)
     names = {file.parent.name for file in study.glob("runs/*/records.jsonl")}
     assert {run["run"] for run in found.runs} == names - {one.parent.name, other.parent.name}
     files = {one, other, study / "plan.json", other.parent / "evaluations.jsonl"}

@@ -11,6 +11,7 @@ from dit.errors import InputError
 
 ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value
 PER_AXIS = ("network.patch_size",)  # numbers that may be lists, one for each axis
+LISTS = ("latent_shape", "metrics", "protocols", "models", "interval")  # null in conf/, and lists where given
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
 MEASURED = ("flops", "flops_per_second", "surface.n_opt")  # null in conf/, and no counts
 EXACT = 2**53  # whole floats up to here are integers
@@ -42,8 +43,15 @@ def check_kind(key: str, node: Any, value: Any) -> None:
             raise InputError(key, value, "a list", f"Write {key}=[{'' if value is None else value}].")
     elif isinstance(value, dict) or value == []:
         raise InputError(key, value, "one value" if known is not None else "a value or a list")
+    elif isinstance(value, list) and node._is_none() and not _may_be_list(key):
+        raise InputError(key, value, "one value, or null")
     elif known is not None and value is not None:
         _check_scalar(key, known, value)
+
+
+def _may_be_list(key: str) -> bool:
+    """Whether a value that conf/ leaves null may be a list."""
+    return key.rpartition(".")[2] in (*LISTS, *ONE_OR_MORE) or key.startswith("sweep.")
 
 
 def _check_scalar(key: str, known: Any, value: Any) -> None:

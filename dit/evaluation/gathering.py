@@ -2,8 +2,8 @@
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,52 @@ def report_of(directory: Path, models: Iterable[str] | None = None) -> Path:
         InputError: there are no evaluations, or the models have no protocol in common: the message names the field in
             conflict.
     """
-    rows = gather(directory)
-    if models is not None:
-        rows = common(rows, list(models))
-    return write_report(rows, directory)
+    found = gather(directory)
+    rows = list(found.rows) if models is None else common(found.rows, list(models))
+    return write_report(rows, directory, notes=found.notes())
 
 
-def gather(directory: Path) -> list[Row]:
+@dataclass(frozen=True)
+class Gathered:
+    """The evaluations under a directory.
+
+    Args:
+        rows: in the order of their files.
+        damaged: files that could not be read, relative to the directory, and why.
+        incomplete: models that have rows beside a damaged file, which may have held more of them.
+    """
+
+    rows: Sequence[Row]
+    damaged: Mapping[str, str]
+    incomplete: Sequence[str]
+
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the numbers."""
+        if not self.damaged:
+            return []
+        told = "; ".join(f"{file} ({why})" for file, why in self.damaged.items())
+        notes = [f"Damaged, and left out with all the models and numbers that it held: {told}."]
+        if self.incomplete:
+            notes.append(
+                "Numbers that stood beside it may lack metrics, sampling seeds or protocols: "
+                f"{', '.join(self.incomplete)}."
+            )
+        return notes
+
+
+def gather(directory: Path) -> Gathered:
     """Every evaluation under a directory; metrics of one model under one protocol together, the last of each.
 
-    Of weights or images that have changed under a name, the last are shown alone.
+    Of weights or images that have changed under a name, the last are shown alone. A file that is damaged is left out
+    with a warning: it hides no other model. ``dit evaluate run=RUN`` refuses it instead, since it would add to it.
     """
     if not directory.is_dir():
         raise InputError("report", str(directory), "a directory with evaluations in it")
     paths = sorted(path for name in SOURCES for path in directory.rglob(name))
-    records = [(path.parent, *each) for path in paths for each in _with_hashes(path)]
+    damaged: dict[str, str] = {}
+    records = [(path.parent, *each) for path in paths for each in _unless_damaged(path, directory, damaged)]
+    beside = {(directory / file).parent for file in damaged}
+    incomplete: dict[str, None] = {}
     # Runs of one name in several studies: run -> configuration hash -> where it lies
     places: dict[str, dict[str | None, Path]] = {}
     clocks: dict[tuple[str, str | None], set[int]] = {}
@@ -60,6 +91,8 @@ def gather(directory: Path) -> list[Row]:
         if len(clocks[run, config_hash]) > 1 and "images_seen" in record:
             name += f", {record['images_seen']:,} images"
         row = as_row(record, name, folder)
+        if folder in beside:
+            incomplete[name] = None
         key = row.model, row.protocol.hash
         content = record.get("content") or contents.get(key)  # rows of training do not say
         if contents.setdefault(key, content) not in (None, content):
@@ -73,11 +106,23 @@ def gather(directory: Path) -> list[Row]:
             "%s: what was measured under this name has changed; the last is shown (name= tells apart)", name
         )
     if not rows:
-        remedy = "Make some: dit evaluate run=RUN, or images=... out=DIR."
+        remedy = "; ".join(damaged.values()) or "Make some: dit evaluate run=RUN, or images=... out=DIR."
         raise InputError(
             "report", str(directory), f"a directory with {' or '.join(SOURCES)} below it", remedy
         )
-    return list(rows.values())
+    return Gathered(list(rows.values()), damaged, list(incomplete))
+
+
+def _unless_damaged(
+    path: Path, directory: Path, damaged: dict[str, str]
+) -> list[tuple[str | None, dict[str, Any]]]:
+    """The rows of a file; of a damaged one none, and why in ``damaged``."""
+    try:
+        return list(_with_hashes(path))
+    except InputError as error:
+        log.warning("%s; the page is made without this file", error)
+        damaged[str(path.relative_to(directory))] = str(error)
+        return []
 
 
 def _name(run: str, config_hash: str | None, places: Mapping[str | None, Path]) -> str:

@@ -55,7 +55,9 @@ class Row:
     resolution: int | None = None
 
 
-def write_report(rows: Sequence[Row], out: str | Path, title: str = "Sample quality") -> Path:
+def write_report(
+    rows: Sequence[Row], out: str | Path, title: str = "Sample quality", notes: Sequence[str] = ()
+) -> Path:
     """Writes ``report.html``, which needs nothing from outside, and ``evaluations.csv``; gives the page.
 
     Numbers of different protocols never share a table or an axis.
@@ -64,6 +66,7 @@ def write_report(rows: Sequence[Row], out: str | Path, title: str = "Sample qual
         rows: evaluations, of any protocols.
         out: the directory.
         title: of the page.
+        notes: what a reader must know before believing the numbers, above them.
     """
     if not rows:
         raise InputError("report", "no evaluations", "at least one evaluation")
@@ -71,6 +74,7 @@ def write_report(rows: Sequence[Row], out: str | Path, title: str = "Sample qual
     write_text(out / "evaluations.csv", _csv(rows))
     means = averaged(rows)
     parts = [f"<h1>{escape(title)}</h1>"]
+    parts += [f"<p><b>{escape(note)}</b></p>" for note in notes]
     parts += [_table_section(group) for group in grouped(means)]
     parts += [_figure_section(axis, group) for axis in AXES for group in curves(means, axis)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'

@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from dit.report.tables import all_tables
 from dit.study.missing import lost, unread
 from dit.study.records import load_study
 
-__all__ = ["format_headline", "write_report"]
+__all__ = ["Report", "format_headline", "write_report"]
 
 Draw = Callable[[Material], Drawn]
 SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
@@ -62,6 +62,19 @@ TEXT = {"run", "doubt", "law", "size", "loss function", "parameter", "study", "s
         "verdict", "state", "size counted in", "best run", "at equal", "branch of"}  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Report:
+    """A report as values.
+
+    Args:
+        headline: as JSON values (see ``dit.report.headline.headline``).
+        tables: those of its CSV files.
+    """
+
+    headline: dict[str, Any]
+    tables: list[Table]
+
+
 def write_report(
     study_dir: str | Path,
     out_dir: str | Path,
@@ -69,7 +82,7 @@ def write_report(
     bootstrap: int = 1000,
     command: str | None = None,
     compare: Sequence[str | Path] = (),
-) -> dict[str, Any]:
+) -> Report:
     """Writes report.html, the figures as PNG and SVG, the tables as CSV, fits.json and headline.json.
 
     Args:
@@ -81,14 +94,14 @@ def write_report(
         compare: directories of further studies that this one is compared with.
 
     Returns:
-        The headline (see ``dit.report.headline.headline``).
+        The headline and the tables.
 
     Raises:
         InputError: no usable records, records that cannot share an axis, or nowhere to write to.
     """
-    study = load_study(study_dir, damaged_too=True)
+    study = load_study(study_dir)
     material = analyse(study, draws=bootstrap)
-    others = tuple(analyse(load_study(other, damaged_too=True), draws=bootstrap) for other in compare)
+    others = tuple(analyse(load_study(other), draws=bootstrap) for other in compare)
     material.analysis["comparison"] = compare_studies(material, others)
     material = replace(material, others=others)
     out = Path(out_dir)
@@ -115,7 +128,7 @@ def write_report(
         command=command or _command(material),
     )
     write_text(out / "report.html", page)
-    return found
+    return Report(found, [head, *tables])
 
 
 def _template() -> jinja2.Template:

@@ -161,7 +161,8 @@ def from_pilot(directory: str | Path, tokens: int) -> Expectation:
 
     if not Path(directory).is_dir():
         raise InputError("study.pilot", str(directory), "the directory of a study")
-    measured = collect(load_study(directory))
+    study = load_study(directory)
+    measured = collect(study)
     if measured.tokens != tokens:
         got = f"({measured.tokens} tokens per image)"
         raise InputError("study.pilot", got, f"a study at {tokens} tokens per image")
@@ -171,7 +172,10 @@ def from_pilot(directory: str | Path, tokens: int) -> Expectation:
     noise = components(problem.residual(fit), problem.jacobian(fit), points.runs)
     law = AdditiveLaw(fit.E, fit.A, fit.alpha, fit.B, fit.beta, fit.k)
     spread = Noise(math.sqrt(noise.reading), math.sqrt(noise.run))
-    return Expectation(law, spread, f"fitted to the {len(points)} readings of the pilot")
+    told = f"fitted to the {len(points)} readings of the pilot"
+    if study.damaged:
+        told += f", without what is damaged: {', '.join(study.damaged)}"
+    return Expectation(law, spread, told)
 
 
 def forecast(points: Points, expected: Expectation) -> dict[str, Any]:

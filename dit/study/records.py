@@ -82,28 +82,26 @@ class Study:
         return self.directory / "runs" / name
 
 
-def load_study(study_dir: str | Path, *, damaged_too: bool = False) -> Study:
+def load_study(study_dir: str | Path) -> Study:
     """The records of a study.
 
     A last line without its newline is left out (a kill in the middle of a write; the writer drops it on
-    resume) and its file named in ``Study.torn``; any other line that cannot be read is an error.
+    resume) and its file named in ``Study.torn``. A file with any other line that cannot be read is left out as a
+    whole, with a warning and in ``Study.damaged``: one damaged file hides no other run.
 
     Args:
         study_dir: where it lies.
-        damaged_too: whether a file that cannot be read is left out, with a warning and in ``Study.damaged``, where the
-            others make a study without it.
 
     Raises:
-        InputError: no records; a line that is no JSON object; a missing field or a wrong type; an unknown
-            kind or schema; the same run, or the same measurement of a run, twice. The message names file and
-            line.
+        InputError: no records that can be read; the same run, or the same measurement of a run, twice, since which of
+            them is right cannot be told.
     """
     directory = Path(study_dir)
     files = sorted(directory.glob("runs/*/records.jsonl"))
     if not files and (directory / "records.jsonl").is_file():
         files = [directory / "records.jsonl"]
     found = sorted(directory.glob("runs/*/status.json"))
-    reader = _Reader(directory, {file.parent.name: run_status(file.parent) for file in found}, damaged_too)
+    reader = _Reader(directory, {file.parent.name: run_status(file.parent) for file in found})
     rows: dict[str, list[Row]] = {kind: [] for kind in KINDS}
     seen: dict[tuple[Any, ...], str] = {}
     for file in files:
@@ -126,18 +124,16 @@ def load_study(study_dir: str | Path, *, damaged_too: bool = False) -> Study:
 class _Reader:
     """Reads the files of a study one by one, and notes those that are cut short, and those that are damaged."""
 
-    def __init__(self, directory: Path, statuses: dict[str, dict[str, Any]], damaged_too: bool) -> None:
-        self.directory, self.statuses, self.damaged_too = directory, statuses, damaged_too
+    def __init__(self, directory: Path, statuses: dict[str, dict[str, Any]]) -> None:
+        self.directory, self.statuses = directory, statuses
         self.torn: list[str] = []
         self.damaged: dict[str, str] = {}
 
     def try_to(self, read: Callable[[Path], T], file: Path) -> T | None:
-        """The value that ``read`` makes of a file; None where the file is damaged and the others can do without it."""
+        """The value that ``read`` makes of a file; None where the file is damaged."""
         try:
             return read(file)
         except InputError as error:
-            if not self.damaged_too:
-                raise
             log.warning("%s; the study is read without %s", error, self._shown(file))
             self.damaged[self._shown(file)] = str(error)
             return None

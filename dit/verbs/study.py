@@ -68,8 +68,9 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
                 f"{len(failed)} of {len(jobs)} runs not done after {1 + cfg.study.retries} attempts; "
                 f"their logs are {directory / 'runs'}/<run>/log.txt; the same command tries again{reasons}"
             )
-        if report.write_if_changed(directory, directory / "report"):
-            report.log_to_wandb(cfg, directory / "report")
+        written = report.write_if_changed(directory, directory / "report")
+        if written is not None:
+            report.log_to_wandb(cfg, directory / "report", written)
 
 
 def _overrides(ledger: Ledger, run: PlannedRun) -> list[str]:

@@ -119,7 +119,7 @@ def test_a_budget_with_its_best_size_at_the_edge_is_rejected_and_named(tmp_path)
     assert surface.n_opt(first) < surface.macs_per_token(96)
     study = write_study(tmp_path / "study", surface, samples=False)
     edit(study, "w0320-s0", set_field("validation", "loss", None))
-    found = write_report(study, tmp_path / "out", bootstrap=50)
+    found = write_report(study, tmp_path / "out", bootstrap=50).headline
     verdicts = {row["budget_flops"]: row["verdict"] for row in found["budgets"]}
     assert "smallest trained" in verdicts[first]
     assert verdicts[surface.budgets[-1]] == (
@@ -136,7 +136,7 @@ def test_a_budget_with_its_best_size_at_the_edge_is_rejected_and_named(tmp_path)
 
 def test_one_budget_alone_gives_a_report_without_laws(tmp_path):
     study = write_study(tmp_path / "study", budgets=(1e13,))
-    found = write_report(study, tmp_path / "out", bootstrap=50)
+    found = write_report(study, tmp_path / "out", bootstrap=50).headline
     assert found["exponents"] == {"isoflop": None, "additive": None}
     assert found["holdout"] is None
     assert [row["verdict"] for row in found["budgets"]] == [

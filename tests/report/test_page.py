@@ -38,7 +38,7 @@ def study(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def report(study, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("report")
-    return out, write_report(study, out, bootstrap=BOOTSTRAP)
+    return out, write_report(study, out, bootstrap=BOOTSTRAP).headline
 
 
 def rows_of(out: Path, name: str) -> list[dict[str, str]]:

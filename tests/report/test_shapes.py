@@ -16,6 +16,7 @@ from dit.report.definitions import definitions
 from dit.report.headline import format_headline, headline
 from dit.report.page import _drawn, write_report
 from dit.report.tables import all_tables
+from dit.study.forecast import from_pilot
 from dit.study.missing import left_out, lost
 from dit.study.readings import collect
 from dit.study.records import load_study
@@ -57,7 +58,7 @@ def good(tmp_path_factory):
 
 def test_a_study_that_diverged_everywhere_ends_in_a_page(tmp_path):
     study = changed(write_study(tmp_path / "s", samples=False), loss=None, non_finite={"loss": "nan"})
-    found = write_report(study, tmp_path / "out")
+    found = write_report(study, tmp_path / "out").headline
     assert found["budgets"] == [] and found["exponents"] == {"isoflop": None, "additive": None}
     page = (tmp_path / "out/report.html").read_text()
     assert "no reading counts" in page and "diverged" in page
@@ -215,3 +216,13 @@ def test_a_fit_of_a_study_says_what_it_left_out(tmp_path):
     study = unbegun(tmp_path)
     text = dit("fit", f"data={study}", "law=power", "bootstrap=0", cwd=tmp_path, check=0).stdout
     assert "warning: 5 of 9 runs left out" in text and "w0032-s0: its records.jsonl is empty" in text
+
+
+def test_a_fit_and_a_pilot_say_which_file_was_damaged(tmp_path):
+    study = write_study(tmp_path / "s", samples=False)
+    with (study / "runs/w0064-s0/records.jsonl").open("a") as file:
+        file.write("{}\n")
+    text = dit("fit", f"data={study}", "law=power", "bootstrap=0", cwd=tmp_path, check=0).stdout
+    assert "warning: 1 of 7 runs left out: w0064-s0: runs/w0064-s0/records.jsonl:" in text
+    expected = from_pilot(study, Surface().tokens)
+    assert expected.source.endswith("without what is damaged: runs/w0064-s0/records.jsonl")

@@ -80,6 +80,14 @@ def test_a_setting_without_effect_is_refused(word, refused, tiny_latents):
     assert message.startswith(f"dit: {word.partition('=')[0]}: got ") and "allowed: nothing" in message
 
 
+@pytest.mark.parametrize("verb", ["export", "evaluate", "sample"])
+@pytest.mark.parametrize("value", ["[[a]]", "[192]"])
+def test_a_list_for_one_number_is_told_as_such(verb, value, refused):
+    """And not as a setting of which no use is made, to be left out."""
+    message = refused(verb, "run=run", f"images_seen={value}")
+    assert message.startswith("dit: images_seen: got [") and "allowed: one value, or null" in message
+
+
 def test_the_scale_of_guidance_is_the_protocols(refused):
     message = refused("plan", "experiment=digits", "evaluation.guidance.scale=3")
     assert "Did you mean evaluation.protocols." in message and message.endswith(".guidance_scale?")

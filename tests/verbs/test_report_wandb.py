@@ -5,7 +5,9 @@ import sys
 import types
 
 import pytest
+from omegaconf import OmegaConf
 
+from dit.verbs.report import log_to_wandb, write
 from tests.conftest import dit
 from tests.fits.synthetic import write_study
 
@@ -26,6 +28,21 @@ def test_the_report_is_logged_offline_in_the_studys_group(tmp_path):
     assert len(list(folder.rglob("media/images/report/*.png"))) > 5
     headline = json.loads((tmp_path / "study/report/headline.json").read_text())
     assert headline["study"] == "synthetic" and headline["exponents"]["additive"]["n"]["value"] > 0
+
+
+def test_a_run_named_like_a_number_stays_a_name(tmp_path, monkeypatch):
+    study = write_study(tmp_path / "study", samples=False)
+    (study / "runs/w0064-s0").rename(study / "runs/1e5")
+    file = study / "runs/1e5/records.jsonl"
+    file.write_text(file.read_text().replace('"run":"w0064-s0"', '"run":"1e5"'))
+    logged = {}
+    monkeypatch.setattr("dit.training.wandb_sink.log_study", lambda *_, **given: logged.update(given))
+    cfg = OmegaConf.create({"logger": {"_target_": "x", "project": "dit", "mode": "offline"}})
+    log_to_wandb(cfg, tmp_path / "out", write(study, tmp_path / "out"))
+    columns, rows = logged["tables"]["points"]
+    named = [dict(zip(columns, row)) for row in rows]
+    assert {row["run"] for row in named} >= {"1e5", "w0032-s0"}
+    assert all(isinstance(row["loss"], float) for row in named)
 
 
 class _Page(types.SimpleNamespace):

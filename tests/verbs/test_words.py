@@ -76,6 +76,8 @@ KINDS = {
     "compile=3": "text",
     "study={budgets_flops:3}": "study.budgets_flops=[3]",
     "seed=1,2": "-m",
+    "branch_from=[a]": "one value, or null",
+    "keep_every_images=[[a]]": "one value, or null",
     "duration.flops=[]": "a value",
     "lr": "lr=...",
     "ä=3": "letters",
