@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import importlib.util
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,14 @@ Stamp = tuple[
 def at_home(path: str) -> Path:
     """A path with ``~`` read as a shell would."""
     return Path(os.path.expanduser(path))  # of nobody's home it leaves the text, where pathlib raises
+
+
+def check_installed(data: str, extra: str, *modules: str) -> None:
+    """Raises InputError unless the packages that read such data are there; imports none of them."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        allowed = f"data that the installed packages read; {', '.join(missing)} is missing"
+        raise InputError("data", data, allowed, f"Install the extra: pip install 'dit-scaling[{extra}]'.")
 
 
 def expand(path: str, ending: str) -> list[Path]:

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from dit.data.images import UnreadableImage, check_file_bytes, read_picture
 from dit.data.sources.base import EncodedFiles, Stamp, at_home, check_regular, file_stamps, stamp_of
 from dit.data.sources.names import (
+    EXTENSIONS,
     check_composed,
     check_distinct,
     class_folders,
@@ -44,6 +46,8 @@ class Folder(EncodedFiles):
     """
 
     path: str
+    items: ClassVar[str] = "images"
+    extensions: ClassVar[tuple[str, ...]] = EXTENSIONS
 
     @cached_property
     def _root(self) -> Path:
@@ -53,11 +57,11 @@ class Folder(EncodedFiles):
     def _files(self) -> list[tuple[str, str, os.stat_result]]:
         """(name to show, name, state) of every image, in order."""
         if not os.path.isdir(self._root):
-            raise InputError("data.source.path", self.path, "a folder of images")
+            raise InputError("data.source.path", self.path, f"a folder of {self.items}")
         found, others = [], []
         try:
             for name, entry in walk(self._root):
-                if is_image(name):
+                if is_image(name, self.extensions):
                     found.append((shown(name), name, entry.stat()))
                 else:
                     others.append(name)
@@ -67,18 +71,22 @@ class Folder(EncodedFiles):
                         )
         except OSError as error:
             raise unlisted(error) from error
-        say_passed_over(self.path, others)
+        say_passed_over(self.path, others, self.items)
         return sorted(found, key=lambda file: file[:2])
 
-    @cached_property
-    def _listing(self):
-        names, sizes = [file[0] for file in self._files], [file[2].st_size for file in self._files]
+    def _check_files(self) -> None:
+        """Raises InputError for pipes, and for names that no one can tell apart."""
         for _, name, status in self._files:
             if not stat.S_ISREG(status.st_mode):
                 check_regular(self._root / name)
-        check_distinct(self.path, names)
+        check_distinct(self.path, [file[0] for file in self._files])
         check_composed(self.path, (name.rpartition("/")[0] for _, name, _ in self._files))
-        labels, classes = class_folders(self.path, names)
+
+    @cached_property
+    def _listing(self):
+        self._check_files()
+        names, sizes = [file[0] for file in self._files], [file[2].st_size for file in self._files]
+        labels, classes = class_folders(self.path, names, self.items, self.extensions)
         return names, sizes, labels, classes
 
     def _stamps(self) -> Iterable[Stamp]:

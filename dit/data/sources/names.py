@@ -50,9 +50,9 @@ def is_hidden(name: str) -> bool:
     )
 
 
-def is_image(name: str) -> bool:
-    """Whether a relative name has the extension of an image and is not hidden."""
-    return name.lower().endswith(EXTENSIONS) and not is_hidden(name)
+def is_image(name: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
+    """Whether a relative name has the extension of an image, or of other items, and is not hidden."""
+    return name.lower().endswith(extensions) and not is_hidden(name)
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -101,12 +101,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def say_passed_over(path: str, names: Iterable[str]) -> None:
-    """One line for the files beside the images, by extension."""
+def say_passed_over(path: str, names: Iterable[str], items: str = "images") -> None:
+    """One line for the files beside the items, by extension."""
     kinds = Counter(os.path.splitext(name)[1].lower() or "none" for name in names if not is_hidden(name))
     if kinds:
         listed = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(8))
-        log.info("%s: passed over files that are no images by their extension: %s", path, listed)
+        log.info("%s: passed over files that are no %s by their extension: %s", path, items, listed)
 
 
 def check_distinct(path: str, names: Sequence[str]) -> None:
@@ -116,10 +116,12 @@ def check_distinct(path: str, names: Sequence[str]) -> None:
         raise InputError("data.source.path", f"({path}: {twice[0]} is there twice)", "every name once")
 
 
-def class_folders(path: str, names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+def class_folders(
+    path: str, names: Sequence[str], items: str = "images", extensions: tuple[str, ...] = EXTENSIONS
+) -> tuple[list[int], tuple[str, ...]]:
     """Labels of files named ``class/.../file``: classes in alphabetical order; one class where there are no folders."""
     if not names:
-        allowed = "images in one folder per class (" + " ".join(EXTENSIONS) + ")"
+        allowed = f"{items} in one folder per class (" + " ".join(extensions) + ")"
         raise InputError("data.source.path", path, allowed, "Archives inside it must be unpacked first.")
     tops = [name.split("/", 1)[0] if "/" in name else "" for name in names]
     classes = sorted(set(tops))
