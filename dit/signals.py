@@ -92,6 +92,10 @@ def obey_parent_alone() -> None:
     assert parent is not None and parent.pid is not None, "a process of multiprocessing"
     if os.getppid() == parent.pid:  # not a fork server's
         die_with(parent.pid)
+    if (
+        not parent.is_alive()
+    ):  # it ended while this process started, and no signal of the kernel will come any more
+        os._exit(1)
 
     def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:

@@ -123,6 +123,44 @@ def test_nobody_outlives_a_killed_parent(who, tmp_path):
     assert _wait(lambda: not any(_lives(pid) for pid in children)), who
 
 
+LATE = """
+import os, sys, time
+from multiprocessing import get_context
+
+class Slow:
+    def __reduce__(self):
+        return _unpickled, (os.getpid(),)
+
+def _unpickled(parent):  # the child has all that it needs, and is still importing
+    open(f"child-{os.getpid()}", "w").close()
+    while os.getppid() == parent:
+        time.sleep(0.02)
+
+def work(_):
+    from torch.utils.data import _utils
+    from dit.training.batches import Batches
+    _utils.worker._worker_info = _utils.worker.WorkerInfo(id=0, num_workers=1, seed=0, dataset=None)
+    iter(Batches(None, None, 0, 10))
+    open("lives", "w").close()
+
+if __name__ == "__main__":
+    get_context("spawn").Process(target=work, args=(Slow(),)).start()
+    time.sleep(1000)
+"""
+
+
+def test_a_worker_whose_parent_died_while_it_started_ends_before_its_first_batch(tmp_path):
+    (tmp_path / "parent.py").write_text(LATE)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=environment)
+    assert _wait(lambda: [*tmp_path.glob("child-*")], seconds=60)
+    parent.kill()
+    parent.wait()
+    (child,) = tmp_path.glob("child-*")
+    assert _wait(lambda: not _lives(int(child.name.partition("-")[2])), seconds=60)
+    assert not (tmp_path / "lives").exists()
+
+
 def test_a_signal_ends_the_command_of_a_study_too(tmp_path):
     script = "from dit import signals; signals.listen(); from dit.launch import in_child; "
     script += "print(in_child(['sleep', '1000']))"

@@ -59,7 +59,6 @@ class Batches(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
         if worker:
-            signals.obey_parent_alone()
+            signals.obey_parent_alone()  # as the worker starts, not with its first batch, which may never be asked for
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.first_step + offset, self.last_step, stride):
-            yield self.batch(step)
+        return map(self.batch, range(self.first_step + offset, self.last_step, stride))
