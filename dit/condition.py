@@ -2,12 +2,12 @@
 
 Kinds import no torch until they make tensors, so that planning stays fast.
 
-B: batch.
+B batch, L tokens of a text, W channels of each, P channels of a vector that sums the text up.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,9 @@ LABEL_STREAM = 0x1ABE15
 class Condition(Mapping[str, "Tensor"]):
     """Named tensors, batch first, that say what each sample of a batch shall be; a value, never changed in place.
 
-    ``label`` (B,) int64 is the class. An empty condition says nothing: a network then takes its null condition.
+    ``label`` (B,) int64 is the class; ``text`` (B, L, W) the encoded tokens of a text, of which ``text_mask`` (B, L)
+    bool marks those that are there; ``pooled`` (B, P) sums the text up. An empty condition says nothing: a network then
+    takes its null condition.
     """
 
     def __init__(self, tensors: "Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]" = ()) -> None:
@@ -172,11 +174,92 @@ class Nothing:
         return NOTHING
 
 
-_KINDS = {"classes": Classes, "nothing": Nothing}
+@dataclass(frozen=True)
+class Text:
+    """Each sample is described by a text: ``text`` (B, L, W), its ``text_mask``, and ``pooled`` (B, P) if there is one.
+
+    The null condition is a text without tokens, as the empty text is.
+
+    Args:
+        length: L, places for tokens.
+        width: W, channels of a token.
+        pooled: P, channels of the vector that sums the text up; 0 where there is none.
+    """
+
+    length: int
+    width: int
+    pooled: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("length", 1), ("width", 1), ("pooled", 0)):
+            check_number(f"condition.{name}", getattr(self, name), low=low, integer=True)
+
+    @property
+    def n_tokens(self) -> int:
+        """Those of the text, and a learned one that is all a network sees of a text without tokens."""
+        return 1 + self.length
+
+    def null(self, n: int, device: "torch.device | str" = "cpu") -> Condition:
+        import torch
+
+        half = {
+            "dtype": torch.float16,
+            "device": device,
+        }  # as shards store texts; float32 beside it stays float32
+        told = {
+            "text": torch.zeros(n, self.length, self.width, **half),
+            "text_mask": torch.zeros(n, self.length, dtype=torch.bool, device=device),
+        }
+        return Condition(told | ({"pooled": torch.zeros(n, self.pooled, **half)} if self.pooled else {}))
+
+    def drawn(self, policy: str, seed: int, n: int) -> Condition:
+        """Null conditions: no text is known here. ``LatentSet.drawn`` takes the texts of held-out samples."""
+        check_choice("labels", policy, POLICIES)
+        return self.null(n)
+
+
+@dataclass(frozen=True)
+class Several:
+    """Conditions of several kinds at once, whose tensors have different names.
+
+    Args:
+        kinds: at least two.
+    """
+
+    kinds: tuple[ConditionKind, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(kind.n_tokens for kind in self.kinds)
+
+    def null(self, n: int, device: "torch.device | str" = "cpu") -> Condition:
+        return joined(kind.null(n, device) for kind in self.kinds)
+
+    def drawn(self, policy: str, seed: int, n: int) -> Condition:
+        return joined(kind.drawn(policy, seed, n) for kind in self.kinds)
+
+
+def joined(conditions: Iterable[Condition]) -> Condition:
+    """What several conditions say of the same samples; the later one where two hold tensors of one name."""
+    return Condition({name: tensor for told in conditions for name, tensor in told.items()})
+
+
+Kind = TypeVar("Kind", Classes, Text)
+
+
+def find(kind: ConditionKind, wanted: type[Kind]) -> Kind | None:
+    """The part of a kind that is ``Classes`` or ``Text``; None where it has none."""
+    parts = kind.kinds if isinstance(kind, Several) else (kind,)
+    return next((part for part in parts if isinstance(part, wanted)), None)
+
+
+_KINDS = {"classes": Classes, "nothing": Nothing, "text": Text}
 
 
 def kind_as_dict(kind: ConditionKind) -> dict[str, Any]:
     """A kind as a value ready for json."""
+    if isinstance(kind, Several):
+        return {"kind": "several", "kinds": [kind_as_dict(part) for part in kind.kinds]}
     name = next(name for name, known in _KINDS.items() if type(kind) is known)
     return {"kind": name, **vars(kind)}
 
@@ -184,4 +267,6 @@ def kind_as_dict(kind: ConditionKind) -> dict[str, Any]:
 def kind_of_dict(said: Mapping[str, Any]) -> ConditionKind:
     """The kind of ``kind_as_dict``."""
     fields = dict(said)
-    return _KINDS[fields.pop("kind")](**fields)
+    if (name := fields.pop("kind")) == "several":
+        return Several(tuple(map(kind_of_dict, fields["kinds"])))
+    return _KINDS[name](**fields)

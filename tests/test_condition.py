@@ -8,11 +8,21 @@ import pytest
 import torch
 from torch.utils.data import default_convert
 
-from dit.condition import NOTHING, Classes, Condition, Nothing, kind_as_dict, kind_of_dict
+from dit.condition import (
+    NOTHING,
+    Classes,
+    Condition,
+    Nothing,
+    Several,
+    Text,
+    find,
+    kind_as_dict,
+    kind_of_dict,
+)
 from dit.domain import Domain
 from dit.errors import InputError
 
-# as those of text will be: a tensor of tokens, a mask of them and one vector beside the label
+# as those of several kinds are: a tensor of tokens, a mask of them and one vector beside the label
 TOLD = Condition(
     {
         "label": torch.arange(4),
@@ -67,7 +77,11 @@ def test_one_of_each_tensor_for_each_sample():
         TOLD.check(3)
 
 
-@pytest.mark.parametrize("kind", [Classes(5), Classes(5, (0, 3)), Classes(0), Nothing()], ids=str)
+SEVERAL = Several((Classes(5), Text(5, 3, 7)))
+KINDS = [Classes(5), Classes(5, (0, 3)), Classes(0), Nothing(), Text(6, 8), Text(6, 8, 3), SEVERAL]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_kinds(kind):
     assert kind_of_dict(kind_as_dict(kind)) == kind
     for policy in ("balanced", "random"):
@@ -76,9 +90,25 @@ def test_kinds(kind):
         assert same(drawn.part(slice(4)), kind.drawn(policy, 3, 4)) and list(drawn) == list(kind.null(2))
     if isinstance(kind, Classes):  # what is drawn does not make another kind of it
         assert kind_of_dict(kind_as_dict(kind)).empty == kind.empty and kind == Classes(kind.n)
-    assert all((np.asarray(value) == kind.n).all() for value in kind.null(3).values())
+    for name, value in kind.null(3).items():
+        assert (np.asarray(value) == (find(kind, Classes).n if name == "label" else 0)).all()
     with pytest.raises(InputError, match="num_classes"):
         Classes(-1)
+    with pytest.raises(InputError, match=r"condition\.length"):
+        Text(0, 8)
+
+
+def test_several_kinds_are_told_at_once():
+    """The null of each; a sample of a batch is dropped as a whole, and texts keep the dtype that shards gave them."""
+    null = SEVERAL.null(4)
+    assert {name: tuple(value.shape) for name, value in null.items()} == {
+        name: tuple(value.shape) for name, value in TOLD.items()
+    }
+    assert find(SEVERAL, Classes) == Classes(5) and find(SEVERAL, Text) == Text(5, 3, 7)
+    assert find(Classes(5), Text) is None and SEVERAL.n_tokens == 1 + (1 + 5)
+    mixed = TOLD.where(torch.tensor([True, False, True, True]), null)
+    assert mixed["label"].tolist() == [0, 5, 2, 3] and not mixed["text_mask"][1].any()
+    assert torch.equal(mixed["text"][2], TOLD["text"][2]) and mixed["text"].dtype == torch.float32
 
 
 def test_a_network_that_is_told_nothing():
@@ -93,6 +123,10 @@ def test_a_network_that_is_told_nothing():
 
     for conditioning in CONDITIONINGS:
         config = DiTConfig(32, 3, 2, 2, conditioning=conditioning, rope=True)
+        if conditioning == "adaln_zero_cross_attention":
+            with pytest.raises(InputError, match=r"network\.conditioning: .*allowed: adaln_zero, where"):
+                count(config, Domain(3, (8, 8)), Nothing())
+            continue
         counts, network = (
             count(config, Domain(3, (8, 8)), Nothing()),
             DiT(config, Domain(3, (8, 8)), Nothing()),

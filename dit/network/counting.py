@@ -2,16 +2,16 @@
 
 One multiply-add (MAC) is two floating point operations. Only matrix products are counted, as in the papers'
 "Gflops" (which are MACs) and in ``torch.utils.flop_counter``; norms, activations and rotations are not.
-Legend: N tokens, D width, P patch, C latent channels.
+Legend: N tokens, D width, P patch, C latent channels; L tokens of a text, W channels of each.
 """
 
 import math
 from dataclasses import dataclass
 
-from dit.condition import Classes, ConditionKind
+from dit.condition import Classes, ConditionKind, Text, find
 from dit.domain import Domain
 from dit.errors import check_number
-from dit.network.options import N_TIME_FEATURES, DiTOptions, check_fits, n_condition_tokens
+from dit.network.options import N_TIME_FEATURES, DiTOptions, check_fits
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,16 @@ def count(config: DiTOptions, domain: Domain, kind: ConditionKind, out_channels:
     Raises:
         InputError: the network does not fit the data.
     """
-    out_channels, patch = check_fits(config, domain, out_channels), config.patch(len(domain.sizes))
+    out_channels, patch = check_fits(config, domain, kind, out_channels), config.patch(len(domain.sizes))
+    classes = find(kind, Classes)
     tokens = domain.tokens(patch)
     patch_in, patch_out = math.prod(patch) * domain.channels, math.prod(patch) * out_channels
     parameters = {
         "patch_embedding": (patch_in + 1) * config.width,
         "positions": tokens * config.width if config.positions == "learned" else 0,
         "time_embedding": (N_TIME_FEATURES + 1) * config.width + (config.width + 1) * config.width,
-        "label_embedding": (kind.n + 1) * config.width if isinstance(kind, Classes) else 0,
+        "label_embedding": (classes.n + 1) * config.width if classes else 0,
+        "text_embedding": _text_parameters(config, find(kind, Text)),
         **_block_parameters(config),
         "output": _output_parameters(config, patch_out),
     }
@@ -101,9 +103,17 @@ def count(config: DiTOptions, domain: Domain, kind: ConditionKind, out_channels:
     )
 
 
+def _text_parameters(config: DiTOptions, text: Text | None) -> int:
+    if text is None:
+        return 0
+    d = config.width
+    maps = (text.width + 1) * d + (d + 1) * d
+    return maps + d + ((text.pooled + 1) * d if text.pooled else 0)
+
+
 def _block_parameters(config: DiTOptions) -> dict[str, int]:
     d, hidden, depth = config.width, config.mlp_width, config.depth
-    crosses = config.conditioning == "cross_attention"
+    crosses = config.attends
     attention = 4 * d * d + 4 * d
     qk_norm = 2 * _norm_parameters(config, config.head_dim, affine=True) if config.qk_norm else 0
     mlp_in = 2 * hidden if config.mlp == "swiglu" else hidden
@@ -134,15 +144,14 @@ def _macs(
     config: DiTOptions, kind: ConditionKind, tokens: int, patch_in: int, patch_out: int
 ) -> dict[str, int]:
     d, depth, hidden = config.width, config.depth, config.mlp_width
-    n, m = tokens + config.n_extra_tokens(kind), n_condition_tokens(kind)
-    mlp_matrices = 3 if config.mlp == "swiglu" else 2
-    cross = 0
-    if config.conditioning == "cross_attention":
-        # Queries and output on N tokens, keys and values on the condition's.
-        cross = depth * 2 * d * (d * n + d * m + n * m)
+    n, m = tokens + config.n_extra_tokens(kind), config.n_attended_tokens(kind)
+    mlp_matrices, text = 3 if config.mlp == "swiglu" else 2, find(kind, Text)
+    # Queries and output on N tokens, keys and values on the condition's.
+    cross = depth * 2 * d * (d * n + d * m + n * m) if m else 0
     return {
         "patch_embedding": tokens * patch_in * d,
         "time_embedding": N_TIME_FEATURES * d + d * d,
+        "text_embedding": text.length * (text.width * d + d * d) + text.pooled * d if text else 0,
         "attention_projections": depth * 4 * d * d * n,
         "attention_scores": depth * 2 * n * n * d,
         "cross_attention": cross,
@@ -166,7 +175,8 @@ def activation_bytes(
     RMSNorm, which torch does not fuse on CPU) and 1 more where it is modulated; 3 for q, k, v and 2 more
     where they are normed or rotated; 1 for the attention's result; 2h (GELU) or 4h (SwiGLU); with adaLN-Zero
     2 for what the gates multiply; 2 and a norm for cross-attention; 2 for a long skip. DiT: 6 + 3 + 1 + 8 + 2
-    = 20. Vectors per image and head are left out; so are weights, gradients and the optimizer's state.
+    = 20. Per token of a text: 2 for keys and values in each block (3 where keys are normed, 4 by RMSNorm), and 3 of its
+    embedder. Vectors per image and head are left out; so are weights, gradients and the optimizer's state.
 
     Args:
         config: the network.
@@ -176,7 +186,7 @@ def activation_bytes(
         bytes_per_element: 4 for float32, 2 for bfloat16 weights; autocast lies between.
     """
     check_number("batch_size", batch_size, low=1, integer=True)
-    check_fits(config, domain)
+    check_fits(config, domain, kind)
     tokens = domain.tokens(config.patch(len(domain.sizes)))
     d, hidden = config.width, config.mlp_width
     norm = d * (2 + (config.norm == "rms") + config.is_modulated)
@@ -184,17 +194,19 @@ def activation_bytes(
     queries_and_keys = 2 * max(per_query, config.rope * d)
     mlp = 4 * hidden if config.mlp == "swiglu" else 2 * hidden
     block = 2 * norm + 3 * d + queries_and_keys + d + mlp
-    block += 2 * d if config.conditioning == "adaln_zero" else 0
-    if config.conditioning == "cross_attention":
-        block += norm + 2 * d + per_query
+    block += 2 * d if config.n_modulations == 6 else 0
+    if config.attends:
+        block += norm - d * config.is_modulated + 2 * d + per_query
     in_blocks = (tokens + config.n_extra_tokens(kind)) * (config.depth * block + config.n_skips * 2 * d)
-    return batch_size * bytes_per_element * (in_blocks + tokens * norm)
+    text = find(kind, Text)
+    in_text = text.length * (config.depth * (2 * d + per_query) + 3 * d) if text else 0
+    return batch_size * bytes_per_element * (in_blocks + in_text + tokens * norm)
 
 
 def count_dict(
     config: DiTOptions,
     domain: Domain,
-    kind: Classes,
+    kind: ConditionKind,
     out_channels: int | None = None,
     batch_size: int = 1,
 ) -> dict[str, object]:
@@ -203,7 +215,8 @@ def count_dict(
     return {
         "network": config.as_dict(),
         "input_shape": list(domain.shape),
-        "num_classes": kind.n,
+        **({"num_classes": classes.n} if (classes := find(kind, Classes)) else {}),
+        **({"text": vars(text)} if (text := find(kind, Text)) else {}),
         "out_channels": domain.channels if out_channels is None else out_channels,
         **counts.as_dict(),
         "batch_size": batch_size,

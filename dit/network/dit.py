@@ -1,6 +1,7 @@
-"""The diffusion transformer: patches in, the output F out, time and label as the condition.
+"""The diffusion transformer: patches in, the output F out, told the time and a condition.
 
-Legend: B batch, C channels, P points of a patch along an axis, N tokens, M condition tokens, D width.
+Legend: B batch, C channels, P points of a patch along an axis, N tokens, M condition tokens, D width; L tokens of a
+text, W channels of each.
 """
 
 import math
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from dit.condition import NOTHING, Classes, Condition, ConditionKind
+from dit.condition import NOTHING, Classes, Condition, ConditionKind, Text, find
 from dit.domain import Domain
 from dit.network.blocks import Block, make_norm, modulate
 from dit.network.embeddings import Grid, resize_positions, rope_table, sincos_table, time_features
@@ -59,6 +60,25 @@ class TimeEmbedder(nn.Module):
         return self.mlp(time_features(t, self.convention).to(dtype))
 
 
+class TextEmbedder(nn.Module):
+    """Encoded tokens of a text (B, L, W) and their mask (B, L) to tokens (B, 1 + L, D) and theirs.
+
+    The first is learned and always there: a text without tokens shows this one alone, and attention always has a key.
+
+    Source: PixArt-alpha 2310.00426, whose two linear maps with a GELU these are. Its null condition is a learned text.
+    """
+
+    def __init__(self, kind: Text, width: int) -> None:
+        super().__init__()
+        self.null = nn.Parameter(torch.empty(width))
+        self.fc1, self.fc2 = nn.Linear(kind.width, width), nn.Linear(width, width)
+
+    def forward(self, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.fc2(F.gelu(self.fc1(text.to(self.fc1.weight.dtype)), approximate="tanh"))
+        null = self.null.to(tokens.dtype).expand(len(text), 1, -1)
+        return torch.cat([null, tokens], dim=1), F.pad(mask, (1, 0), value=True)
+
+
 class FinalLayer(nn.Module):
     """Tokens (B, N, D) to patches of the output (B, N, P ... C_out), modulated where the blocks are."""
 
@@ -68,10 +88,10 @@ class FinalLayer(nn.Module):
         self.modulation = nn.Linear(config.width, 2 * config.width) if config.is_modulated else None
         self.linear = nn.Linear(config.width, patch_channels)
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, vector: Tensor | None) -> Tensor:
         x = self.norm(x)
         if self.modulation is not None:
-            x = modulate(x, *self.modulation(condition).unsqueeze(1).chunk(2, dim=-1))
+            x = modulate(x, *self.modulation(vector).unsqueeze(1).chunk(2, dim=-1))
         return self.linear(x)
 
 
@@ -88,7 +108,7 @@ class DiT(nn.Module):
     Raises:
         InputError: the network does not fit the data; raised before anything is built.
 
-    Source: 2212.09748, figure 3; options from 2209.12152 and 2501.01423.
+    Source: 2212.09748, figure 3; options from 2209.12152, 2501.01423 and 2310.00426.
     """
 
     position_table: Tensor
@@ -104,7 +124,7 @@ class DiT(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.domain, self.out_channels = domain, check_fits(config, domain, out_channels)
+        self.domain, self.out_channels = domain, check_fits(config, domain, kind, out_channels)
         self.config, self.kind, self.n_extra_tokens = config, kind, config.n_extra_tokens(kind)
         self.patch = config.patch(len(domain.sizes))
         self.grid: Grid = domain.lattice(self.patch)
@@ -115,8 +135,12 @@ class DiT(nn.Module):
         with torch.device("meta"):  # torch's own initialisers cost time and draw from the global random state
             self.x_embedder = PatchEmbedder(self.patch, domain.channels, config.width)
             self.t_embedder = TimeEmbedder(config.width, config.time_convention)
-            if isinstance(kind, Classes):
-                self.y_embedder = nn.Embedding(kind.n + 1, config.width)
+            if classes := find(kind, Classes):
+                self.y_embedder = nn.Embedding(classes.n + 1, config.width)
+            if text := find(kind, Text):
+                self.text_embedder = TextEmbedder(text, config.width)
+                if text.pooled:
+                    self.pooled_embedder = nn.Linear(text.pooled, config.width)
             first_join = config.depth - config.n_skips
             self.blocks = nn.ModuleList(
                 Block(config, joins_skip=i >= first_join) for i in range(config.depth)
@@ -144,16 +168,17 @@ class DiT(nn.Module):
 
         | parameter | initial value (standard) | with muP, m = 288/D |
         |---|---|---|
-        | ``x_embedder.proj`` weight | Xavier uniform | fan-out taken as 288 |
+        | ``x_embedder.proj``, ``text_embedder.fc1``, ``pooled_embedder`` weights | Xavier | fan-out taken as 288 |
         | ``t_embedder.mlp.0`` weight, ``y_embedder``, learned ``pos_embed`` | N(0, 0.02^2) | the same |
         | ``t_embedder.mlp.2`` weight | N(0, 0.02^2) | N(0, m 0.02^2) |
-        | ``attn``, ``cross_attn``, ``mlp`` weights | Xavier uniform, qkv as one matrix | the same |
+        | ``attn``, ``cross_attn``, ``mlp``, ``text_embedder.fc2`` weights | Xavier, qkv as one matrix | the same |
         | ``modulation``, ``final_layer.linear`` weights | 0: silent blocks and output | the same |
+        | ``cross_attn.proj`` weight under adaLN-Zero | 0: silent as the rest of the block | the same |
         | ``skip`` weight | identity on the stream, 0 on the skip | the same |
         | gains of norms | 1 | the same |
-        | all biases | 0 | the same |
+        | all biases, ``text_embedder.null`` | 0 | the same |
 
-        (Xavier's scale already falls as 1/sqrt(D).) Learning rates: ``parametrization.lr_multiplier``.
+        (Xavier's uniform; its scale already falls as 1/sqrt(D).) Learning rates: ``parametrization.lr_multiplier``.
         Source: DiT 2212.09748 section 3.2 and its published initialisation; U-ViT draws its skips at random.
         """
         self.fill_tables()
@@ -184,17 +209,16 @@ class DiT(nn.Module):
         weight, grid = self.x_embedder.proj.weight, self._lattice(x)
         tokens = self.x_embedder(x.to(weight.dtype))  # (B, N, D)
         tokens = tokens + self._positions(grid).to(tokens.dtype)
-        vectors = self._embedded(t, told, weight.dtype)  # (B, D) each
-        condition = None
+        vectors, extra, mask = self._embedded(t, told or self.kind.null(len(t), t.device), weight.dtype)
+        vector = attended = None
         if self.config.is_modulated:
-            condition = F.silu(reduce(torch.add, vectors))  # (B, D); once here instead of once per block
-        elif self.config.conditioning == "cross_attention":
-            condition = torch.stack(vectors, dim=1)  # (B, M, D)
-        else:
-            extra = torch.stack(vectors, dim=1).to(tokens.dtype)
-            tokens = torch.cat([extra, tokens], dim=1)  # (B, M + N, D)
-        tokens = self._through_blocks(tokens, condition, self._rotations(grid))
-        patches = self.final_layer(tokens[:, self.n_extra_tokens :], condition)  # (B, N, P ... C_out)
+            vector = F.silu(reduce(torch.add, vectors))  # (B, D); once here instead of once per block
+        if self.config.attends:
+            attended = torch.cat(extra, dim=1)  # (B, M, D)
+        elif extra:
+            tokens = torch.cat([*(one.to(tokens.dtype) for one in extra), tokens], dim=1)  # (B, M + N, D)
+        tokens = self._through_blocks(tokens, vector, self._rotations(grid), attended, mask)
+        patches = self.final_layer(tokens[:, self.n_extra_tokens :], vector)  # (B, N, P ... C_out)
         out = rearrange(patches, self.unpatch, **_sizes("n", grid), **_sizes("p", self.patch))
         if self.turns_velocity:  # it is d x / d (1 - t)
             out = -out
@@ -211,19 +235,43 @@ class DiT(nn.Module):
         """A network of the same kind, with initial weights."""
         return DiT(self.config, self.domain, self.kind, self.out_channels)
 
-    def _embedded(self, t: Tensor, told: Condition, dtype: torch.dtype) -> list[Tensor]:
-        """Time and what else the network is told, a vector (B, D) each."""
-        vectors = [self.t_embedder(t, dtype)]
-        if isinstance(self.kind, Classes):
-            told = told or self.kind.null(len(t), t.device)
-            vectors.append(self.y_embedder(told["label"]))
-        return vectors
+    def _embedded(
+        self, t: Tensor, told: Condition, dtype: torch.dtype
+    ) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+        """Time and condition: vectors (B, D) that modulate, tokens (B, m, D), and which of all tokens are there.
 
-    def _through_blocks(self, tokens: Tensor, condition: Tensor | None, rope: Tensor | None) -> Tensor:
+        adaLN takes the label as a vector too. Without modulation vectors are tokens, the first ones.
+        """
+        vectors, tokens, mask = [self.t_embedder(t, dtype)], list[Tensor](), None
+        if "pooled" in told:
+            vectors.append(self.pooled_embedder(told["pooled"].to(dtype)))
+        if "label" in told:
+            label = self.y_embedder(told["label"])
+            if self.config.attends or not self.config.is_modulated:
+                tokens.append(label.unsqueeze(1))
+            else:
+                vectors.append(label)
+        if not self.config.is_modulated:
+            tokens, vectors = [*(vector.unsqueeze(1) for vector in vectors), *tokens], []
+        if "text" in told:
+            text, mask = self.text_embedder(told["text"], told["text_mask"])
+            mask = F.pad(mask, (sum(one.shape[1] for one in tokens), 0), value=True)
+            tokens.append(text)
+        return vectors, tokens, mask
+
+    def _through_blocks(
+        self,
+        tokens: Tensor,
+        vector: Tensor | None,
+        rope: Tensor | None,
+        told: Tensor | None,
+        mask: Tensor | None,
+    ) -> Tensor:
         skips: list[Tensor] = []
         n_skips = self.config.n_skips
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, condition, rope, skips.pop() if i >= len(self.blocks) - n_skips else None)
+            skip = skips.pop() if i >= len(self.blocks) - n_skips else None
+            tokens = block(tokens, vector, rope, skip, told, mask)
             if i < n_skips:
                 skips.append(tokens)
         return tokens

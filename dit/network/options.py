@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dit.condition import ConditionKind
+from dit.condition import ConditionKind, Text, find
 from dit.domain import Domain
 from dit.errors import InputError, check_choice, check_number
 
-CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context")
+CONDITIONINGS = ("adaln_zero", "adaln", "cross_attention", "in_context", "adaln_zero_cross_attention")
 NORMS = ("layer", "rms")
 MLPS = ("gelu", "swiglu")
 POSITIONS = ("sincos", "learned")
@@ -33,8 +33,9 @@ class DiTOptions:
         heads: attention heads; D must be a multiple of it.
         patch_size: P, points per token along every axis, or a number for each axis.
         mlp_ratio: hidden width of the GELU MLP over D; SwiGLU takes two thirds of it, which costs the same.
-        conditioning: how time and label enter (DiT section 3.2): ``adaln_zero`` | ``adaln`` |
-            ``cross_attention`` | ``in_context``.
+        conditioning: how time and condition enter: ``adaln_zero`` | ``adaln`` | ``cross_attention`` | ``in_context``
+            (DiT section 3.2), or ``adaln_zero_cross_attention``: time modulates, and the condition's tokens are
+            attended to (PixArt-alpha section 2.2). Texts need one of the two that attend.
         norm: ``layer`` | ``rms``. RMSNorm always has a learned gain, LayerNorm where nothing modulates it.
         mlp: ``gelu`` (tanh form) | ``swiglu``.
         positions: added to the tokens: ``sincos`` (a fixed table) | ``learned``.
@@ -51,7 +52,7 @@ class DiTOptions:
     Raises:
         InputError: an impossible value; the key is the one a user writes, ``network.<field>``.
 
-    Source: DiT 2212.09748, U-ViT 2209.12152, LightningDiT 2501.01423, muP for DiT 2505.15270.
+    Source: DiT 2212.09748, U-ViT 2209.12152, LightningDiT 2501.01423, PixArt-alpha 2310.00426, muP for DiT 2505.15270.
     """
 
     width: int
@@ -127,17 +128,30 @@ class DiTOptions:
 
     @property
     def is_modulated(self) -> bool:
-        """Whether the condition scales and shifts normalised activations (adaLN and adaLN-Zero)."""
-        return self.conditioning in ("adaln_zero", "adaln")
+        """Whether time scales and shifts normalised activations (adaLN and adaLN-Zero)."""
+        return self.conditioning.startswith("adaln")
+
+    @property
+    def attends(self) -> bool:
+        """Whether blocks attend to tokens of the condition."""
+        return self.conditioning.endswith("cross_attention")
 
     @property
     def n_modulations(self) -> int:
-        """Vectors of width D that each block regresses from the condition."""
-        return {"adaln_zero": 6, "adaln": 4}.get(self.conditioning, 0)
+        """Vectors of width D that each block regresses from what modulates it."""
+        return 0 if not self.is_modulated else 4 if self.conditioning == "adaln" else 6
 
     def n_extra_tokens(self, kind: ConditionKind) -> int:
         """Condition tokens that go through the blocks beside those of the image."""
-        return n_condition_tokens(kind) if self.conditioning == "in_context" else 0
+        return 1 + kind.n_tokens if self.conditioning == "in_context" else 0
+
+    def n_attended_tokens(self, kind: ConditionKind) -> int:
+        """Condition tokens that blocks attend to: without modulation also time and a text's pooled vector."""
+        if not self.attends:
+            return 0
+        text = find(kind, Text)
+        vectors = 0 if self.is_modulated else 1 + bool(text and text.pooled)
+        return vectors + kind.n_tokens
 
     @property
     def n_skips(self) -> int:
@@ -149,17 +163,15 @@ class DiTOptions:
         return dataclasses.asdict(self)
 
 
-def n_condition_tokens(kind: ConditionKind) -> int:
-    """In-context and cross-attention show time as one token, and behind it those of the condition."""
-    return 1 + kind.n_tokens
-
-
-def check_fits(options: DiTOptions, domain: Domain, out_channels: int | None = None) -> int:
+def check_fits(
+    options: DiTOptions, domain: Domain, kind: ConditionKind, out_channels: int | None = None
+) -> int:
     """Raises InputError unless a network of ``options`` fits this data; counting and building both ask.
 
     Args:
         options: the network.
         domain: what one sample is.
+        kind: what the network is told.
         out_channels: channels of the output; None means those of the domain.
 
     Returns:
@@ -178,4 +190,10 @@ def check_fits(options: DiTOptions, domain: Domain, out_channels: int | None = N
         raise InputError("network.heads", options.heads, allowed)
     if options.positions == "learned" and n_axes > 3:
         raise InputError("network.positions", "learned", f"sincos for {n_axes} axes")
+    if find(kind, Text) is not None and not options.attends:
+        allowed = " or ".join(name for name in CONDITIONINGS if name.endswith("cross_attention"))
+        raise InputError("network.conditioning", options.conditioning, f"{allowed}, for data with texts")
+    if options.attends and not options.n_attended_tokens(kind):
+        allowed = "adaln_zero, where the network is told nothing to attend to"
+        raise InputError("network.conditioning", options.conditioning, allowed)
     return out_channels

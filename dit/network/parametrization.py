@@ -18,11 +18,14 @@ EMBEDDING_STD = 0.02
 # Adam's usual 1e-8 is as large as the gradients that reach adaLN-Zero's silent blocks in the first steps, and
 # these fall with the width: it slows wide networks and bends muP. With muP use this.
 MUP_ADAM_EPS = 1e-16
+# Maps of a fixed number of inputs: patches, encoded tokens, pooled vectors.
+FIXED_INPUTS = ("x_embedder", "text_embedder.fc1", "pooled_embedder")
 
 
 def init_parameter(name: str, parameter: Tensor, config: DiTOptions, generator: torch.Generator) -> None:
     """Fills one parameter in place with its initial value; the table is in ``DiT.init_weights``."""
     zero = parameter.ndim == 1 or name.startswith("final_layer.linear") or "modulation" in name
+    zero |= config.is_modulated and "cross_attn.proj" in name
     if "norm" in name and name.endswith("weight"):
         parameter.fill_(1.0)
     elif zero:
@@ -38,7 +41,7 @@ def init_parameter(name: str, parameter: Tensor, config: DiTOptions, generator: 
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
     else:
         fan_out, fan_in = parameter.shape
-        if config.parametrization == "mup" and name.startswith("x_embedder"):
+        if config.parametrization == "mup" and name.startswith(FIXED_INPUTS):
             # Its inputs do not grow with the width.
             fan_out = MUP_BASE_WIDTH
         bound = math.sqrt(6 / (fan_in + fan_out))
@@ -49,9 +52,9 @@ def lr_multiplier(name: str, parameter: Tensor, config: DiTOptions) -> float:
     """Learning rate of one parameter over that at the base width; 1 for all in the standard parametrization.
 
     Under muP with Adam a matrix whose inputs grow with the width learns at base width / width; what reads a
-    fixed number of inputs (patches, time features, labels, positions) and every vector at the base rate.
+    fixed number of inputs (patches, time features, labels, texts, positions) and every vector at the base rate.
     """
-    reads_fixed = name.startswith(("x_embedder", "t_embedder.mlp.0", "y_embedder", "pos_embed"))
+    reads_fixed = name.startswith((*FIXED_INPUTS, "t_embedder.mlp.0", "y_embedder", "pos_embed"))
     if config.parametrization == "standard" or parameter.ndim == 1 or reads_fixed:
         return 1.0
     return MUP_BASE_WIDTH / config.width
