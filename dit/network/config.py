@@ -19,7 +19,7 @@ class DiTConfig(DiTOptions):
     def build(
         self, domain: Domain, kind: ConditionKind, out_channels: int | None = None, *, seed: int = 0
     ) -> "DiT":
-        """The network for samples of one domain and conditions of one kind.
+        """The network for samples of one domain and conditions of one kind; of tokens it gives logits (B, V, ...).
 
         Args:
             domain: what one sample is; other sizes work too.

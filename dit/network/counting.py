@@ -2,7 +2,7 @@
 
 One multiply-add (MAC) is two floating point operations. Only matrix products are counted, as in the papers'
 "Gflops" (which are MACs) and in ``torch.utils.flop_counter``; norms, activations and rotations are not.
-Legend: N tokens, D width, P patch, C latent channels; L tokens of a text, W channels of each.
+Legend: N tokens, D width, P patch, C latent channels, V values of a token; L tokens of a text, W channels of each.
 """
 
 import math
@@ -77,7 +77,7 @@ def count(config: DiTOptions, domain: Domain, kind: ConditionKind, out_channels:
         config: the network.
         domain: what one sample is.
         kind: what the network is told.
-        out_channels: channels of the output; None means C (2C with a learned variance).
+        out_channels: channels of the output; None means C (2C with a learned variance), of tokens V.
 
     Raises:
         InputError: the network does not fit the data.
@@ -85,9 +85,11 @@ def count(config: DiTOptions, domain: Domain, kind: ConditionKind, out_channels:
     out_channels, patch = check_fits(config, domain, kind, out_channels), config.patch(len(domain.sizes))
     classes = find(kind, Classes)
     tokens = domain.tokens(patch)
-    patch_in, patch_out = math.prod(patch) * domain.channels, math.prod(patch) * out_channels
+    # tokens are looked up: a row for each of V values and the mask, and no product
+    patch_in = 0 if domain.vocabulary else math.prod(patch) * domain.channels
+    patch_out = math.prod(patch) * out_channels
     parameters = {
-        "patch_embedding": (patch_in + 1) * config.width,
+        "patch_embedding": ((patch_in or domain.vocabulary) + 1) * config.width,
         "positions": tokens * config.width if config.positions == "learned" else 0,
         "time_embedding": (N_TIME_FEATURES + 1) * config.width + (config.width + 1) * config.width,
         "label_embedding": (classes.n + 1) * config.width if classes else 0,
@@ -175,8 +177,9 @@ def activation_bytes(
     RMSNorm, which torch does not fuse on CPU) and 1 more where it is modulated; 3 for q, k, v and 2 more
     where they are normed or rotated; 1 for the attention's result; 2h (GELU) or 4h (SwiGLU); with adaLN-Zero
     2 for what the gates multiply; 2 and a norm for cross-attention; 2 for a long skip. DiT: 6 + 3 + 1 + 8 + 2
-    = 20. Per token of a text: 2 for keys and values in each block (3 where keys are normed, 4 by RMSNorm), and 3 of its
-    embedder. Vectors per image and head are left out; so are weights, gradients and the optimizer's state.
+    = 20. A token's logits count too. Per token of a text: 2 for keys and values in each block (3 where keys are normed,
+    4 by RMSNorm), and 3 of its embedder. Vectors per image and head are left out; so are weights, gradients and the
+    optimizer's state.
 
     Args:
         config: the network.
@@ -200,7 +203,8 @@ def activation_bytes(
     in_blocks = (tokens + config.n_extra_tokens(kind)) * (config.depth * block + config.n_skips * 2 * d)
     text = find(kind, Text)
     in_text = text.length * (config.depth * (2 * d + per_query) + 3 * d) if text else 0
-    return batch_size * bytes_per_element * (in_blocks + in_text + tokens * norm)
+    logits = tokens * domain.vocabulary  # of which the cross-entropy keeps the logarithms
+    return batch_size * bytes_per_element * (in_blocks + in_text + tokens * norm + logits)
 
 
 def count_dict(
@@ -217,7 +221,7 @@ def count_dict(
         "input_shape": list(domain.shape),
         **({"num_classes": classes.n} if (classes := find(kind, Classes)) else {}),
         **({"text": vars(text)} if (text := find(kind, Text)) else {}),
-        "out_channels": domain.channels if out_channels is None else out_channels,
+        "out_channels": check_fits(config, domain, kind, out_channels),
         **counts.as_dict(),
         "batch_size": batch_size,
         "activation_bytes_float32": activation_bytes(config, domain, kind, batch_size, 4),

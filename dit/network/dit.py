@@ -34,6 +34,17 @@ class PatchEmbedder(nn.Module):
         return self.proj(rearrange(x, self.pattern, **self.sizes))
 
 
+class TokenEmbedder(nn.Module):
+    """Tokens (B, 1, ...) of V values to vectors (B, N, D); value V stands for a masked token."""
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary + 1, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table(x.flatten(1))
+
+
 def _axes(patch: tuple[int, ...]) -> tuple[str, str, str]:
     """Axes in the words of einops: as points "(n0 p0) (n1 p1)", as tokens "n0 n1", within a patch "p0 p1"."""
     axes = range(len(patch))
@@ -102,7 +113,7 @@ class DiT(nn.Module):
         config: shape and options.
         domain: the samples it is built for; other sizes work too, see ``forward``.
         kind: what it is told besides the time.
-        out_channels: channels of the output; None means those of the domain.
+        out_channels: channels of the output; None means those of the domain, of tokens one for each value.
         seed: of the initial weights, which do not depend on torch's global random state.
 
     Raises:
@@ -133,7 +144,11 @@ class DiT(nn.Module):
         n_tokens = domain.tokens(self.patch)
         device = torch.get_default_device()
         with torch.device("meta"):  # torch's own initialisers cost time and draw from the global random state
-            self.x_embedder = PatchEmbedder(self.patch, domain.channels, config.width)
+            self.x_embedder = (
+                TokenEmbedder(domain.vocabulary, config.width)
+                if domain.vocabulary
+                else PatchEmbedder(self.patch, domain.channels, config.width)
+            )
             self.t_embedder = TimeEmbedder(config.width, config.time_convention)
             if classes := find(kind, Classes):
                 self.y_embedder = nn.Embedding(classes.n + 1, config.width)
@@ -169,6 +184,7 @@ class DiT(nn.Module):
         | parameter | initial value (standard) | with muP, m = 288/D |
         |---|---|---|
         | ``x_embedder.proj``, ``text_embedder.fc1``, ``pooled_embedder`` weights | Xavier | fan-out taken as 288 |
+        | ``x_embedder.table`` of tokens | N(0, 0.02^2) | the same |
         | ``t_embedder.mlp.0`` weight, ``y_embedder``, learned ``pos_embed`` | N(0, 0.02^2) | the same |
         | ``t_embedder.mlp.2`` weight | N(0, 0.02^2) | N(0, m 0.02^2) |
         | ``attn``, ``cross_attn``, ``mlp``, ``text_embedder.fc2`` weights | Xavier, qkv as one matrix | the same |
@@ -199,17 +215,18 @@ class DiT(nn.Module):
         The residual stream has the dtype of matrix products: bfloat16 under such autocast, or where weights are so.
 
         Args:
-            x: (B, C, ...) noised samples; sizes any multiple of P: positions stretch with the lattice.
+            x: (B, C, ...) noised samples, integers where they are tokens; sizes any multiple of P: positions stretch
+                with the lattice.
             t: (B,) time as shown to the network (0 to 1000 or so), float32: bfloat16 rounds it away.
             told: the condition; an empty one is the null condition.
 
         Returns:
-            F (B, C_out, ...) in the dtype of x.
+            F (B, C_out, ...) in the dtype of x, float32 of tokens.
         """
-        weight, grid = self.x_embedder.proj.weight, self._lattice(x)
-        tokens = self.x_embedder(x.to(weight.dtype))  # (B, N, D)
+        grid, dtype = self._lattice(x), self.final_layer.linear.weight.dtype
+        tokens = self.x_embedder(x.to(dtype) if x.is_floating_point() else x)  # (B, N, D)
         tokens = tokens + self._positions(grid).to(tokens.dtype)
-        vectors, extra, mask = self._embedded(t, told or self.kind.null(len(t), t.device), weight.dtype)
+        vectors, extra, mask = self._embedded(t, told or self.kind.null(len(t), t.device), dtype)
         vector = attended = None
         if self.config.is_modulated:
             vector = F.silu(reduce(torch.add, vectors))  # (B, D); once here instead of once per block
@@ -222,14 +239,14 @@ class DiT(nn.Module):
         out = rearrange(patches, self.unpatch, **_sizes("n", grid), **_sizes("p", self.patch))
         if self.turns_velocity:  # it is d x / d (1 - t)
             out = -out
-        return out.to(x.dtype)
+        return out.to(x.dtype if x.is_floating_point() else torch.float32)
 
     def _lattice(self, x: Tensor) -> Grid:
         """Tokens of x along each axis."""
         sizes = tuple(x.shape[2:])
         if sizes == self.domain.sizes:
             return self.grid
-        return Domain(self.domain.channels, sizes).lattice(self.patch)
+        return Domain(self.domain.channels, sizes, self.domain.vocabulary).lattice(self.patch)
 
     def twin(self) -> "DiT":
         """A network of the same kind, with initial weights."""

@@ -46,6 +46,7 @@ def save_safetensors(model: DiT, path: str | Path, **said: str) -> None:
         "format": _FORMAT,
         "config": json.dumps(model.config.as_dict()),
         "input_shape": json.dumps(model.domain.shape),
+        **({"vocabulary": str(model.domain.vocabulary)} if model.domain.vocabulary else {}),
         "condition": json.dumps(kind_as_dict(model.kind)),
         "out_channels": str(model.out_channels),
     }
@@ -63,7 +64,7 @@ def load_safetensors(path: str | Path) -> DiT:
     """
     built = read_metadata(path)
     try:
-        domain = Domain.of(json.loads(built["input_shape"]))
+        domain = Domain.of(json.loads(built["input_shape"]), int(built.get("vocabulary", 0)))
         config = DiTConfig(**json.loads(built["config"]))
         said = built.get("condition") or json.dumps({"kind": "classes", "n": int(built["num_classes"])})
         kind, out_channels = kind_of_dict(json.loads(said)), int(built["out_channels"])

@@ -172,13 +172,13 @@ def check_fits(
         options: the network.
         domain: what one sample is.
         kind: what the network is told.
-        out_channels: channels of the output; None means those of the domain.
+        out_channels: channels of the output; None means those of the domain, of tokens one for each value.
 
     Returns:
         The number of output channels.
     """
     n_axes = len(domain.sizes)
-    out_channels = domain.channels if out_channels is None else out_channels
+    out_channels = (domain.vocabulary or domain.channels) if out_channels is None else out_channels
     check_number("out_channels", out_channels, low=1, integer=True)
     domain.lattice(options.patch(n_axes))
     if options.positions == "sincos" and options.width < 2 * n_axes:

@@ -33,7 +33,7 @@ def init_parameter(name: str, parameter: Tensor, config: DiTOptions, generator: 
     elif ".skip." in name:
         width = parameter.shape[0]
         parameter.copy_(torch.eye(width, 2 * width))
-    elif name.startswith(("t_embedder", "y_embedder", "pos_embed")):
+    elif name.startswith(("t_embedder", "y_embedder", "pos_embed", "x_embedder.table")):
         std = EMBEDDING_STD
         if config.parametrization == "mup" and name == "t_embedder.mlp.2.weight":
             # Its inputs grow with the width.
@@ -80,7 +80,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
         if not parameter.requires_grad:
             continue
         multiplier = lr_multiplier(name, parameter, config)
-        decays = parameter.ndim > 1 and not name.startswith(("y_embedder", "pos_embed"))
+        decays = parameter.ndim > 1 and not name.startswith(("x_embedder.table", "y_embedder", "pos_embed"))
         key = (multiplier, decays)
         if key not in groups:
             groups[key] = dict(
