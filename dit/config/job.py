@@ -18,7 +18,7 @@ from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
 from dit.config.protocols import protocols
 from dit.data.autoencoder import latent_domain
-from dit.data.manifest import check_settings, condition_kind, manifest_hash, read_manifest
+from dit.data.manifest import check_settings, condition_kind, domain_of, manifest_hash, read_manifest
 from dit.data.split import is_of_before
 from dit.domain import Domain
 from dit.errors import InputError, check_number
@@ -84,7 +84,7 @@ def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:
         if not is_of_before(manifest["config"].get("split"), split):
             asked["split"] = split
         check_settings(directory, asked)
-        return Domain.of(manifest["shape"]), condition_kind(manifest), manifest["splits"]["train"]["count"]
+        return domain_of(manifest), condition_kind(manifest), manifest["splits"]["train"]["count"]
     source = instantiate(cfg.data.source)
     domain = latent_domain(instantiate(cfg.autoencoder.spec), source, cfg.data.get("image_size"))
     held = instantiate(cfg.data.split).held_out(source)

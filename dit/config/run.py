@@ -15,9 +15,8 @@ from safetensors import SafetensorError
 from dit.config import job as job_config
 from dit.config.files import read_yaml
 from dit.config.instantiation import instantiate
-from dit.data.manifest import condition_kind, read_manifest
+from dit.data.manifest import condition_kind, domain_of, read_manifest
 from dit.diffusion.denoiser import Denoiser
-from dit.domain import Domain
 from dit.errors import InputError, RunError, input_error
 from dit.rundir import read_environment
 from dit.training.checkpoint import Checkpoint, clock, open_checkpoint
@@ -97,7 +96,7 @@ def load_run(run: str | Path, weights: str | None, images_seen: int | None, devi
 
 def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.device) -> Loaded:
     data = read_manifest(cfg.data.directory)
-    domain = Domain.of(data["shape"])
+    domain = domain_of(data)
     objective, config = instantiate(cfg.objective), job_config.network_config(cfg)
     told, held = job_config.counts(cfg, config).n_params_total, checkpoint.n_bytes
     if told > held:  # before so much memory is taken

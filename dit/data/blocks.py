@@ -159,8 +159,7 @@ class Work:
         """Writes one block; yields the number of images read so far, now and then."""
         dtype, flip = DTYPES[self.config["dtype"]], self.config["flip"]
         writers = {
-            split: ShardWriter(autoencoder, self.domain.shape, dtype, flip, batch_size, device)
-            for split in SPLITS
+            split: ShardWriter(autoencoder, self.domain, dtype, flip, batch_size, device) for split in SPLITS
         }
         digest, bad, read = hashlib.sha256(), [], 0
         for loaded in self.load(self.block(number), threads):
@@ -207,8 +206,9 @@ class Work:
             raise InputError("data.split", got, "at least one training image", remedy)
         entries = [_file_entry(self.result, path) for path in sorted((self.result / "autoencoder").glob("*"))]
         autoencoder = self.open_autoencoder(device)
-        mean, std = statistics([entry["totals"] for entry in splits["train"]])
-        if normalise == "autoencoder":
+        if normalise == "channel":
+            mean, std = statistics([entry["totals"] for entry in splits["train"]])
+        else:  # of tokens 0 and 1: the identity states no others
             mean, std = autoencoder.own_statistics(self.domain.channels)
         psnr, n = self._reconstruction(autoencoder, splits["validation"], device)
         digests = "".join(record["content_sha256"] for record in complete)
@@ -234,6 +234,9 @@ class Work:
         }
         if self.image_size is not None:
             manifest["image_shape"] = [3, self.image_size, self.image_size]
+        if self.domain.vocabulary:
+            manifest["vocabulary"] = self.domain.vocabulary
+            manifest["tokens_are_levels"] = getattr(self.source, "tokens_are_levels", False)
         if empty := self._empty_classes(splits["train"]):
             manifest["empty_classes"] = empty
         write_manifest(self.result, self.scratch, manifest)

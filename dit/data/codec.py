@@ -136,13 +136,15 @@ class Codec:
         autoencoder: the working autoencoder.
         channel_mean: (C,) mean of the raw latents over the training split.
         channel_std: (C,) their standard deviation.
-        pictures: whether the raw items are pictures; else they are arrays, which need no rounding.
+        pictures: whether the raw items are pictures; else they are arrays or tokens, which need no rounding.
+        vocabulary: V of tokens; 0 of numbers.
     """
 
     autoencoder: Autoencoder
     channel_mean: Tensor
     channel_std: Tensor
     pictures: bool = True
+    vocabulary: int = 0
 
     @classmethod
     def open(cls, directory: str | Path, device: torch.device | str = "cpu") -> "Codec":
@@ -154,7 +156,8 @@ class Codec:
             device
         )
         mean, std = (torch.tensor(manifest[key], device=device) for key in ("channel_mean", "channel_std"))
-        return cls(autoencoder, mean, std, "image_shape" in manifest)
+        pictures = "image_shape" in manifest or manifest.get("tokens_are_levels", False)
+        return cls(autoencoder, mean, std, pictures, manifest.get("vocabulary", 0))
 
     def normalise(self, latents: Tensor) -> Tensor:
         """Raw latents (B, C, H, W), or (B, C, size, ...), to unit variance per channel."""
@@ -167,10 +170,19 @@ class Codec:
         return latents * std + mean
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images uint8 (B, 3, H, W) to the posterior mean at unit variance (B, C, H, W); arrays are normalised."""
+        """Images uint8 (B, 3, H, W) to the posterior mean at unit variance (B, C, H, W); arrays are normalised, tokens
+        stay as they are.
+        """
+        if self.vocabulary:
+            return images
         return self.normalise(self.autoencoder.encode(images)[0] if self.pictures else images.float())
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents at unit variance (B, C, H, W) to uint8 images (B, 3, H, W); arrays to the units of their source."""
+        """Latents at unit variance (B, C, H, W) to uint8 images (B, 3, H, W); arrays to the units of their source,
+        tokens (B, 1, size, ...) to themselves, or to grey images where they are levels from black to white.
+        """
+        if self.vocabulary:
+            grey = (latents * (255 / (self.vocabulary - 1))).round().to(torch.uint8)
+            return grey.repeat(1, 3, 1, 1) if self.pictures else latents
         raw = self.denormalise(latents)
         return to_uint8(self.autoencoder.decode(raw)) if self.pictures else raw

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dit.data.latents import LatentSet
 from dit.data.loader import permutation
+from dit.domain import Domain
 from dit.errors import InputError, check_number
 from dit.files import write_bytes
 
@@ -30,7 +31,7 @@ class Draws:
     Args:
         index: (B,) int64, image in the validation split.
         labels: (B,) int64, its class.
-        x0: (B, C, H, W) float32, its latent: one posterior draw at unit variance.
+        x0: (B, C, H, W) float32, its latent: one posterior draw at unit variance; tokens int64.
         eps: (B, C, H, W) float32, the noise.
         t_linear: (B,) float32, time on the line x_t = (1 - t) x0 + t eps.
         log_snr: (B,) float32, 2 ln((1 - t) / t): the level at which a model of any path is asked.
@@ -56,8 +57,9 @@ class Draws:
 def validation_draws(latent_set: LatentSet, n_draws: int, n_bins: int = 8, seed: int = 0) -> Draws:
     """The stored draws of a latent directory; made and stored when first asked for, from shards whose hash was checked.
 
-    Times are uniform on [0.02, 0.98], one in each of ``n_draws`` equal strata; bins are equally wide in t,
-    so that each holds the same share. Images are taken in a fixed shuffled order, each as often as any other.
+    Times are uniform on [0.02, 0.98], of tokens on [0, 1], one in each of ``n_draws`` equal strata; bins are equally
+    wide in t, so that each holds the same share. Images are taken in a fixed shuffled order, each as often as any
+    other.
 
     Args:
         latent_set: the validation split.
@@ -92,8 +94,11 @@ def _make(latent_set: LatentSet, n_draws: int, n_bins: int, seed: int) -> dict[s
     eps = torch.randn(shape, generator=generator)
     u = torch.rand(n_draws, generator=generator, dtype=torch.float64)
     stratum = torch.randperm(n_draws, generator=generator)
-    t = T_LOW + (T_HIGH - T_LOW) * (stratum + u) / n_draws
-    edges_t = torch.linspace(T_HIGH, T_LOW, n_bins + 1, dtype=torch.float64)
+    low, high = _ends(latent_set.domain)
+    t = low + (high - low) * (stratum + u) / n_draws
+    edges_t = torch.linspace(high, low, n_bins + 1, dtype=torch.float64)
+    if latent_set.domain.vocabulary:  # ends without an infinity: half a token from nothing and from all
+        edges_t = edges_t.clamp(0.5 / x0[0].numel(), 1 - 0.5 / x0[0].numel())
     bin_id = n_bins - 1 - stratum * n_bins // n_draws
     return {
         "index": index,
@@ -105,6 +110,11 @@ def _make(latent_set: LatentSet, n_draws: int, n_bins: int, seed: int) -> dict[s
         "bin_id": bin_id,
         "edges": _log_snr(edges_t).float(),
     }
+
+
+def _ends(domain: Domain) -> tuple[float, float]:
+    """The first and the last time: a bound on the likelihood of tokens needs them all."""
+    return (0.0, 1.0) if domain.vocabulary else (T_LOW, T_HIGH)
 
 
 def _log_snr(t: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from dit.data.images import Source
 from dit.data.manifest import canonical, check_settings
 from dit.data.origin import begin, check_origin
 from dit.data.schema import FORMAT
-from dit.data.split import ByContent, Stratified, StratifiedShare
+from dit.data.split import ByContent, ByDocument, Stratified, StratifiedShare
+from dit.domain import Domain
 from dit.errors import InputError, check_choice, check_number
 from dit.launch import World
 
@@ -49,7 +50,7 @@ def encode_dataset(
     directory: str | Path,
     source: Source,
     autoencoder: AutoencoderSpec,
-    split: ByContent | Stratified | StratifiedShare,
+    split: ByContent | ByDocument | Stratified | StratifiedShare,
     *,
     name: str,
     image_size: int | None = None,
@@ -77,10 +78,10 @@ def encode_dataset(
         image_size: pixels per side of pictures; None for arrays.
         flip: store the mirrored image too, as an entry of its own.
         dtype: storage of the moments, float32 or bfloat16; pixels (identity) are always stored as uint8, arrays as
-            float32.
+            float32, tokens as the smallest integers that hold them.
         normalise: ``channel``: latents are brought to zero mean and unit variance per channel, measured
             over the training split. ``autoencoder``: by the autoencoder's own ``shift_factor`` and
-            ``scaling_factor``, as published checkpoints expect.
+            ``scaling_factor``, as published checkpoints expect. ``none``, of tokens: they are as they are.
         batch_size: images per call of the autoencoder.
         shard_images: images per block of the source.
         allow_bad: how many unreadable images may be skipped; they are listed in the manifest.
@@ -95,7 +96,6 @@ def encode_dataset(
             changed since; images cannot be read.
     """
     check_choice("data.dtype", dtype, ("float32", "bfloat16"))
-    check_choice("data.normalise", normalise, ("channel", "autoencoder"))
     check_choice("data.flip", flip, (True, False))
     for key, value in (("batch_size", batch_size), ("shard_images", shard_images)):
         check_number(f"data.{key}", value, low=1, integer=True)
@@ -106,6 +106,7 @@ def encode_dataset(
     domain = latent_domain(
         autoencoder, source, image_size
     )  # raises where the size does not fit, before any work
+    check_choice("data.normalise", normalise, ("none",) if domain.vocabulary else ("channel", "autoencoder"))
     if image_size is None:
         _check_array_settings(flip, dtype)
     directory = Path(directory)
@@ -119,7 +120,8 @@ def encode_dataset(
         "autoencoder": autoencoder.config,
         "split": split.config,
         "flip": flip,
-        "dtype": "uint8" if autoencoder.config["kind"] == "identity" and image_size is not None else dtype,
+        "dtype": _stored_as(domain)
+        or ("uint8" if autoencoder.config["kind"] == "identity" and image_size is not None else dtype),
         "normalise": normalise,
         "shard_images": shard_images,
     }
@@ -137,6 +139,12 @@ def encode_dataset(
         if not missing:
             _finish(work, directory, device, allow_bad)
     return Encoded(directory, not missing, missing, True)
+
+
+def _stored_as(domain: Domain) -> str | None:
+    """The smallest integers that hold the tokens of a domain; None where it has none."""
+    sizes = {"uint8": 2**8, "uint16": 2**16, "int32": 2**31}
+    return next(name for name, n in sizes.items() if domain.vocabulary <= n) if domain.vocabulary else None
 
 
 def _check_array_settings(flip: bool, dtype: str) -> None:

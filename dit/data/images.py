@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dit.domain import Domain
 from dit.errors import InputError, check_number
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def read_picture(path: str | Path) -> bytes:
 class Source(Protocol):
     """Labelled images in a fixed order.
 
-    A source of arrays has a ``domain`` besides: what one item is.
+    A source of arrays or tokens has a ``domain`` besides: what one item is. Where tokens are grey levels of a picture,
+    it has ``tokens_are_levels`` = True.
     """
 
     @property
@@ -96,7 +98,7 @@ class Source(Protocol):
 
     def pixels(self, content: bytes, image_size: Any) -> "np.ndarray":
         """Decodes and resizes one image: (image_size, image_size, 3) uint8, RGB; one array, which has no image_size, to
-        (C, size, ...) float32.
+        (C, size, ...) float32; one item of tokens to (1, size, ...) int32.
 
         Raises:
             UnreadableImage: it cannot be decoded.
@@ -166,3 +168,20 @@ class Digits:
         grey = Image.fromarray(np.rint(scan * (255 / 16)).astype(np.uint8))
         enlarged = np.asarray(grey.resize((image_size, image_size), Image.Resampling.BICUBIC))
         return np.repeat(enlarged[:, :, None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class DigitTokens(Digits):
+    """The same digits as 8 x 8 tokens of 17 levels, as they were scanned."""
+
+    domain = Domain(1, (8, 8), vocabulary=17)
+    tokens_are_levels = True
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"kind": "digit_tokens"}
+
+    def pixels(self, content: bytes, image_size: int | None = None) -> "np.ndarray":
+        """One digit (1, 8, 8) int32."""
+        import numpy as np
+
+        return np.frombuffer(content, np.uint8).reshape(self.domain.shape).astype(np.int32)

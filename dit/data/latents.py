@@ -1,14 +1,14 @@
 """Latents on disk: reading the shards of a finished latent directory.
 
 A shard is a safetensors file with the tensors
-    moments          (n, K, H, W)   posterior mean and log-variance, K = 2C; or the latent itself, K = C,
-    where it is a point moments_flipped  (n, K, H, W)   the same of the mirrored image, where asked for: an
-    entry of its own, since no autoencoder
-                                    commutes with mirroring
+    moments          (n, K, H, W)   posterior mean and log-variance, K = 2C; or the latent itself, K = C, where it is a
+                                    point; of tokens (n, 1, size, ...), integers
+    moments_flipped  (n, K, H, W)   the same of the mirrored image, where asked for: an entry of its own, since no
+                                    autoencoder commutes with mirroring
     label            (n,) int64
     index            (n,) int64     position in the source
-Numbers are float32, bfloat16, or uint8 (pixels, for the identity). Rows are read with `pread` at their
-offsets: nothing is held in memory but labels, and forked or spawned workers may share a set.
+Numbers are float32, bfloat16, or uint8 (pixels, for the identity); tokens uint8, uint16 or int32. Rows are
+read with `pread` at their offsets: nothing is held in memory but labels, and forked or spawned workers may share a set.
 
 B batch, C H W latent; of arrays C and any number of sizes.
 """
@@ -25,12 +25,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dit.condition import Classes, Condition, labelled
-from dit.data.manifest import REENCODE, check_files, condition_kind, manifest_hash, read_manifest
+from dit.data.manifest import (
+    REENCODE,
+    check_files,
+    condition_kind,
+    domain_of,
+    manifest_hash,
+    read_manifest,
+)
 from dit.domain import Domain
 from dit.errors import InputError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
+DTYPES |= {"uint16": torch.uint16, "int32": torch.int32}
 SAFETENSORS_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}
+SAFETENSORS_NAMES |= {torch.uint16: "U16", torch.int32: "I32"}
 
 
 class Shard:
@@ -167,7 +176,7 @@ class LatentSet:
     @property
     def domain(self) -> Domain:
         """What one latent is."""
-        return Domain.of(self.shape)
+        return domain_of(self.manifest)
 
     @property
     def kind(self) -> Classes:
@@ -189,7 +198,7 @@ class LatentSet:
         return self.manifest["flip"]
 
     def moments(self, index: Tensor, flip: Tensor | None = None) -> Tensor:
-        """The stored numbers as float32, raw scale: (B, K, H, W), K = 2C (mean, log-variance) or C.
+        """The stored numbers as float32, raw scale: (B, K, H, W), K = 2C (mean, log-variance) or C; tokens as int64.
 
         Args:
             index: (B,) int64 in [0, len).
@@ -211,16 +220,20 @@ class LatentSet:
             name = "moments_flipped" if flipped else "moments"
             os.preadv(shard.descriptor, [row.data], shard.start[name] + offset * self._row_bytes)
         numbers = torch.from_numpy(stored).view(self._dtype).view(-1, *self._stored)
+        if self.domain.vocabulary:
+            return numbers.long()
         return numbers.float() / 127.5 - 1 if self._dtype == torch.uint8 else numbers.float()
 
     def draw(self, index: Tensor, eps: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
-        """Latents at unit variance per channel: (B, C, H, W) float32.
+        """Latents at unit variance per channel: (B, C, H, W) float32; tokens (B, 1, size, ...) int64, as they are.
 
         Args:
             index: (B,) int64 in [0, len).
             eps: (B, C, H, W) standard normal, the posterior draw; None gives the posterior mean.
             flip: (B,) bool, which ones are mirrored images; None is none.
         """
+        if self.domain.vocabulary:
+            return self.moments(index, flip)
         latents = self.moments(index, flip)  # nobody else's: changed in place, which spares memory
         if self.has_posterior:
             mean, logvar = latents.chunk(2, dim=1)

@@ -18,6 +18,7 @@ from typing import Any
 from dit.condition import Classes
 from dit.data.schema import REENCODE, check_manifest
 from dit.data.split import FEWEST_HELD_OUT
+from dit.domain import Domain
 from dit.errors import InputError
 from dit.files import whole
 from dit.trust import file_below
@@ -55,6 +56,11 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
 def manifest_hash(directory: str | Path) -> str:
     """SHA-256 of the manifest: names the data of a run, since the manifest holds the hash of every shard."""
     return _read(Path(directory))[1]
+
+
+def domain_of(manifest: dict[str, Any]) -> Domain:
+    """What one sample is."""
+    return Domain.of(manifest["shape"], manifest.get("vocabulary", 0))
 
 
 def condition_kind(manifest: dict[str, Any]) -> Classes:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dit.domain import Domain
 from dit.errors import InputError
 
 FORMAT = 1
 REENCODE = "Remove the directory and run `dit encode` again."
 MOST = 2**40  # of anything that is counted: more is no number of images, pixels or bytes of a file
+TOKENS = ("uint16", "int32")  # what only tokens are stored as; up to 256 values are uint8, as pixels are
 HASH = re.compile(r"[0-9a-f]{64}")
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")  # classes of diffusers
 
@@ -45,6 +47,15 @@ def check_manifest(path: Path, text: bytes) -> dict[str, Any]:
             _refuse(path, field, manifest[field])
     if len(manifest["class_names"]) != manifest["num_classes"]:
         _refuse(path, "class_names", f"({len(manifest['class_names'])} names)")
+    try:
+        domain = Domain.of(manifest["shape"], manifest.get("vocabulary", 0))
+    except InputError:
+        _refuse(path, "vocabulary", manifest.get("vocabulary"))
+    else:
+        if bool(domain.vocabulary) != (
+            manifest["dtype"] in TOKENS or manifest["config"].get("normalise") == "none"
+        ):
+            _refuse(path, "dtype", manifest["dtype"])
     for name, split in manifest["splits"].items():
         if split["count"] != sum(entry["count"] for entry in split["shards"]):
             _refuse(path, f"splits.{name}.count", split["count"])
@@ -122,14 +133,17 @@ def _autoencoder(value: Any) -> bool:
     )
 
 
-OPTIONAL = {"empty_classes", "image_shape"}  # only where there are some; only of pictures
+# only where there are some; only of pictures; only of tokens
+OPTIONAL = {"empty_classes", "image_shape", "vocabulary", "tokens_are_levels"}
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
     "config": lambda value: isinstance(value, dict) and _positive(value.get("shard_images")),
     "source": lambda value: isinstance(value, dict) and isinstance(value.get("kind"), str),
     "shape": _shape,
     "image_shape": lambda value: _shape(value) and len(value) == 3,
-    "dtype": lambda value: value in ("float32", "bfloat16", "uint8"),
+    "dtype": lambda value: value in ("float32", "bfloat16", "uint8", *TOKENS),
+    "vocabulary": is_count,
+    "tokens_are_levels": lambda value: isinstance(value, bool),
     "posterior": lambda value: isinstance(value, bool),
     "flip": lambda value: isinstance(value, bool),
     "empty_classes": lambda value: isinstance(value, list) and all(map(is_count, value)),

@@ -1,6 +1,7 @@
 """Writing one shard: images or arrays in, moments and their sums out.
 
-B batch, C H W latent (of arrays C and any number of sizes), K stored channels (2C where there is a posterior, else C).
+B batch, C H W latent (of arrays and tokens C and any number of sizes), K stored channels (2C where there is a
+posterior, else C).
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dit.data.codec import Autoencoder
 from dit.data.latents import SAFETENSORS_NAMES
+from dit.domain import Domain
 from dit.errors import InputError
 
 
@@ -24,7 +26,7 @@ class ShardWriter:
 
     Args:
         autoencoder: the working autoencoder.
-        shape: (C, size, ...) that its latents must have.
+        domain: what its latents must be.
         dtype: storage of the moments.
         flip: encode the mirrored images too.
         batch_size: images per call of the autoencoder.
@@ -34,7 +36,7 @@ class ShardWriter:
     def __init__(
         self,
         autoencoder: Autoencoder,
-        shape: tuple[int, ...],
+        domain: Domain,
         dtype: torch.dtype,
         flip: bool,
         batch_size: int,
@@ -43,11 +45,13 @@ class ShardWriter:
         self.autoencoder, self.dtype, self.batch_size, self.device = autoencoder, dtype, batch_size, device
         self.batch, self.waiting = np.empty(0, np.uint8), 0
         self.parts: dict[str, list[Tensor]] = {"moments": []} | ({"moments_flipped": []} if flip else {})
-        self.shape, self.totals = shape, Totals(shape[0])
+        self.domain, self.totals = domain, Totals(domain.channels)
         self.index: list[int] = []
 
     def add(self, index: int, pixels: np.ndarray) -> None:
-        """Takes one image (H, W, 3) uint8, or one array (C, size, ...) float32; encodes when a batch is full."""
+        """Takes one image (H, W, 3) uint8, one array (C, size, ...) float32 or one item of tokens (1, size, ...) int32;
+        encodes when a batch is full.
+        """
         self.index.append(index)
         if not self.waiting:
             self.batch = np.empty((self.batch_size, *pixels.shape), pixels.dtype)
@@ -66,14 +70,15 @@ class ShardWriter:
         self.waiting = 0
         for name, part in self.parts.items():
             part.append(self._encode(images.flip(-1) if name == "moments_flipped" else images))
-            self.totals.add(part[-1])
+            if not self.domain.vocabulary:
+                self.totals.add(part[-1])
 
     def _encode(self, images: Tensor) -> Tensor:
         if self.autoencoder.module is None:
-            return images
+            return images.to(self.dtype)
         mean, logvar = self.autoencoder.encode(images.to(self.device))
-        if tuple(mean.shape[1:]) != self.shape:
-            allowed = f"latents {self.shape}, as its latent_channels and reduction say"
+        if tuple(mean.shape[1:]) != self.domain.shape:
+            allowed = f"latents {self.domain.shape}, as its latent_channels and reduction say"
             raise InputError("autoencoder", f"latents {tuple(mean.shape[1:])}", allowed, "Correct these two.")
         moments = mean if logvar is None else torch.cat([mean, logvar], dim=1)
         if not bool(moments.isfinite().all()):

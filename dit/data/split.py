@@ -135,6 +135,55 @@ class StratifiedShare:
         return _stratified(source, self.held_out(source), self.salt)
 
 
+@dataclass(frozen=True)
+class ByDocument:
+    """Holds out whole documents until ``fraction`` of the items is reached: those of lowest content hash that are small
+    enough. Where none is (one file, say), the end of the longest document is held out.
+
+    Reads the whole source once.
+
+    Args:
+        fraction: share of held-out items, in (0, 1).
+        salt: another value gives another split.
+    """
+
+    fraction: float = 0.05
+    salt: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("data.split.fraction", self.fraction, above=0, below=1)
+        check_number("data.split.salt", self.salt, low=0, integer=True)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the manifest stores."""
+        return {"kind": "ByDocument", **asdict(self)}
+
+    def held_out(self, source: Source) -> int:
+        """How many items will be held out."""
+        return len(self._chosen(source))
+
+    def chooser(self, source: Source) -> Chooser:
+        """The rule for items of ``source``, which has ``documents``."""
+        chosen = self._chosen(source)
+        return lambda index, content: index in chosen
+
+    def _chosen(self, source: Source) -> set[int]:
+        documents = getattr(source, "documents", None)
+        if documents is None:
+            raise InputError("data.split", "ByDocument", "StratifiedShare: these data have no documents")
+        wanted = max(1, round(self.fraction * len(source)))
+        if len(source) < 2:
+            raise InputError("data.source", f"({len(source)} windows)", "at least 2: one to hold out")
+        rank = content_ranker(self.salt)
+        ranked = sorted(documents, key=lambda items: rank(b"".join(map(source.content, items))))
+        chosen: set[int] = set()
+        for items in ranked:
+            if len(chosen) < wanted and len(chosen) + len(items) <= 2 * wanted:
+                chosen.update(items)
+        return chosen or set(max(documents, key=len)[-wanted:])
+
+
 def is_of_before(stored: Any, asked: dict[str, Any]) -> bool:
     """Whether a stored split is what `data=folder` made before it stratified: by content, of the same share and salt.
     Such latents can be trained on without naming their split.

@@ -32,10 +32,13 @@ def test_autoencoder(path):
 @pytest.mark.parametrize("path", sorted((CONF / "data").glob("*.yaml")), ids=lambda path: path.stem)
 def test_data(path):
     config = OmegaConf.load(path)
-    arrays = path.stem in ("array", "clips", "waveforms")
+    arrays = path.stem in ("array", "clips", "waveforms", "sequences", "tokens")
     if arrays or path.stem == "folder":  # a user's own, whose name and place only the user knows
         assert OmegaConf.is_missing(config, "name") and OmegaConf.is_missing(config.source, "path")
         config.name, config.source.path = path.stem, "somewhere"
+        for name in config.source:
+            if OmegaConf.is_missing(config.source, name):
+                config.source[name] = 16
     assert config.name == path.stem and path.read_text().startswith("# ")
     source, split = instantiate(config.source), instantiate(config.split)
     if isinstance(source, Digits):
@@ -44,4 +47,4 @@ def test_data(path):
     assert keys <= set(encode_dataset.__kwdefaults__) | {"image_size"}
     shared = {"normalise", "shard_images", "allow_bad", "decode_threads"}
     of_pictures = {"image_size", "flip", "dtype", "batch_size"}
-    assert keys == (shared if arrays else shared | of_pictures)
+    assert keys == (shared if arrays or path.stem == "digit_tokens" else shared | of_pictures)
