@@ -51,6 +51,11 @@ class Bootstrap:
     method: str
     noise: Components | None = None
 
+    @property
+    def converged(self) -> int:
+        """How many draws are in ``law``."""
+        return self.draws - self.failed
+
     def values(self, of: Callable[[Any], Any]) -> Array:
         """``of`` (a function of a law) on every draw, where it is defined."""
         values = np.asarray(of(self.law), float)

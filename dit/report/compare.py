@@ -80,16 +80,17 @@ def _by_loss(first: Material, other: Material) -> list[dict[str, Any]]:
     """Compute at equal loss along the frontiers of the two additive laws."""
     _refuse_other_protocol(first, other)
     for m in (first, other):
-        if m.fit is None or m.analysis["additive"]["loss"] is None:
+        if m.law is None or m.analysis["additive"]["loss"] is None:
             raise InputError(f"compare ({m.study.name})", "(no additive law)", "studies that carry one")
+    laws = [m.law for m in (first, other) if m.law is not None]
     levels = _shared_range(_least_losses(first), _least_losses(other), "least losses")
     rows = []
     for level in levels:
         ratio = None
-        if first.boot is not None and other.boot is not None:
-            mine, theirs = (compute_for(m.boot.law, level) for m in (first, other) if m.boot is not None)
-            ratio = _unpaired(theirs, mine)
-        mine, theirs = (float(compute_for(m.fit, level)) for m in (first, other))
+        draws = [compute_for(boot.law, level) for law in laws if (boot := law.drawn())]
+        if len(draws) == 2:
+            ratio = _unpaired(draws[1], draws[0])
+        mine, theirs = (float(compute_for(law.fit, level)) for law in laws)
         rows.append(_row(float(level), mine, theirs, ratio))
     return rows
 

@@ -1,4 +1,4 @@
-"""What the report reads off points and fits besides the laws: log-log lines, allocations, their cost."""
+"""The report's numbers besides the laws: log-log lines, allocations, their cost, the least loss at each compute."""
 
 from typing import Any
 
@@ -6,11 +6,17 @@ import numpy as np
 from scipy.special import stdtrit
 from scipy.stats import linregress, spearmanr
 
+from dit.errors import InputError
 from dit.fits.additive import AdditiveLaw
 from dit.fits.bootstrap import Bootstrap
+from dit.fits.fitted import Fitted
+from dit.fits.laws import settled
+from dit.fits.points import Points as FitPoints
+from dit.fits.power import fit_power
 from dit.study.readings import Points, Samples, branches
 from dit.study.records import Study
 
+BAND_POINTS = 25
 TARGETS = (1.0, 10.0, 100.0)  # times the largest budget
 
 
@@ -123,21 +129,21 @@ def targets(
     return rows
 
 
-def cooldowns(study: Study, points: Points, fit: AdditiveLaw | None) -> list[dict[str, Any]]:
+def cooldowns(study: Study, points: Points, fit: AdditiveLaw) -> list[dict[str, Any]]:
     """What cooling down is worth: the constant rate's loss at a branch's end over the branch's own.
 
     The constant rate's loss there is the trunk's last reading before the branch, carried on by the additive law.
     Published diffusion work finds a constant factor, 1.0245 +- .0014.
     """
     rows = []
-    for name, trunk in branches(study).items() if fit is not None else ():
+    for name, trunk in branches(study).items():
         ends = [
             r for r in study.validation if r["run"] == name and r["weights"] == points.weights and r["loss"]
         ]
         before = [i for i, run in enumerate(points.run) if run == trunk]
         end = max(ends, key=lambda row: row["images_seen"], default=None)
         before = [i for i in before if end is not None and points.images[i] < end["images_seen"]]
-        if fit is None or end is None or not before:
+        if end is None or not before:
             continue
         last = max(before, key=lambda i: points.images[i])
         n = float(points.n[last])
@@ -149,3 +155,33 @@ def cooldowns(study: Study, points: Points, fit: AdditiveLaw | None) -> list[dic
             "ratio": constant / end["loss"],
         })  # fmt: skip
     return rows
+
+
+def frontier_curve(points: Points, law: Fitted) -> dict[str, Any]:
+    """L*(C) of the additive law up to ten times the largest budget, with its 95 % band."""
+    grid, boot = np.geomspace(points.budgets[0] / 1.5, points.budgets[-1] * 10, BAND_POINTS), law.drawn()
+    floor, band = float(law.parameter("E")(law.fit)), None
+    if boot is not None:
+        low, high = boot.band(lambda law, c: law.loss_opt(c), grid)
+        band = {"c": grid, "low": low, "high": high}
+    return {"c": grid, "value": law.fit.loss_opt(grid), "floor": floor, "band": band}
+
+
+def frontier(isoflop: dict[str, Any]) -> dict[str, Any] | None:
+    """Power laws with and without a floor through the least losses of the accepted budgets."""
+    kept = [row for row in isoflop["budgets"] if row["edge"] is None and row["n_opt"] is not None]
+    if len(kept) < 2:
+        return None
+    budgets = np.array([row["budget_flops"] for row in kept])
+    losses = np.array([row["loss"] for row in kept])
+    found: dict[str, Any] = {"budgets": budgets.tolist(), "losses": losses.tolist()}
+    for name, floor in (("power", False), ("power_floor", True)):
+        try:
+            law = fit_power(FitPoints(losses, c=budgets), floor=floor, loss="mse_log")
+        except InputError as why:
+            found[name], found[f"{name}_why_not"] = None, str(why)
+            continue
+        least = float(settled("floor", law.floor, losses))
+        found[name] = {"exponent": law.exponent, "coefficient": law.coefficient, "floor": least,
+                       "objective": law.objective, "n": len(losses)}  # fmt: skip
+    return found

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from dit.errors import InputError
-from dit.fits.additive import AdditiveFit, fit_additive
-from dit.fits.answer import HELD
-from dit.fits.bootstrap import Bootstrap
-from dit.fits.doubts import doubts
+from dit.fits.additive import fit_additive
 from dit.fits.envelope import fit_envelope
+from dit.fits.fitted import HELD, Fitted
 from dit.fits.holdout import holdout
 from dit.fits.profile import profiles
 from dit.fits.sensitivity import Variant, sensitivity
@@ -29,19 +26,19 @@ BOOTSTRAPPED = {  # (law, size, loss) of fits that were bootstrapped -> how the 
 LOSSES = {"mse_log": "least squares of ln L", "lad": "least absolute deviations of ln L"}
 
 
-def profile_all(points: Points, fit: AdditiveFit) -> dict[str, Any]:
+def profile_all(law: Fitted) -> dict[str, Any]:
     """The profile of each parameter of the additive law, for the figure."""
-    found = {}
-    for name, one in profiles(points.for_fit(), fit, PROFILED).items():
-        found[name] = {
+    return {
+        name: {
             "estimate": one.estimate,
-            "value": one.values.tolist(),
-            "deviance": [float(x) if np.isfinite(x) else None for x in one.deviance],
+            "value": one.values,
+            "deviance": one.deviance,
             "threshold": one.bars[0.95],
-            "interval_95": list(one.intervals[0.95]),
+            "interval_95": one.intervals[0.95],
             "identified": one.identified,
         }
-    return found
+        for name, one in profiles(law.points, law.fit, PROFILED).items()
+    }
 
 
 def hold_out(points: Points, draws: int) -> dict[str, Any]:
@@ -72,49 +69,42 @@ def hold_out(points: Points, draws: int) -> dict[str, Any]:
     return {"holdout": found, "holdout_why_not": None}
 
 
-def vary(
-    study: Study, points: Points, fit: AdditiveFit | None, boot: Bootstrap | None, fits: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def vary(study: Study, points: Points, primary: Fitted, fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The exponent of N*(C) with one choice changed at a time; the first row is the primary fit.
 
     Args:
         study: the records, for the other weights.
         points: the points of the primary fit.
-        fit: the primary fit.
-        boot: its bootstrap.
+        primary: the primary fit.
         fits: the laws fitted already (see ``analysis``), whose intervals are taken over.
     """
-    if fit is None:
-        return []
-    doubted, of = doubts(points.for_fit(), fit), attrgetter("a")
+    told = primary.estimate("a")
     first = f"additive law, Huber, N per token, {points.weights_name} weights"
-    base: dict[str, Any] = {
-        "what": first,
-        "a": None,
-        "doubt": doubted.about("a"),
-        "interval_95": None,
-        "sd": None,
-    }
-    if doubted.has("a"):
-        base["a"] = fit.a
-        base |= {"interval_95": list(boot.interval(of)), "sd": boot.sd(of)} if boot else {}
-    rows = [base]
+    rows = [
+        {
+            "what": first,
+            "a": told["value"],
+            "doubt": primary.doubts.about("a"),
+            "interval_95": told.get("interval_95"),
+            "sd": told.get("sd"),
+        }
+    ]
     for entry in fits:
         what = BOOTSTRAPPED.get((entry["law"], entry["size"], entry["loss"]))
         if what is not None:
             key = "a" if entry["law"] == "additive" else "exponent of N*"
             interval = entry["intervals"].get(key, {}).get("95")
             rows.append({"what": what, "a": entry["parameters"][key], "interval_95": interval})
-    for variant in sensitivity(points.for_fit(), fit, "additive"):
+    for variant in sensitivity(primary.points, primary.fit, "additive"):
         what = _name(variant)
         if what is not None and all(row["what"] != what for row in rows):
-            value = variant.exponent if np.isfinite(variant.exponent) else None
-            rows.append({"what": what, "a": value, "interval_95": None})
+            rows.append({"what": what, "a": variant.exponent, "interval_95": None})
     for what, refit in _refits(study, points).items():
         try:
-            rows.append({"what": what, "a": float(refit().a), "interval_95": None})
+            a = float(refit().a)
         except InputError:
-            rows.append({"what": what, "a": None, "interval_95": None})
+            a = None
+        rows.append({"what": what, "a": a, "interval_95": None})
     return rows
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dit.fits.additive import AdditiveFit
-from dit.fits.bootstrap import Bootstrap
+from dit.fits.fitted import Fitted
 from dit.study.readings import Points, Samples
 from dit.study.records import Study
 
@@ -28,8 +27,7 @@ class Material:
         points: validation losses at the budgets.
         samples: sample metrics by protocol; empty where none were measured.
         analysis: the fits as they are written to fits.json (see analysis.py for its keys).
-        fit: the primary additive fit; None where none could be made.
-        boot: its bootstrap; None where there is none.
+        law: the primary additive law; None where none could be fitted.
         others: further studies that this one is compared with.
     """
 
@@ -37,15 +35,14 @@ class Material:
     points: Points
     samples: list[Samples]
     analysis: dict[str, Any]
-    fit: AdditiveFit | None = None
-    boot: Bootstrap | None = None
+    law: Fitted | None = None
     others: tuple["Material", ...] = ()
 
     @property
     def draws(self) -> dict[str, np.ndarray]:
         """Bootstrap draws by parameter name, (R,) each; empty where no bootstrap could be made."""
-        names = ("E", "alpha", "beta", "a")
-        return {} if self.boot is None else {name: getattr(self.boot.law, name) for name in names}
+        boot = self.law and self.law.drawn()
+        return {name: getattr(boot.law, name) for name in ("E", "alpha", "beta", "a")} if boot else {}
 
     @property
     def loss_label(self) -> str:

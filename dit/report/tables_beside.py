@@ -13,10 +13,10 @@ from dit.report.table import Table
 def noise(m: Material) -> Table:
     """The noise of the loss, from the residuals of the laws, and of the Fréchet distance over sampling seeds."""
     rows: list[list[Any]] = []
-    if m.fit is not None:
-        points = m.points.for_fit()
-        problem = m.fit.problem(points)
-        found = components(problem.residual(m.fit), problem.jacobian(m.fit), points.runs)
+    if m.law is not None:
+        fit, points = m.law.fit, m.law.points
+        problem = fit.problem(points)
+        found = components(problem.residual(fit), problem.jacobian(fit), points.runs)
         rows.append(["loss, of a run (shared by its readings)", math.sqrt(found.run), found.freedom])
         rows.append(["loss, of a reading", math.sqrt(found.reading), found.freedom])
     for group in m.samples:

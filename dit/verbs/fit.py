@@ -14,7 +14,8 @@ from dit.config.given import refuse_given, refuse_unread
 from dit.config.nodes import listed
 from dit.config.words import quoted
 from dit.errors import InputError, check_choice
-from dit.fits.answer import fit_points
+from dit.fits.answer import answer
+from dit.fits.fitted import fitted
 from dit.fits.points import Points, drop_outliers, read_points
 from dit.fits.remarks import independent
 from dit.fits.table import read_table
@@ -39,9 +40,9 @@ def task(cfg: DictConfig) -> None:
     if not cfg.bootstrap:
         for key in ("seed", "by", "method"):
             refuse_given(cfg, key, "bootstrap=0 draws nothing")
-    asked += [listed(cfg.at_flops), others, told]
+    at_flops = listed(cfg.at_flops)
     refuse_unread(cfg)
-    result = fit_points(points, *asked)
+    result = answer(fitted(points, *asked), at_flops, others, told)
     show({"data": str(cfg.data.path), **result}, cfg.format, _print)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from dit.fits.additive import fit_additive
-from dit.fits.answer import fit_points
+from dit.fits.answer import answer
 from dit.fits.doubts import doubts, of_interval
 from dit.fits.envelope import fit_envelope
+from dit.fits.fitted import fitted
 from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
 from dit.fits.power import fit_power
@@ -35,7 +36,7 @@ def test_lines_through_two_minima_are_doubted():
 def test_parabolas_of_few_sizes_are_doubted():
     points = isoflop_points(Truth(), 0.0, budgets=4, sizes=4)
     assert "a parabola of 4 sizes" in doubts(points, fit_isoflop(points)).about("b")
-    told = fit_points(points, "isoflop", draws=0)
+    told = answer(fitted(points, "isoflop", draws=0))
     assert all(valley["doubt"] == "a parabola of 4 sizes" for valley in told["valleys"])
 
 
@@ -91,7 +92,7 @@ def test_what_an_absent_term_leaves_open_has_no_value(loss, missing):
     """A loss that depends on size alone says nothing about data, nor about what is best."""
     n, d = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e8, 6), np.geomspace(1e8, 1e10, 6)))
     points = Points(1 + 50 * {"n": n, "d": d}[loss] ** -0.3, n=n, d=d)
-    told = fit_points(points, draws=0)
+    told = answer(fitted(points, draws=0))
     for name in (missing, "a", "b", "G"):
         assert told["parameters"][name]["value"] is None
         assert told["parameters"][name]["doubt"].startswith("not identified")

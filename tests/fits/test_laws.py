@@ -5,10 +5,11 @@ import pytest
 from scipy.optimize import curve_fit
 
 from dit.errors import InputError
-from dit.fits.answer import fit_points
+from dit.fits.answer import answer
 from dit.fits.bootstrap import bootstrap
 from dit.fits.data_limited import DataLimitedLaw, DataLimitedProblem, fit_data_limited
 from dit.fits.envelope import fit_envelope
+from dit.fits.fitted import fitted
 from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
 from dit.fits.power import fit_power
@@ -113,7 +114,9 @@ class TestPower:
         fit = fit_power(Points(3 * x**-0.3 * np.exp(-0.02 * np.log(x) ** 2), c=x), floor=True)
         assert fit.searched is not None
         assert fit.searched.absent == ("E",)
-        floor = fit_points(Points(3 * x**-0.3 * np.exp(-0.02 * np.log(x) ** 2), c=x), "power_floor", draws=30)
+        floor = answer(
+            fitted(Points(3 * x**-0.3 * np.exp(-0.02 * np.log(x) ** 2), c=x), "power_floor", draws=30)
+        )
         assert floor["parameters"]["floor"]["value"] == 0
         assert floor["parameters"]["floor"]["interval_95"][0] == 0
         assert floor["profiles"]["floor"]["estimate"] == 0

@@ -10,11 +10,12 @@ import scipy.stats
 from dit.errors import InputError
 from dit.fits.additive import AdditiveLaw, fit_additive
 from dit.fits.allocation import lines
-from dit.fits.answer import fit_points
+from dit.fits.answer import answer
 from dit.fits.bootstrap import Bootstrap, _repeats, bootstrap, resampled
 from dit.fits.compare import compare, likelihood
 from dit.fits.data_limited import DataLimitedLaw, DataLimitedProblem
 from dit.fits.envelope import fit_envelope
+from dit.fits.fitted import fitted
 from dit.fits.holdout import holdout, holdout_by_budget, holdout_minimum
 from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
@@ -375,7 +376,7 @@ def test_the_deviance_of_least_absolute_deviations():
 
 def test_the_cost_of_half_and_twice_the_best_size(grid):
     fit = fit_additive(grid)
-    row = fit_points(grid, draws=0, at_flops=[1e18])["allocation"][0]
+    row = answer(fitted(grid, draws=0), [1e18])["allocation"][0]
     n, d = fit.n_opt(1e18), fit.d_opt(1e18)
     least = fit.E + fit.A * n**-fit.alpha + fit.B * d**-fit.beta
     for key, factor in (("loss_ratio_at_twice_n", 2.0), ("loss_ratio_at_half_n", 0.5)):

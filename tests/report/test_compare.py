@@ -64,16 +64,16 @@ def test_a_study_against_itself_is_level(studies):
 def test_two_studies_of_one_seed_do_not_share_their_noise(studies):
     """The variance of ln of a ratio is the sum of two: a study against its copy is less sure than alone."""
     one = analyse(load_study(studies[0]), draws=1000)
-    assert one.boot is not None
+    assert one.law is not None and one.law.boot is not None
     (found,) = compare(one, [one])
     for row in found["by_loss"]:
-        alone = np.std(np.log(compute_for(one.boot.law, row["level"])))
+        alone = np.std(np.log(compute_for(one.law.boot.law, row["level"])))
         low, high = row["interval_95"]
         assert np.log(high / low) / 3.92 == pytest.approx(2**0.5 * alone, rel=0.15)
 
 
 def test_compute_for_a_loss_undoes_the_frontier(studies):
-    law = analyse(load_study(studies[0]), draws=50).fit
+    law = analyse(load_study(studies[0]), draws=50).law.fit
     for flops in (1e12, 1e13, 1e15):
         assert compute_for(law, law.loss_opt(flops)) == pytest.approx(flops, rel=1e-6)
     assert compute_for(law, law.E * 0.99) == np.inf

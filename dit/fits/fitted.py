@@ -1,0 +1,129 @@
+"""A law fitted to points, with all that tells how far to trust it: ``dit fit`` prints it, and a report draws it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dit.errors import InputError, check_number
+from dit.fits.bootstrap import LEVELS, Bootstrap, bootstrap
+from dit.fits.choose import fit_law
+from dit.fits.doubts import Doubts, doubts, of_interval
+from dit.fits.holdout import Holdout, holdout
+from dit.fits.laws import settled
+from dit.fits.points import Points
+
+Of = Callable[[Any], Any]  # a number of a law; of a bootstrap's law the same of every draw
+ENOUGH = 20  # draws below which nothing is said about an interval
+HELD = 400  # draws behind the intervals of the held-out budget
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A law fitted to points.
+
+    Args:
+        points: the points that were fitted.
+        law: its name, see ``fit_law``.
+        loss: the loss that was asked for.
+        delta: Huber's delta, in log loss.
+        fit: the law.
+        draws: bootstrap draws that were asked for.
+        seed: of the draws.
+        boot: the bootstrap; None without draws.
+    """
+
+    points: Points
+    law: str
+    loss: str
+    delta: float
+    fit: Any
+    draws: int
+    seed: int
+    boot: Bootstrap | None
+
+    @cached_property
+    def doubts(self) -> Doubts:
+        """The doubts about its numbers."""
+        return doubts(self.points, self.fit)
+
+    def drawn(self, of: Of | None = None) -> Bootstrap | None:
+        """The bootstrap; None where fewer draws than ENOUGH converged, or have the number."""
+        if self.boot is None:
+            return None
+        return (
+            self.boot
+            if (self.boot.converged if of is None else len(self.boot.values(of))) >= ENOUGH
+            else None
+        )
+
+    def interval(self, of: Of, level: float = 0.95) -> tuple[float, float] | None:
+        """The interval of a number; None where too few draws have it."""
+        boot = self.drawn(of)
+        return boot and boot.interval(of, level)
+
+    def estimate(self, name: str, of: Of | None = None) -> dict[str, Any]:
+        """A number of the law: ``value`` (None where it is not identified), ``doubt`` and, by draws, its spread.
+
+        Args:
+            name: of a parameter; or of the number, by which doubts know it.
+            of: the number, where it is no parameter.
+        """
+        of = of or self.parameter(name)
+        has, doubt = self.doubts.has(name), self.doubts.about(name)
+        found: dict[str, Any] = {"value": float(of(self.fit)) if has else None, "doubt": doubt}
+        boot = self.drawn(of) if has else None
+        if boot is None:
+            return found
+        found["sd"] = boot.sd(of)
+        found |= {f"interval_{round(100 * level)}": boot.interval(of, level) for level in LEVELS}
+        found["doubt"] = "; ".join(filter(None, (doubt, of_interval(name, found["interval_95"])))) or None
+        return found | {f"percentiles_{round(100 * level)}": boot.percentiles(of, level) for level in LEVELS}
+
+    def parameter(self, name: str) -> Of:
+        """The parameter of that name; a trace of a floor is zero."""
+        return lambda law: settled(name, getattr(law, name), self.points.loss)
+
+    def held_out(self) -> Holdout:
+        """The largest budget predicted from the others, with intervals.
+
+        Raises:
+            InputError: one budget only, or too few points left without the largest.
+        """
+        return holdout(self.points, self.law, self.loss, self.delta, min(self.draws or HELD, HELD), self.seed)
+
+
+def fitted(
+    points: Points,
+    law: str = "additive",
+    loss: str = "huber",
+    delta: float = 1e-3,
+    draws: int = 1000,
+    seed: int = 0,
+    by: str = "auto",
+    method: str = "auto",
+) -> Fitted:
+    """The law's fit to points and its bootstrap.
+
+    Args:
+        points: what was measured.
+        law: additive, isoflop, envelope, power, power_floor or data_limited.
+        loss: huber, lad, mse_log or mse (isoflop and envelope are least squares).
+        delta: Huber's delta, in log loss.
+        draws: bootstrap draws; 0 for none.
+        seed: of the draws.
+        by: what is resampled together: run, point or auto.
+        method: pairs, parametric, seeds or auto (see bootstrap.py).
+
+    Raises:
+        InputError: an unknown choice, or points that cannot carry the law.
+    """
+    check_number("bootstrap", draws, low=0, integer=True)
+    points = points.completed()
+    if len(points) > 1 and np.ptp(points.loss) == 0:
+        raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
+    fit = fit_law(points, law, loss, delta)
+    boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
+    return Fitted(points, law, loss, delta, fit, draws, seed, boot)
