@@ -14,7 +14,7 @@ SHRINK, STAGES, FIRST_TRY = 0.25, 13, 2
 COARSER = 0.1  # the same towards a delta that is not 0, whose own Newton follows
 ROUNDS = 6  # Newton steps to the limit
 EXACT = (
-    1e-12  # mean deviation of points that the law fits to rounding, where no vertex can be told from another
+    1e-12  # residual of ln L of points that a law fits to rounding, where no optimum can be told from another
 )
 SLACK = 1e-6  # by which a multiplier may exceed 1, and the slope differ from 0, in the certificate
 
@@ -47,7 +47,7 @@ def lad(
         if not len(left):
             break
     objective = (w * np.abs(law.value(out) - y)).sum(1)
-    return Minimum(out, objective, converged | (objective <= EXACT * w.sum(1)), iterations)
+    return Minimum(out, objective, converged, iterations)
 
 
 def approach(
@@ -62,7 +62,7 @@ def approach(
 
 
 def _spread(law: Law, y: Array, theta: Array) -> float:
-    return float(np.median(np.abs(law.value(theta) - y))) + 1e-12
+    return float(np.median(np.abs(law.value(theta) - y))) + EXACT
 
 
 def _limit(law: Law, y: Array, w: Array, theta: Array, delta: float) -> tuple[Array, Array]:

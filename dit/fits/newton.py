@@ -15,6 +15,7 @@ Array = np.ndarray
 FLAT = 1e-9  # converged: the gradient against the sum of its absolute parts
 NEARLY_FLAT = 1e-6  # converged too where rounding hides any further decrease (a kink of Huber's loss)
 STALLED = 1e11  # damping at which no step lowers the objective any more
+TINY = np.finfo(float).tiny  # in place of what is zero and divides, or has a logarithm
 
 
 class Law(Protocol):
@@ -80,9 +81,9 @@ def newton(
         step, predicted, full = _step(
             curvature[active], vectors[active], along[active], damping[active], size[active]
         )
-        slope = np.abs(gradient[active]).max(1) / np.maximum(size[active], 1e-300)
-        stalled = damping[active] > STALLED
-        flat = (slope <= FLAT) | (full <= 1e-15 * value[active] + 1e-28) | (stalled & (slope <= NEARLY_FLAT))
+        slope, stalled = np.abs(gradient[active]).max(1), damping[active] > STALLED
+        flat = (slope <= FLAT * size[active]) | (full <= 1e-15 * value[active] + 1e-28)
+        flat |= stalled & (slope <= NEARLY_FLAT * size[active])
         done[active[flat]] = True
         going = ~(flat | stalled)
         active, step, predicted = active[going], step[going], predicted[going]
@@ -91,12 +92,13 @@ def newton(
         free = None if basis is None else basis[active]
         trial = theta[active] + (step if free is None else np.einsum("rpq,rq->rp", free, step))
         new = _derivatives(law, loss, y[active], w[active], trial, free)
-        gain = (value[active] - new[0]) / np.maximum(predicted, 1e-300)
-        better = new[0] < value[active]
+        gain = value[active] - new[0]
+        better = gain > 0
         moved = active[better]
         theta[moved] = trial[better]
         value[moved], gradient[moved], hessian[moved], size[moved] = (part[better] for part in new)
-        factor = np.where(~better, 10.0, np.where(gain > 0.75, 0.1, np.where(gain > 0.25, 0.5, 2.0)))
+        factor = np.where(gain > 0.75 * predicted, 0.1, np.where(gain > 0.25 * predicted, 0.5, 2.0))
+        factor = np.where(better, factor, 10.0)
         damping[active] = np.maximum(damping[active] * factor, 1e-15)
     return Minimum(theta, value * loss.unit, done, iteration)
 
@@ -134,9 +136,9 @@ def _step(
     Damping is relative to the largest curvature, or to the gradient's scale ``size`` (R,) where there is less: Huber's
     loss has none while no residual lies within delta.
     """
-    top = np.maximum(curvature.max(1), size)[:, None] + 1e-300
-    lifted = np.maximum(curvature, 1e-14 * top) + damping[:, None] * top
-    coefficient = -along / lifted
+    top = np.maximum(curvature.max(1), size)[:, None] + TINY
+    curved = np.maximum(curvature, 1e-14 * top)
+    coefficient = -along / (curved + damping[:, None] * top)
     predicted = -(coefficient * along).sum(1) - 0.5 * (coefficient**2 * curvature).sum(1)
-    full = 0.5 * (along**2 / np.maximum(curvature, 1e-14 * top)).sum(1)
+    full = 0.5 * (along**2 / curved).sum(1)
     return np.einsum("rij,rj->ri", vectors, coefficient), predicted, full

@@ -4,17 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from dit.fits.lad import approach, lad
+from dit.fits.lad import EXACT, approach, lad
 from dit.fits.losses import smooth_loss
 from dit.fits.newton import Law, Minimum, newton
 
 Array = np.ndarray
-BLOCK = 256 * 240  # doubles per block of rows, which stay in the cache
+BLOCK = 61_440  # doubles per block of rows, which stay in the cache
 NARROW = (
     1e-4  # Huber's delta below which it is approached from wider ones: all but a few points lie on a slope
-)
-EXACT = (
-    1e-12  # residual of ln L of points that a law fits to rounding, where no slope tells an optimum any more
 )
 
 
@@ -43,16 +40,16 @@ def minimise(
     rows, n = theta.shape[0], weights.shape[1]
     y, weights = np.broadcast_to(y, (rows, n)), np.broadcast_to(weights, (rows, n))
     parts = []
-    chunk = max(64, BLOCK // n)
-    for b in (slice(i, min(i + chunk, rows)) for i in range(0, rows, chunk)):
+    chunk = max(1, BLOCK // n)
+    for b in (slice(i, i + chunk) for i in range(0, rows, chunk)):
         part = None if basis is None else basis[b]
-        if loss == "lad":
-            parts.append(lad(law, y[b], weights[b], theta[b], max_iterations, part))
-            continue
         start = theta[b]
-        if loss == "huber" and delta < NARROW:
-            start = approach(law, delta, y[b], weights[b], start, max_iterations, part)
-        found = newton(law, smooth_loss(loss, delta), y[b], weights[b], start, max_iterations, part)
+        if loss == "lad":
+            found = lad(law, y[b], weights[b], start, max_iterations, part)
+        else:
+            if loss == "huber" and delta < NARROW:
+                start = approach(law, delta, y[b], weights[b], start, max_iterations, part)
+            found = newton(law, smooth_loss(loss, delta), y[b], weights[b], start, max_iterations, part)
         exact = found.objective <= rounding(loss, y[b], weights[b])
         parts.append(replace(found, converged=found.converged | exact))
     return Minimum(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError
+from dit.fits.laws import FLOOR
 from dit.fits.losses import smooth_loss
-from dit.fits.newton import Law, Minimum
+from dit.fits.newton import TINY, Law, Minimum
 from dit.fits.optimum import minimise, rounding
 
 Array = np.ndarray
@@ -189,9 +190,9 @@ class Problem(ABC):
 
     def lifted(self, theta: Array) -> Array:
         """``theta`` (p,) with terms that are all but absent raised to a share that can grow again."""
-        theta = np.maximum(theta, -1e3)
+        theta = np.maximum(theta, FLOOR)
         for index, share in zip(self.intercepts, self.law.shares(theta[None])):
-            theta[index] += max(0.0, np.log(LIFT / max(share.mean(), 1e-300)))
+            theta[index] += max(0.0, np.log(LIFT / max(share.mean(), TINY)))
         return theta
 
     def refit(self, law: Any, weights: Array, y: Array) -> Refitted:
@@ -258,7 +259,7 @@ def _without_idle(problem: Problem, theta: Array, objective: float) -> tuple[Arr
     lowered, idle = theta.copy(), []
     for i, (index, share) in enumerate(zip(problem.intercepts, problem.law.shares(theta[None]))):
         trial = lowered.copy()
-        trial[index] += min(0.0, NOTHING - np.log(max(float(share.max()), 1e-300)))
+        trial[index] += min(0.0, NOTHING - np.log(max(float(share.max()), TINY)))
         if problem.objective(trial) <= objective:
             lowered, idle = trial, [*idle, i]
     if not idle:
