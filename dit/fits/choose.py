@@ -26,7 +26,7 @@ def fit_law(points: Points, law: str = "additive", loss: str = "huber", delta: f
     return _fit(points, law, loss, delta)
 
 
-@lru_cache(maxsize=64)
+@lru_cache
 def _fit(points: Points, law: str, loss: str, delta: float) -> Any:
     if law == "isoflop":
         return fit_isoflop(points)

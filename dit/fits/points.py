@@ -21,7 +21,7 @@ SCATTER = 1.5  # a chain of such points wider than this factor is no budget; hal
 PROTOCOLS = {"protocol", "protocol_hash"}  # columns that are one wherever a file has them
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Points:
     """Measured points of a scaling study, one entry per reading of a run.
 
