@@ -11,10 +11,11 @@ import pytest
 import dit.fits
 from dit.errors import InputError
 from dit.fits.additive import AdditiveProblem, check_design, fit_additive
-from dit.fits.answer import _estimate, fit_points
+from dit.fits.answer import answer
 from dit.fits.bootstrap import Bootstrap, bootstrap, resampled
 from dit.fits.data_limited import DataLimitedProblem, _saturated
-from dit.fits.doubts import Doubts, doubts
+from dit.fits.doubts import doubts
+from dit.fits.fitted import Fitted, fitted
 from dit.fits.holdout import holdout
 from dit.fits.laws import additive, settled
 from dit.fits.losses import chosen, huber
@@ -46,7 +47,7 @@ def test_no_value_of_a_fit_changes():
 def test_defaults_are_the_same_everywhere():
     """Huber's delta is that of Hoffmann et al., section D.2; intervals are those of 95 %."""
     same = {"delta": 1e-3, "level": 0.95, "seed": 0, "loss": "huber", "drop_highest": 0, "floor": False}
-    draws = {"fit_points": 1000, "holdout": 1000, "bootstrap": 4000}
+    draws = {"fitted": 1000, "holdout": 1000, "bootstrap": 4000}
     methods = [
         method for kind in (Bootstrap,) for method in vars(kind).values() if inspect.isfunction(method)
     ]
@@ -96,34 +97,36 @@ def test_an_estimate_beyond_all_draws_is_at_their_last_thousandth(share, clipped
 
 
 def test_twenty_values_make_an_interval():
+    points = line(9)
     for n, said in ((19, False), (20, True)):
-        boot = Bootstrap(
-            SimpleNamespace(a=0.5), SimpleNamespace(a=np.linspace(0.4, 0.6, n)), n, 0, 0, "run", "pairs"
-        )
-        assert ("sd" in _estimate(SimpleNamespace(a=0.5), boot, Doubts(), "a", lambda law: law.a)) == said
+        law = SimpleNamespace(exponent=np.linspace(-0.2, -0.1, n))
+        boot = Bootstrap(SimpleNamespace(exponent=-0.15), law, n, 0, 0, "run", "pairs")
+        found = Fitted(points, "power", "mse", 1, fit_power(points), n, 0, boot)
+        assert ("sd" in found.estimate("exponent")) == said == (found.drawn() is not None)
+        assert (found.interval(lambda law: law.exponent) is not None) == said
 
 
 def test_hold_outs_of_an_answer_have_400_draws():
     points = line(24)
     expected = holdout(points, "power", "mse_log", draws=400)
     for draws in (0, 500):
-        found = fit_points(points, "power", "mse_log", draws=draws)
+        found = answer(fitted(points, "power", "mse_log", draws=draws))
         assert found["holdout"]["low"] == pytest.approx(expected.low) and found["holdout"]["n"] == expected.n
     assert holdout(points, "power", "mse_log", draws=500).low != pytest.approx(expected.low)
-    assert fit_points(Points(points.loss, n=points.c), "power", "mse_log", draws=0)["holdout"] is None
+    assert answer(fitted(Points(points.loss, n=points.c), "power", "mse_log", draws=0))["holdout"] is None
 
 
 def test_allocations_of_an_answer_begin_at_the_largest_budget():
-    found = fit_points(GRID, draws=0)
+    found = answer(fitted(GRID, draws=0))
     top = GRID.budget_flops[-1]
     assert [row["flops"] for row in found["allocation"]] == pytest.approx([top, 10 * top, 100 * top])
     with pytest.raises(InputError, match="at_flops"):
-        fit_points(GRID, draws=0, at_flops=[0.0])
+        answer(fitted(GRID, draws=0), [0.0])
 
 
 def test_noise_of_an_answer_is_in_standard_deviations():
     points = line(12, run=np.repeat(list("abcdef"), 2))
-    found = fit_points(points, "power", "mse_log", draws=20)["bootstrap"]["noise"]
+    found = answer(fitted(points, "power", "mse_log", draws=20))["bootstrap"]["noise"]
     noise = bootstrap(points, fit_power(points, loss="mse_log"), 20).noise
     assert (found["sd_of_runs"] ** 2, found["sd_of_readings"] ** 2) == pytest.approx(
         (noise.run, noise.reading)
