@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dit.condition import NOTHING, Classes, Condition, ConditionKind, Text, find
 from dit.domain import Domain
+from dit.network.base import Network
 from dit.network.blocks import Block, make_norm, modulate
 from dit.network.embeddings import Grid, resize_positions, rope_table, sincos_table, time_features
 from dit.network.options import N_TIME_FEATURES, DiTOptions, check_fits
@@ -106,7 +107,7 @@ class FinalLayer(nn.Module):
         return self.linear(x)
 
 
-class DiT(nn.Module):
+class DiT(Network):
     """The network F(x, t, condition) of a configuration, for samples of one domain and conditions of one kind.
 
     Args:
@@ -122,6 +123,7 @@ class DiT(nn.Module):
     Source: 2212.09748, figure 3; options from 2209.12152, 2501.01423 and 2310.00426.
     """
 
+    config: DiTOptions
     position_table: Tensor
     rope: Tensor | None
 
@@ -137,6 +139,7 @@ class DiT(nn.Module):
         super().__init__()
         self.domain, self.out_channels = domain, check_fits(config, domain, kind, out_channels)
         self.config, self.kind, self.n_extra_tokens = config, kind, config.n_extra_tokens(kind)
+        self.turns_velocity = config.time_convention == "sit"
         self.patch = config.patch(len(domain.sizes))
         self.grid: Grid = domain.lattice(self.patch)
         points, lattice, within = _axes(self.patch)
@@ -171,11 +174,6 @@ class DiT(nn.Module):
         if device.type != "meta":
             self.to_empty(device=device)
             self.init_weights(torch.Generator().manual_seed(seed))
-
-    @property
-    def turns_velocity(self) -> bool:
-        """Whether the weights predict a velocity by a time that runs the other way, which ``forward`` turns round."""
-        return self.config.time_convention == "sit"
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -247,10 +245,6 @@ class DiT(nn.Module):
         if sizes == self.domain.sizes:
             return self.grid
         return Domain(self.domain.channels, sizes, self.domain.vocabulary).lattice(self.patch)
-
-    def twin(self) -> "DiT":
-        """A network of the same kind, with initial weights."""
-        return DiT(self.config, self.domain, self.kind, self.out_channels)
 
     def _embedded(
         self, t: Tensor, told: Condition, dtype: torch.dtype

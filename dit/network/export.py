@@ -13,6 +13,7 @@ from dit.condition import Classes, kind_as_dict, kind_of_dict
 from dit.domain import Domain
 from dit.errors import InputError
 from dit.files import whole
+from dit.network.base import Network
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
 from dit.network.layouts import Weights, check_expressible, to_dit
@@ -131,8 +132,16 @@ def classes_of(model: DiT) -> int:
     return model.kind.n
 
 
-def weights_of(model: DiT) -> Weights:
-    """The weights under our names, on the CPU and of no graph."""
+def weights_of(model: Network) -> Weights:
+    """The weights under our names, on the CPU and of no graph.
+
+    Raises:
+        InputError: it is no ``DiT``, whose layouts alone are written.
+    """
+    if not isinstance(model, DiT):
+        raise InputError(
+            "run", f"(a {type(model).__name__})", "a run of a transformer: others have no layout here"
+        )
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 

@@ -20,6 +20,8 @@ PARAMETRIZATIONS = ("standard", "mup")
 TIME_CONVENTIONS = ("dit", "diffusers", "sit", "reversed", "repa")
 
 N_TIME_FEATURES = 256  # sines and cosines of t before the time MLP, in every published DiT
+# Maps of a fixed number of inputs: patches, encoded tokens, pooled vectors.
+FIXED_INPUTS = ("x_embedder", "text_embedder.fc1", "pooled_embedder")
 MUP_BASE_WIDTH = 288  # here muP and the standard parametrization are the same network (2505.15270)
 
 

@@ -10,16 +10,15 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dit.network.options import MUP_BASE_WIDTH, DiTOptions
+from dit.network.base import Network, NetworkConfig
+from dit.network.options import FIXED_INPUTS, MUP_BASE_WIDTH, DiTOptions
 
 EMBEDDING_STD = 0.02
 # Adam's usual 1e-8 is as large as the gradients that reach adaLN-Zero's silent blocks in the first steps, and
 # these fall with the width: it slows wide networks and bends muP. With muP use this.
 MUP_ADAM_EPS = 1e-16
-# Maps of a fixed number of inputs: patches, encoded tokens, pooled vectors.
-FIXED_INPUTS = ("x_embedder", "text_embedder.fc1", "pooled_embedder")
 
 
 def init_parameter(name: str, parameter: Tensor, config: DiTOptions, generator: torch.Generator) -> None:
@@ -48,23 +47,11 @@ def init_parameter(name: str, parameter: Tensor, config: DiTOptions, generator: 
         parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
 
 
-def lr_multiplier(name: str, parameter: Tensor, config: DiTOptions) -> float:
-    """Learning rate of one parameter over that at the base width; 1 for all in the standard parametrization.
-
-    Under muP with Adam a matrix whose inputs grow with the width learns at base width / width; what reads a
-    fixed number of inputs (patches, time features, labels, texts, positions) and every vector at the base rate.
-    """
-    reads_fixed = name.startswith((*FIXED_INPUTS, "t_embedder.mlp.0", "y_embedder", "pos_embed"))
-    if config.parametrization == "standard" or parameter.ndim == 1 or reads_fixed:
-        return 1.0
-    return MUP_BASE_WIDTH / config.width
-
-
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+def parameter_groups(model: Network, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
     """The groups to hand to an optimizer of the Adam family.
 
     Args:
-        model: a ``DiT``.
+        model: the network.
         lr: learning rate at the base width.
         weight_decay: of matrices; vectors, embeddings and positions have none. The decay per step,
             lr * weight_decay, is kept the same for every matrix, whatever its learning rate.
@@ -73,14 +60,12 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
         Groups with ``params``, ``lr``, ``weight_decay`` and, for records and schedules, ``name`` and
         ``lr_multiplier``.
     """
-    config = model.config
-    assert isinstance(config, DiTOptions), "parameter_groups reads the network's own configuration"
+    config: NetworkConfig = model.config
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        multiplier = lr_multiplier(name, parameter, config)
-        decays = parameter.ndim > 1 and not name.startswith(("x_embedder.table", "y_embedder", "pos_embed"))
+        multiplier, decays = config.lr_multiplier(name, parameter), config.decays(name, parameter)
         key = (multiplier, decays)
         if key not in groups:
             groups[key] = dict(

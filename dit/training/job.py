@@ -120,13 +120,7 @@ def run_facts(job: Job) -> dict[str, Any]:
     counts = job.counts
     return {
         "config_hash": job.config_hash,
-        "network": {
-            "width": job.network.width,
-            "depth": job.network.depth,
-            "heads": job.network.heads,
-            "patch_size": job.network.patch_size,
-            "conditioning": job.network.conditioning,
-        },
+        "network": job.network.facts,
         "n_params_total": counts.n_params_total,
         "n_params_by_group": dict(counts.n_params_by_group),
         "tokens_per_image": counts.tokens,

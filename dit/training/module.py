@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from dit.diffusion.denoiser import Denoiser
-from dit.network.dit import DiT
+from dit.network.base import Network
 from dit.training import state
 from dit.training.averaging import Averages, Profile, shards
 from dit.training.batches import Batch
@@ -49,7 +49,7 @@ class DiffusionModule(L.LightningModule):
     def __init__(
         self,
         method: Method,
-        network: DiT,
+        network: Network,
         *,
         optimizer: AdamW,
         rate: Rate,
@@ -58,7 +58,7 @@ class DiffusionModule(L.LightningModule):
         streams: Streams,
         edges: Tensor,
         accumulation: int = 1,
-        prepare: Callable[[DiT], None] | None = None,
+        prepare: Callable[[Network], None] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -75,10 +75,10 @@ class DiffusionModule(L.LightningModule):
         self.passed_over: set[int] = set()  # steps (from 1) that a rollback goes past
 
     @property
-    def network(self) -> DiT:
+    def network(self) -> Network:
         """The network inside the denoiser."""
         network = self.denoiser.network
-        assert isinstance(network, DiT)
+        assert isinstance(network, Network)
         return network
 
     @property

@@ -11,7 +11,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from dit.network.options import DiTOptions
 from dit.training.averaging import shard
 
 # The quintic of the Newton-Schulz iteration and the number of iterations: singular values end in about [.7, 1.2].
@@ -21,20 +20,6 @@ ITERATIONS = 5
 # Root mean square of an update: that of a typical AdamW step, so that the two share one learning rate and weight decay.
 # Source: Liu et al. 2025, arXiv 2502.16982, section 2.2.
 RMS = 0.2
-
-
-def hidden_maps(name: str, config: DiTOptions) -> int:
-    """How many linear maps a parameter of a network stacks if Muon takes it, else 0.
-
-    Muon takes every matrix of the blocks. Maps that share a parameter only to be computed together are orthogonalised
-    one by one.
-    """
-    if not (name.startswith("blocks.") and name.endswith(".weight")) or "norm" in name:
-        return 0
-    stacked = {"qkv": 3, "kv": 2, "modulation": config.n_modulations}
-    if config.mlp == "swiglu":
-        stacked["fc1"] = 2
-    return stacked.get(name.split(".")[-2], 1)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

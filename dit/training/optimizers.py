@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from dit.errors import InputError, check_choice, check_number
-from dit.network.dit import DiT
+from dit.network.base import Network
 from dit.network.parametrization import MUP_ADAM_EPS, parameter_groups
 from dit.training import muon
 
@@ -67,7 +67,7 @@ class AdamW:
         """The learning rate for a network of ``width``, by the rule."""
         return LEARNING_RATE_RULES[self.lr_rule](self.lr, width, self.base_width)
 
-    def build(self, network: DiT) -> torch.optim.Optimizer:
+    def build(self, network: Network) -> torch.optim.Optimizer:
         """The optimizer over a network's parameters (fused: one kernel for all tensors).
 
         With muP every group has its own multiple of the learning rate, and width enters nowhere else.
@@ -109,7 +109,7 @@ class Muon(AdamW):
         super().__post_init__()
         check_number("optimizer.momentum", self.momentum, low=0, below=1)
 
-    def build(self, network: DiT) -> torch.optim.Optimizer:
+    def build(self, network: Network) -> torch.optim.Optimizer:
         """The optimizer over a network's parameters.
 
         Raises:
@@ -123,7 +123,10 @@ class Muon(AdamW):
                 "adamw with network.parametrization=mup",
                 "muP's rates are derived for Adam: use optimizer=adamw, or network.parametrization=standard.",
             )
-        maps = {parameter: muon.hidden_maps(name, config) for name, parameter in network.named_parameters()}
+        maps = {parameter: config.hidden_maps(name) for name, parameter in network.named_parameters()}
+        if not any(maps.values()):
+            allowed = "adamw for networks without linear maps in their blocks"
+            raise InputError("optimizer", "muon", allowed)
         lr = self.learning_rate(config.width)
         hidden, others = [], []
         for group in parameter_groups(network, lr, self.weight_decay):

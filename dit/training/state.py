@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dit.errors import InputError
-from dit.network.dit import DiT
+from dit.network.base import Network
 from dit.training.averaging import Averages
 from dit.training.meters import Meters
 
 
 def gather(
-    network: DiT, optimizer: torch.optim.Optimizer, averages: Averages, meters: Meters
+    network: Network, optimizer: torch.optim.Optimizer, averages: Averages, meters: Meters
 ) -> dict[str, Tensor]:
     """Every tensor that a resumed run needs, by name; shards where parameters are sharded."""
     tensors = {"meters": meters.state()}
@@ -30,7 +30,7 @@ def gather(
 @torch.no_grad()
 def restore(
     tensors: Mapping[str, Tensor],
-    network: DiT,
+    network: Network,
     optimizer: torch.optim.Optimizer,
     averages: Averages,
     meters: Meters,

@@ -28,7 +28,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from dit.errors import InputError, check_choice, check_number
 from dit.launch import World
-from dit.network.dit import DiT
+from dit.network.base import Network
 from dit.training.hardware import Hardware
 
 # Lightning announces devices and tips for every trainer; a study makes many.
@@ -95,7 +95,7 @@ class Strategy:
             )
         return name
 
-    def prepare(self, network: DiT, name: str, world: World, hardware: Hardware) -> None:
+    def prepare(self, network: Network, name: str, world: World, hardware: Hardware) -> None:
         """Puts a network on its device, and recomputes, compiles and shards it, in place; its names stay."""
         network.to(hardware.torch_device(world))  # before averages and optimizer are made of its parameters
         if self.recomputed != "none":
@@ -166,8 +166,8 @@ def recompute(block: torch.nn.Module, policy: Callable[..., CheckpointPolicy] | 
     options = {"use_reentrant": False, "preserve_rng_state": False, **(contexts if policy else {})}
     forward = block.forward
 
-    def recomputed(*inputs: Any) -> Any:
-        return checkpoint(forward, *inputs, **options)
+    def recomputed(*inputs: Any, **named: Any) -> Any:
+        return checkpoint(forward, *inputs, **named, **options)
 
     block.forward = recomputed
 

@@ -9,7 +9,6 @@ from dit.condition import Classes
 from dit.domain import Domain
 from dit.network.config import DiTConfig
 from dit.network.dit import DiT
-from dit.network.parametrization import lr_multiplier
 
 OPTIONS = [
     {},
@@ -32,7 +31,7 @@ def test_what_starts_at_one_at_zero_and_at_random(width: int, parametrization: s
     for name, value in model.named_parameters():
         if "norm" in name and name.endswith("weight"):
             assert torch.equal(value, torch.ones_like(value)), name
-            assert lr_multiplier(name, value, config) == 1, name
+            assert config.lr_multiplier(name, value) == 1, name
         elif value.ndim == 1 or "modulation" in name or name.startswith("final_layer.linear"):
             assert not value.any(), name
         elif ".skip." in name:

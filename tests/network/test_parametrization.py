@@ -12,7 +12,7 @@ from dit.network.config import DiTConfig
 from dit.network.coordinates import coordinate_check, slopes
 from dit.network.dit import DiT
 from dit.network.options import MUP_BASE_WIDTH
-from dit.network.parametrization import lr_multiplier, parameter_groups
+from dit.network.parametrization import parameter_groups
 
 SHAPE, CLASSES = (4, 8, 8), 10
 
@@ -26,7 +26,7 @@ def test_base_width_is_the_standard_network() -> None:
     mup, standard = network(MUP_BASE_WIDTH, "mup"), network(MUP_BASE_WIDTH, "standard")
     for name, parameter in standard.named_parameters():
         assert torch.equal(mup.get_parameter(name), parameter), name
-        assert lr_multiplier(name, parameter, mup.config) == 1
+        assert mup.config.lr_multiplier(name, parameter) == 1
 
 
 @pytest.mark.parametrize("conditioning", ["adaln_zero", "cross_attention", "in_context"])

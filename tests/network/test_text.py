@@ -12,7 +12,6 @@ from dit.network.config import DiTConfig
 from dit.network.counting import activation_bytes
 from dit.network.dit import DiT
 from dit.network.export import load_safetensors, save_safetensors
-from dit.network.parametrization import lr_multiplier
 
 DOMAIN = Domain(3, (8, 12))
 TEXT = Text(7, 10)
@@ -123,7 +122,7 @@ def test_mup_learns_maps_of_a_fixed_number_of_inputs_at_the_base_rate():
     """2203.03466 table 3: input weights keep their rate, hidden ones have 288 / width of it."""
     wide = DiTConfig(576, 1, 8, 2, conditioning=ATTENDING[1], parametrization="mup")
     with torch.device("meta"):
-        rates = {n: lr_multiplier(n, p, wide) for n, p in wide.build(DOMAIN, KINDS[1]).named_parameters()}
+        rates = {n: wide.lr_multiplier(n, p) for n, p in wide.build(DOMAIN, KINDS[1]).named_parameters()}
     assert {name: rate for name, rate in rates.items() if name.startswith(("text_embedder", "pooled"))} == {
         "text_embedder.null": 1,
         "text_embedder.fc1.weight": 1,

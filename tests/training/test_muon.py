@@ -14,7 +14,7 @@ from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.network.presets import ladder
-from dit.training.muon import hidden_maps, orthogonalize
+from dit.training.muon import orthogonalize
 from dit.training.optimizers import AdamW, Muon
 from dit.training.saving import CheckpointManager
 from tests.training import ranks
@@ -106,7 +106,7 @@ def test_updates_have_the_size_of_adamws():
     set_gradients(model, 0)
     Muon(lr=1.0).build(model).step()
     for name, p in model.named_parameters():
-        if hidden_maps(name, model.config):
+        if model.config.hidden_maps(name):
             assert 0.15 < (p - before[name]).square().mean().sqrt() < 0.25, name
 
 
@@ -126,8 +126,8 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
         is_hidden = name.startswith("blocks.") and p.ndim == 2
         assert torch.equal(p, q) != is_hidden, name
         assert ("momentum" in optimizer.state[p]) == is_hidden
-    assert hidden_maps("blocks.0.mlp.fc1.weight", model.config) == 2
-    assert hidden_maps("blocks.0.modulation.weight", model.config) == 6
+    assert model.config.hidden_maps("blocks.0.mlp.fc1.weight") == 2
+    assert model.config.hidden_maps("blocks.0.modulation.weight") == 6
 
 
 def test_a_restored_state_continues_bit_for_bit():
