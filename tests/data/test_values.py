@@ -7,22 +7,20 @@ import struct
 import pytest
 
 from dit.data import draws, encode, images, loader, pixels
-from dit.data.autoencoder import Identity, Pretrained, TrainedKL
+from dit.data.autoencoder import Pretrained, TrainedKL
 from dit.data.autoencoder_training import rate_share
 from dit.data.encode import encode_dataset
 from dit.data.images import Digits, UnreadableImage, check_file_bytes
 from dit.data.latents import LatentSet
 from dit.data.schema import is_count
 from dit.data.sources.base import MAX_CLASSES, check_labels
-from dit.data.sources.folder import Folder, Zip
-from dit.data.sources.parquet import Parquet
-from dit.data.sources.vision import Torchvision
 from dit.data.sources.webdataset import Tar
 from dit.data.split import ByContent, Stratified, StratifiedShare
 from dit.errors import InputError
 from tests.data.conftest import TINY_KL, encode_digits
 from tests.data.test_archives import write_tar, write_zip
 from tests.data.test_sources import jpeg
+from tests.values import changeable, defaults
 
 KL = dataclasses.asdict(TINY_KL)
 HUB = {"kind": "AutoencoderKL", "path": "a/b", "latent_channels": 4, "reduction": 8}
@@ -117,12 +115,19 @@ def test_defaults_of_encoding_are_those_of_the_documents():
     assert encode.ENCODING_THREADS == 1  # the same bits for any setting of the caller
 
 
-@pytest.mark.parametrize(
-    "kind", [Identity, TrainedKL, Pretrained, ByContent, Stratified, StratifiedShare, Folder, Zip, Tar, Parquet,
-             Torchvision, Digits]
-)  # fmt: skip
-def test_values_do_not_change(kind):
-    assert kind.__dataclass_params__.frozen
+def test_values_do_not_change():
+    assert changeable("dit.data") == {"Totals"}  # which adds up
+
+
+def test_waveforms_are_those_of_published_vocoders():
+    """HiFi-GAN (2010.05646) and Tacotron 2 at 22.05 kHz: windows of 1024, hops of 256, 80 bands up to 8 kHz."""
+    found = {
+        name: one["Waveforms.__init__"]
+        for name, one in defaults("dit.data").items()
+        if "Waveforms.__init__" in one
+    }
+    published = {"sample_rate": 22050, "n_fft": 1024, "hop": 256, "n_mels": 80, "fmin": 0.0, "fmax": 8000.0}
+    assert {name: found[name] for name in published} == published
 
 
 def test_learning_rate_of_the_small_autoencoder():

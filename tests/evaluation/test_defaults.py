@@ -1,5 +1,6 @@
 """Numbers that published values rest on, each against its source."""
 
+import hashlib
 import inspect
 
 import numpy as np
@@ -11,12 +12,15 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from dit.errors import InputError
 from dit.evaluation.extractors import DINOV2_OFFSET, DINOV2_SIDE, SPATIAL_CHANNELS
-from dit.evaluation.images import write_npz
+from dit.evaluation.generate import sample_seeds
+from dit.evaluation.images import open_images, write_npz
 from dit.evaluation.measure import measure_images
 from dit.evaluation.meter import Meter, images_hash, images_sum
 from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
 from dit.evaluation.neighbours import memorisation, precision_recall
+from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import Statistics
+from tests.values import changeable, defaults
 
 pytestmark = pytest.mark.filterwarnings("ignore::dit.evaluation.metrics.MetricWarning")
 NORMAL = np.random.default_rng(0).normal(size=(1200, 6)).astype(np.float32)
@@ -119,3 +123,68 @@ def test_sets_of_images_may_pass_four_gigabytes(tmp_path) -> None:
     """The member's header announces sizes of 64 bits (version 4.5, PKWARE's APPNOTE 4.4.3.2) before they are known."""
     path = write_npz(tmp_path / "a.npz", [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)], 1)
     assert int.from_bytes(path.read_bytes()[4:6], "little") == 45
+
+
+def test_values_do_not_change() -> None:
+    assert changeable("dit.evaluation") == {"Measured"}  # whose features may be made later
+    kinds = {one.kind for one in inspect.signature(Protocol).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_defaults_are_those_of_the_documents() -> None:
+    found = defaults("dit.evaluation")
+    same = {
+        "batch_size": 128,
+        "preview": 0,
+        "guidance_scale": 1.0,
+        "distributed": False,
+        "hashed": False,
+        "pil": False,
+    }
+    for name, value in same.items():
+        assert set(found[name].values()) == {value}, name
+    assert found["seed"]["evaluate_samples"] == 0
+
+
+def test_a_copy_is_nearer_than_all_but_one_percent_of_held_out_images() -> None:
+    training, held_out = np.array([[0.0], [1e6]]), np.arange(1, 1002.0)[:, None]  # the quantile of .01 is 11
+    assert memorisation(np.array([[11.5]]), training, held_out)["copies"] == 0
+    assert memorisation(np.array([[10.5]]), training, held_out)["copies"] == 1
+
+
+def test_a_name_of_images_is_the_hash_of_the_sum_of_their_hashes(images) -> None:
+    """Modulo 2^128, 16 digits of it; with their count, so that a picture twice is another set."""
+    one = images[:1].numpy()[0]
+    digest = hashlib.sha256(repr(one.shape).encode() + one.tobytes()).digest()
+    total = int.from_bytes(digest[:16], "little")
+    assert images_sum(images[:1]) == total
+    assert images_sum(images[[0] * 40]) == 40 * total % 2**128
+    assert images_hash(2**128 + 5, 3) == images_hash(5, 3) == hashlib.sha256(b"3 5").hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("uneven", "fine"), [(0.95e-4, True), (1.05e-4, False)])
+def test_covariances_are_symmetric_to_a_ten_thousandth(uneven, fine, tmp_path) -> None:
+    np.savez(tmp_path / "a.npz", mu=np.zeros(2), sigma=np.array([[1.0, 0.5 + uneven], [0.5, 0.0]]))
+    if fine:
+        assert Statistics.load(tmp_path / "a.npz").dim == 2
+    else:
+        with pytest.raises(InputError, match="is not symmetric"):
+            Statistics.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(("n", "refused"), [(7, False), (8, True)])
+def test_eight_images_are_not_all_black(n, refused, tmp_path) -> None:
+    path = write_npz(tmp_path / "a.npz", [torch.ones(n, 3, 2, 2, dtype=torch.uint8)], n)
+    found = open_images(path)
+    if refused:
+        with pytest.raises(InputError, match=r"values 0\.\.255"):
+            found.read(0, n)
+    else:
+        assert found.read(0, n).shape[0] == n
+
+
+def test_seeds_of_samples_are_blocks_of_a_million() -> None:
+    assert sample_seeds(0, 3) == range(3) and sample_seeds(4294 - 1, 10**6)[-1] == 4294 * 10**6 - 1
+    for seed, n in ((4294, 1), (-1, 1), (0, 0), (0, 10**6 + 1), (1.5, 1), (0, 1.5)):
+        with pytest.raises(InputError):
+            sample_seeds(seed, n)

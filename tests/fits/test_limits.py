@@ -1,14 +1,10 @@
 """Thresholds, defaults and ranges of the fits: each is crossed from both sides, at the value that its text states."""
 
-import inspect
-from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import dit.fits
 from dit.errors import InputError
 from dit.fits.additive import AdditiveProblem, check_design, fit_additive
 from dit.fits.answer import answer
@@ -26,8 +22,8 @@ from dit.fits.remarks import remarks
 from dit.fits.sensitivity import sensitivity
 from dit.fits.table import SUFFIXES, _remedy
 from tests.fits.surfaces import Truth, isoflop_points
+from tests.values import changeable, defaults
 
-MODULES = [import_module(f"dit.fits.{path.stem}") for path in Path(dit.fits.__path__[0]).glob("[a-z]*.py")]
 GRID = isoflop_points(Truth(), 0.003, budgets=6, sizes=5)
 
 
@@ -38,24 +34,26 @@ def line(n: int, noise: float = 0.02, **columns) -> Points:
 
 
 def test_no_value_of_a_fit_changes():
-    kinds = [
-        kind for module in MODULES for kind in vars(module).values() if hasattr(kind, "__dataclass_fields__")
-    ]
-    assert len(kinds) > 20 and all(kind.__dataclass_params__.frozen for kind in kinds)
+    assert changeable("dit.fits") == set()
 
 
 def test_defaults_are_the_same_everywhere():
     """Huber's delta is that of Hoffmann et al., section D.2; intervals are those of 95 %."""
-    same = {"delta": 1e-3, "level": 0.95, "seed": 0, "loss": "huber", "drop_highest": 0, "floor": False}
-    draws = {"fitted": 1000, "holdout": 1000, "bootstrap": 4000}
-    methods = [
-        method for kind in (Bootstrap,) for method in vars(kind).values() if inspect.isfunction(method)
-    ]
-    functions = [f for module in MODULES for f in vars(module).values() if inspect.isfunction(f)] + methods
-    for function in functions:
-        for name, value in inspect.signature(function).parameters.items():
-            if value.default is not inspect.Parameter.empty and name in {*same, "draws"}:
-                assert value.default == {**same, "draws": draws.get(function.__name__)}[name], function
+    found = defaults("dit.fits")
+    same = {
+        "delta": 1e-3,
+        "level": 0.95,
+        "seed": 0,
+        "loss": "huber",
+        "drop_highest": 0,
+        "max_iterations": 300,
+    }
+    for name, value in same.items():
+        assert set(found[name].values()) == {value}, name
+    assert found["draws"] == {"fitted": 1000, "holdout": 1000, "bootstrap": 4000}
+    for name in ("cells_too", "stratified", "log", "falling"):
+        assert set(found[name].values()) == {False}, name
+    assert found["floor"] == {"PowerLaw.__init__": 0.0, "PowerFit.__init__": 0.0, "fit_power": False}
 
 
 @pytest.mark.parametrize(("runs", "readings", "method"), [
