@@ -1,7 +1,6 @@
 """A run's settings checked before its data are read: by training, and by the plan of a study for all of its runs."""
 
 import logging
-from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,9 +10,6 @@ from dit.config.instantiation import instantiate
 from dit.config.job import SETTINGS, check_list, training_strategy
 from dit.config.protocols import protocols
 from dit.errors import InputError, check_choice, check_number
-
-if TYPE_CHECKING:
-    from dit.config.readings import Sampling
 
 log = logging.getLogger("dit")
 
@@ -58,6 +54,7 @@ def check_parts(cfg: DictConfig) -> None:
     if not protocols(cfg):
         return
     from dit.config.readings import Sampling
+    from dit.diffusion.sampling import rehearse
     from dit.evaluation.generate import PRECISIONS
     from dit.evaluation.measure import check_metrics
 
@@ -65,7 +62,8 @@ def check_parts(cfg: DictConfig) -> None:
     check_number("evaluation.batch_size", cfg.evaluation.batch_size, low=1, integer=True)
     check_choice("evaluation.precision", cfg.evaluation.precision, PRECISIONS)
     for name in protocols(cfg):
-        rehearse(objective, Sampling.read(cfg.evaluation, name))
+        sampling = Sampling.read(cfg.evaluation, name)
+        rehearse(objective.process, sampling.solver, sampling.grid)
 
 
 def check_planned(cfg: DictConfig) -> None:
@@ -112,20 +110,6 @@ def check_averages(cfg: DictConfig, first: int, last: int) -> None:
                 "%s",
                 *(key, half_life, first, remedy),
             )
-
-
-def rehearse(objective: Any, sampling: "Sampling") -> None:
-    """Draws one number by a protocol's grid and solver from a network that answers 0: they fit the path, or say so."""
-    import torch
-
-    from dit.condition import Condition
-    from dit.diffusion.sampling import sample
-
-    class Silent(torch.nn.Module):
-        def forward(self, x: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
-            return x.new_zeros(len(x), objective.out_channels(1), *x.shape[2:])
-
-    sample(objective.denoiser(Silent()), sampling.solver, sampling.grid, (1, 1, 1), [0])
 
 
 def check_compiler(compile: str) -> None:

@@ -46,8 +46,9 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
         loaded.cfg.evaluation = _evaluation(cfg)
     weak = load_run(cfg.weak_run, cfg.weights, None, device) if cfg.weak_run is not None else None
     settings = list(_sweep(cfg, loaded.cfg.evaluation, weak))
+    process = instantiate(loaded.cfg.objective).process
     for sampling in settings:  # before the first of them is measured
-        rehearse(loaded.denoiser.path, loaded.denoiser.target, sampling.solver, sampling.grid)
+        rehearse(process, sampling.solver, sampling.grid)
     first = place(distributed)[0] == 0
     yardstick = Yardstick(loaded.cfg, device)
     if first and read_manifest(loaded.cfg.data.directory)["source"]["kind"] != "digits":

@@ -99,12 +99,20 @@ def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
 def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
     """Parameters and multiply-adds of a network on the configuration's data."""
     domain, kind, _ = data_facts(cfg)
-    return network.count(domain, kind, out_channels(cfg, domain.channels))
+    return network.count(domain, kind, out_channels(cfg, domain))
 
 
-def out_channels(cfg: DictConfig, channels: int) -> int:
-    """Channels of the network's output for latents of ``channels``; more where it learns the variance."""
-    return 2 * channels if cfg.objective.get("learned_variance") else channels
+def out_channels(cfg: DictConfig, domain: Domain) -> int:
+    """Channels of the network's output: those of the data, more where it learns the variance; of tokens their values.
+
+    Raises:
+        InputError: the objective is one of tokens and the data are none, or the other way round.
+    """
+    if bool(domain.vocabulary) != ("masking" in cfg.objective):
+        kind, objective = ("tokens", "masked") if domain.vocabulary else ("numbers", "rectified_flow")
+        got = f"({cfg.objective._target_.rpartition('.')[2]} for data of {kind})"
+        raise InputError("objective", got, f"an objective of {kind}, such as objective={objective}")
+    return domain.vocabulary or domain.channels * (2 if cfg.objective.get("learned_variance") else 1)
 
 
 def check_list(key: str, value: Any) -> None:
@@ -251,7 +259,9 @@ def training_strategy(cfg: DictConfig) -> "Strategy":
 def describe_objective(cfg: DictConfig) -> str:
     """The objective's row, or its values where they were changed by hand."""
     node = cfg.objective
-    parts = [node[key]["_target_"].rsplit(".", 1)[-1] for key in ("path", "target", "times", "weight")]
+    keys = [key for key in ("masking", "path", "target", "times", "weight") if key in node]
+    parts = [node[key]["_target_"].rsplit(".", 1)[-1] for key in keys]
+    parts += ["masked", node.estimator] if "masking" in node else []
     return "+".join(parts) + ("+learned_variance" if node.get("learned_variance") else "")
 
 
@@ -268,7 +278,7 @@ def sample_measures(
     yardstick, objective = Yardstick(cfg, device), instantiate(cfg.objective)
     measures = [(node.at, SampleMeasure(yardstick, name, node, run_dir)) for name, node in found.items()]
     for _, measure in measures:  # a run must not end in what its first samples could have said
-        rehearse(objective.path, objective.target, measure.sampling.solver, measure.sampling.grid)
+        rehearse(objective.process, measure.sampling.solver, measure.sampling.grid)
     return measures
 
 

@@ -16,7 +16,7 @@ from dit.config import job as job_config
 from dit.config.files import read_yaml
 from dit.config.instantiation import instantiate
 from dit.data.manifest import condition_kind, domain_of, read_manifest
-from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.denoiser import NetworkReader
 from dit.errors import InputError, RunError, input_error
 from dit.rundir import read_environment
 from dit.training.checkpoint import Checkpoint, clock, open_checkpoint
@@ -44,7 +44,7 @@ class Loaded:
         image_size: pixels per side of the pictures that it samples; None for arrays.
     """
 
-    denoiser: Denoiser
+    denoiser: NetworkReader
     cfg: DictConfig
     images_seen: int
     weights: str
@@ -103,10 +103,10 @@ def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.
         raise InputError(
             "run", f"({told} weights in config.yaml, {held} bytes of them)", "a run of one network"
         )
-    network = config.build(domain, condition_kind(data), objective.out_channels(domain.channels))
+    network = config.build(domain, condition_kind(data), objective.process.out_channels(domain))
     names = [name for name, _ in network.named_parameters()]
     network.load_state_dict(_tensors(checkpoint, weights, names, cfg), strict=False)
-    denoiser = objective.denoiser(network).to(device).eval().requires_grad_(False)
+    denoiser = objective.process.denoiser(network).to(device).eval().requires_grad_(False)
     return Loaded(denoiser, cfg, checkpoint.images_seen, weights, data.get("image_shape", (None, None))[1])
 
 

@@ -40,6 +40,8 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     loaded = load_run(cfg.run, cfg.weights, cfg.images_seen, device)
     codec = Codec.open(loaded.cfg.data.directory, device)
     held_out = LatentSet(loaded.cfg.data.directory, "validation")
+    if held_out.domain.vocabulary and cfg.task != "generate":
+        raise InputError("task", cfg.task, "generate: the data are tokens")
     if not codec.pictures:
         for key in ("save", "columns") if cfg.save != "npz" else ("columns",):
             refuse_given(cfg, key, f"samples {held_out.shape} are no pictures, and lie in samples.npz")

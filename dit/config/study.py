@@ -52,7 +52,7 @@ def grid(cfg: DictConfig) -> Grid:
 def plan(cfg: DictConfig, grid: Grid) -> Plan:
     """The runs of a study."""
     domain, kind, n_train, held_out = _data_facts(cfg)
-    channels = out_channels(cfg, domain.channels)
+    channels = out_channels(cfg, domain)
 
     def count_width(width: int) -> Counts:
         return network_config(cfg, width=width).count(domain, kind, channels)

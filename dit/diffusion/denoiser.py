@@ -3,7 +3,8 @@
 Shapes: B batch; a sample has any number of axes behind its channels.
 """
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -30,7 +31,30 @@ class Prediction(NamedTuple):
     variance_fraction: Tensor | None = None
 
 
-class Denoiser(nn.Module):
+class NetworkReader(nn.Module, ABC):
+    """What a process makes of a network: its answers are read as predictions. The evaluations of such are counted.
+
+    Args:
+        network: what is trained.
+
+    Attributes:
+        path: of whose times a grid is made, a Path or a schedule of masking.
+        target: the Target of what is no token.
+    """
+
+    path: Any
+    target: Any
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @abstractmethod
+    def extrapolated(self, strong: Any, weak: Any, t: Tensor, gain: Tensor) -> Any:
+        """Of two predictions at times t (B,) the one that lies beyond ``strong``, away from ``weak``."""
+
+
+class Denoiser(NetworkReader):
     """(x_t, t, condition) -> Prediction: what is trained, what a checkpoint stores and what a sampler consumes.
 
     Args:
@@ -47,7 +71,7 @@ class Denoiser(nn.Module):
     def __init__(
         self, network: nn.Module, path: Path, target: Target, learned_variance: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(network)
         if getattr(network, "turns_velocity", False) and not isinstance(target, Velocity):
             raise InputError(
                 "network.time_convention",
@@ -55,7 +79,6 @@ class Denoiser(nn.Module):
                 "'reversed' where the target is no velocity",
                 "Published weights: layout sit_noise or sit_score.",
             )
-        self.network = network
         self.path = path
         self.target = target
         self.learned_variance = learned_variance
@@ -78,3 +101,11 @@ class Denoiser(nn.Module):
         )
         x0, eps = self.target.decode(self.path, t, x_t, output)
         return Prediction(x0, eps, output, variance_fraction)
+
+    def extrapolated(self, strong: Prediction, weak: Prediction, t: Tensor, gain: Tensor) -> Prediction:
+        """Strong + gain (strong - weak); gain, which broadcasts to x0, is scale - 1 where guidance is on, else 0.
+
+        A learned variance stays as it was.
+        """
+        x0, eps = (good + gain * (good - bad) for good, bad in ((strong.x0, weak.x0), (strong.eps, weak.eps)))
+        return strong._replace(x0=x0, eps=eps, output=self.target.encode(self.path, t, x0, eps))

@@ -12,7 +12,7 @@ from dit.condition import NOTHING, Condition
 from dit.diffusion.denoiser import Prediction
 from dit.diffusion.guidance import AnyDenoiser, Guided
 from dit.diffusion.paths import per_sample
-from dit.diffusion.sampling import Grid, NoiseStream, Sample, Solver, first_time, prior_deviation, run
+from dit.diffusion.sampling import Grid, NoiseStream, Sample, Solver, first_time, run
 from dit.errors import InputError, check_number
 
 
@@ -116,7 +116,7 @@ def inpaint(
     told = KnownRegion(denoiser, x0, known)
     ts = first_time(told, grid(told.path))
     eps = stream()
-    x = torch.where(known, told.path.corrupt(x0, ts[0], eps), prior_deviation(told.path, ts[0]) * eps)
+    x = torch.where(known, told.path.corrupt(x0, ts[0], eps), told.path.start(ts[0], eps))
     return run(told, solver, ts, x, condition, stream)
 
 
@@ -184,4 +184,4 @@ def interpolate(
         return slerp(first, last, fractions)
 
     ts = first_time(denoiser, grid(denoiser.path))
-    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * draw(), condition, draw)
+    return run(denoiser, solver, ts, denoiser.path.start(ts[0], draw()), condition, draw)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dit.condition import NOTHING, Condition
 from dit.diffusion.guidance import AnyDenoiser
-from dit.diffusion.sampling import Grid, NoiseStream, counted, first_time, prior_deviation
+from dit.diffusion.sampling import Grid, NoiseStream, counted, first_time
 from dit.diffusion.solvers import level, velocity
 from dit.errors import InputError, check_number
 
@@ -88,7 +88,7 @@ def likelihood(
             v4, d4 = slope(x + h * v3, end.t)
             x = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
             change = change + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
-    dims, variance = x0[0].numel(), prior_deviation(path, ts[0]) ** 2
+    dims, variance = x0[0].numel(), path.deviation(ts[0]) ** 2
     prior = -x.double().square().flatten(1).sum(1) / (2 * variance) - dims / 2 * math.log(
         2 * math.pi * variance
     )

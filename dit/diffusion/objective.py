@@ -4,17 +4,26 @@ Shapes: B batch; data and noise (B, ...), channels first.
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from dit.condition import Condition
-from dit.diffusion.denoiser import Denoiser
 from dit.diffusion.paths import Path
 from dit.diffusion.process import Gaussian, Loss, Process
 from dit.diffusion.targets import Target
 from dit.diffusion.times import Times
 from dit.diffusion.weights import Weight
 from dit.errors import InputError
+
+
+class Learnable(Protocol):
+    """An objective as training uses it: a process, and its loss at times made of uniform numbers."""
+
+    @property
+    def process(self) -> Process: ...
+
+    def loss(self, denoiser: nn.Module, x0: Tensor, condition: Condition, u: Tensor, eps: Tensor) -> Loss: ...
 
 
 @dataclass(frozen=True)
@@ -42,26 +51,14 @@ class Objective:
         if not isinstance(self.times, Times):
             raise InputError("objective.times", self.times, "one of conf/times/")
 
-    def out_channels(self, channels: int) -> int:
-        """Channels of the network's output for data of ``channels`` channels."""
-        return self.process.out_channels(channels)
-
-    def denoiser(self, network: nn.Module) -> Denoiser:
-        """The denoiser that this objective trains."""
-        return self.process.denoiser(network)
-
     def loss(self, denoiser: nn.Module, x0: Tensor, condition: Condition, u: Tensor, eps: Tensor) -> Loss:
         """The loss of a batch, by one call of the network; differentiable.
 
         Args:
-            denoiser: made by ``denoiser``, wrapped or not.
+            denoiser: made by the process, wrapped or not.
             x0: data (B, ...), unit variance.
             condition: what is known of each sample.
             u: uniform numbers in [0, 1), (B,), stratified or not.
             eps: standard normal noise (B, ...).
         """
-        return self.loss_at(denoiser, x0, condition, self.times.from_uniform(u, self.path), eps)
-
-    def loss_at(self, denoiser: nn.Module, x0: Tensor, condition: Condition, t: Tensor, eps: Tensor) -> Loss:
-        """The loss at given times t (B,), for the same other arguments."""
-        return self.process.loss_at(denoiser, x0, condition, t, eps)
+        return self.process.loss_at(denoiser, x0, condition, self.times.from_uniform(u, self.path), eps)

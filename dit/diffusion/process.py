@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from dit.condition import Condition
-from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.denoiser import Denoiser, NetworkReader
 from dit.diffusion.paths import Discrete, Path, at_least_float32
 from dit.diffusion.targets import Karras, Target
 from dit.diffusion.vlb import reverse_log_variance, step_bits
 from dit.diffusion.weights import EDM, Weight
+from dit.domain import Domain
 from dit.errors import InputError
 
 
@@ -25,7 +26,7 @@ class Loss(NamedTuple):
         loss: what is minimised, (B,) float32 or wider.
         t: times, (B,).
         log_snr: ln(alpha^2/sigma^2) there, (B,).
-        mse: the unweighted mean squared error of the output F, (B,).
+        mse: the unweighted mean squared error of the output F, (B,); of tokens the mean cross-entropy of a hidden one.
         bound: the term of the variational bound in bits per dimension, (B,); None without a learned variance.
     """
 
@@ -41,20 +42,29 @@ class Process(Protocol):
 
     Attributes:
         unit: the unit of ``validation_error``. Errors of different units do not compare.
+        simplest: the smallest data that it corrupts, on which settings are tried.
     """
 
     unit: ClassVar[str]
+    simplest: ClassVar[Domain]
 
-    def out_channels(self, channels: int) -> int:
-        """Channels of the network's output for data of ``channels`` channels."""
+    def out_channels(self, domain: Domain) -> int:
+        """Channels of the network's output for data of a domain.
+
+        Raises:
+            InputError: it does not corrupt such data.
+        """
         ...
 
-    def denoiser(self, network: nn.Module) -> Denoiser:
+    def denoiser(self, network: nn.Module) -> NetworkReader:
         """The denoiser, which reads the network's answer."""
         ...
 
     def corrupt(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The data (B, ...) as they are at times t (B,), given their noise (B, ...)."""
+        """The data (B, ...) as they are at times t (B,), given standard normal noise of their shape.
+
+        Whatever is drawn at random is made of these normal numbers: which tokens are hidden, too.
+        """
         ...
 
     def loss_at(self, denoiser: nn.Module, x0: Tensor, condition: Condition, t: Tensor, eps: Tensor) -> Loss:
@@ -93,6 +103,7 @@ class Gaussian:
     weight: Weight
     learned_variance: bool = False
     unit: ClassVar[str] = "squared velocity error per dimension"
+    simplest: ClassVar[Domain] = Domain(1, (1, 1))
 
     def __post_init__(self) -> None:
         for name, kind in (("path", Path), ("target", Target), ("weight", Weight)):
@@ -116,9 +127,11 @@ class Gaussian:
                 "Set both.",
             )
 
-    def out_channels(self, channels: int) -> int:
+    def out_channels(self, domain: Domain) -> int:
         """Channels of the network's output: twice those of the data where it has a variance to tell."""
-        return 2 * channels if self.learned_variance else channels
+        if domain.vocabulary:
+            raise InputError("objective", "(a process of numbers)", "objective=masked: the data are tokens")
+        return 2 * domain.channels if self.learned_variance else domain.channels
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         """The network with the path and the target that give its output a meaning."""

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dit.condition import NOTHING, Condition
-from dit.diffusion.denoiser import Denoiser, Prediction
+from dit.diffusion.denoiser import NetworkReader
 from dit.diffusion.grids import LOG_SNR_LIMIT
 from dit.diffusion.guidance import AnyDenoiser
 from dit.diffusion.paths import Path
+from dit.diffusion.process import Process
 from dit.diffusion.solvers import NoiseSource
-from dit.diffusion.targets import Noise, Score, Target
+from dit.diffusion.targets import Noise, Score
 from dit.errors import InputError, check_number
 
 Solver = Callable[..., Tensor]
@@ -82,7 +83,7 @@ def counted(denoiser: AnyDenoiser) -> Iterator[Evaluations]:
     def count(_module: nn.Module, args: tuple) -> None:
         evaluations.total += args[0].shape[0]
 
-    leaves = [module for module in denoiser.modules() if isinstance(module, Denoiser)]
+    leaves = [module for module in denoiser.modules() if isinstance(module, NetworkReader)]
     hooks = [leaf.register_forward_pre_hook(count) for leaf in leaves]
     try:
         yield evaluations
@@ -108,7 +109,7 @@ def first_time(denoiser: AnyDenoiser, ts: Tensor) -> Tensor:
     """
     path = denoiser.path
     reached = float(path.log_snr(ts[0])) >= -LOG_SNR_LIMIT
-    if reached or not isinstance(denoiser.target, (Noise, Score)):
+    if reached or not isinstance(getattr(denoiser, "target", None), (Noise, Score)):
         return ts
     limit = path.t_of_log_snr(torch.tensor(-LOG_SNR_LIMIT, dtype=torch.float64))
     if ts[1] >= limit:
@@ -117,19 +118,11 @@ def first_time(denoiser: AnyDenoiser, ts: Tensor) -> Tensor:
     return torch.cat([limit[None], ts[1:]])
 
 
-def prior_deviation(path: Path, t: Tensor) -> float:
-    """Standard deviation of x_t for data of unit variance, sqrt(alpha^2 + sigma^2): what samples start from.
-
-    1 on variance-preserving paths, as DDPM and DiT have it; on VE 80.006 where EDM starts from 80.
-    """
-    return float(torch.sqrt(path.alpha(t) ** 2 + path.sigma(t) ** 2))
-
-
 def run(
     denoiser: AnyDenoiser, solver: Solver, ts: Tensor, x: Tensor, condition: Condition, noise: NoiseSource
 ) -> Sample:
     """Carries x (B, ...) along ts and counts; keeps gradients if the caller does."""
-    if x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in (torch.float32, torch.float64, torch.int64):
         raise InputError(
             "dtype", x.dtype, "float32 or float64", "Only the network may run in half precision."
         )
@@ -140,29 +133,33 @@ def run(
     return Sample(x0, evaluations.per_sample(len(x)))
 
 
-class _Silent(Denoiser):
-    """Says that the data are zero, without a network."""
+class _Silent(nn.Module):
+    """A network that answers 0."""
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = NOTHING) -> Prediction:
-        zero = torch.zeros_like(x_t)
-        return Prediction(zero, zero, zero)
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition = NOTHING) -> Tensor:
+        return torch.zeros(len(x), self.channels, *x.shape[2:])
 
 
-def rehearse(path: Path, target: Target, solver: Solver, grid: Grid) -> None:
-    """Walks a grid with one number and no network.
+def rehearse(process: Process, solver: Solver, grid: Grid) -> None:
+    """Walks a grid with the simplest data of a process, and a network that answers 0.
 
     So what a solver or a grid refuses is refused before anything is computed.
 
     Args:
-        path: that of the denoiser that will sample.
-        target: likewise.
+        process: that of the denoiser that will sample.
         solver: one of `dit.diffusion.solvers`, its options bound.
         grid: path -> ts, see `dit.diffusion.grids`.
 
     Raises:
         InputError: what the grid or the solver says.
     """
-    sample(_Silent(nn.Identity(), path, target), solver, grid, (1, 1, 1), [0])
+    simplest = process.simplest
+    denoiser = process.denoiser(_Silent(process.out_channels(simplest)))
+    sample(denoiser, solver, grid, simplest.shape, [0])
 
 
 @torch.no_grad()
@@ -178,8 +175,8 @@ def sample(
 ) -> Sample:
     """Samples, one per seed: noise at the grid's first time, carried to its last by the solver.
 
-    The start is `prior_deviation` at the grid's first time, times the first draw of each sample's stream; a
-    stochastic solver draws on from there. Seeds mean the same noise at any batch size.
+    The start is the path's at the grid's first time, made of the first draw of each sample's stream; a stochastic
+    solver draws on from there. Seeds mean the same noise at any batch size.
 
     Args:
         denoiser: a `Denoiser` or a guided one, on ``device``.
@@ -193,4 +190,4 @@ def sample(
     """
     stream = NoiseStream(seeds, shape, device, dtype)
     ts = first_time(denoiser, grid(denoiser.path))
-    return run(denoiser, solver, ts, prior_deviation(denoiser.path, ts[0]) * stream(), condition, stream)
+    return run(denoiser, solver, ts, denoiser.path.start(ts[0], stream()), condition, stream)

@@ -36,14 +36,14 @@ class PatchEmbedder(nn.Module):
 
 
 class TokenEmbedder(nn.Module):
-    """Tokens (B, 1, ...) of V values to vectors (B, N, D); value V stands for a masked token."""
+    """Tokens (B, 1, ...) of V values to vectors (B, N, D); -1 stands for a masked token, whose row is the first."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(vocabulary + 1, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.table(x.flatten(1))
+        return self.table(x.flatten(1) + 1)
 
 
 def _axes(patch: tuple[int, ...]) -> tuple[str, str, str]:

@@ -40,7 +40,9 @@ class SyntheticLatents:
         return self.count
 
     def draw(self, index: Tensor, eps: Tensor, flip: Tensor | None = None) -> Tensor:
-        """(b, ...) float32: the posterior draw itself."""
+        """(b, ...) float32: the posterior draw itself; tokens: its quantiles."""
+        if n_values := self.domain.vocabulary:
+            return (torch.special.ndtr(eps) * n_values).long().clamp(max=n_values - 1)
         return eps
 
     def condition(self, index: Tensor) -> Condition:

@@ -8,7 +8,7 @@ from typing import Any
 from dit.condition import Condition
 from dit.data.draws import Draws
 from dit.data.latents import LatentSet
-from dit.diffusion.objective import Objective
+from dit.diffusion.objective import Learnable
 from dit.errors import InputError, check_choice
 from dit.launch import World
 from dit.network.config import DiTConfig
@@ -52,7 +52,7 @@ class Job:
     """
 
     name: str
-    objective: Objective
+    objective: Learnable
     network: DiTConfig
     counts: Counts
     optimizer: AdamW
@@ -97,7 +97,7 @@ def build_module(job: Job) -> DiffusionModule:
     network = job.network.build(
         latents.domain,
         latents.kind,
-        job.objective.out_channels(latents.domain.channels),
+        job.objective.process.out_channels(latents.domain),
         seed=key(settings.seed, "weights", 0),
     )
     total_images = job.points[-1].step * settings.batch_size

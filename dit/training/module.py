@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.denoiser import NetworkReader
 from dit.network.base import Network
 from dit.training import state
 from dit.training.averaging import Averages, Profile, shards
@@ -159,7 +159,7 @@ class DiffusionModule(L.LightningModule):
         self.steps_done += 1
 
     @contextmanager
-    def read(self, weights: str) -> Iterator[Denoiser]:
+    def read(self, weights: str) -> Iterator[NetworkReader]:
         """The denoiser with the ``raw`` weights or an average of them, for measuring: whole, and on every rank.
 
         Where the network is shared this is a copy, so that ranks may call it as often as each likes.

@@ -106,14 +106,14 @@ class Bench:
 
     def build(self) -> Any:
         """The network, on the CPU."""
-        channels = self.objective.out_channels(self.domain.channels)
+        channels = self.objective.process.out_channels(self.domain)
         return self.network.build(self.domain, self.kind, channels, seed=self.cfg.seed)
 
 
 def _bench(cfg: DictConfig, world: World) -> Bench:
     network, objective = job_config.network_config(cfg), instantiate(cfg.objective)
     domain, kind = _facts(cfg)
-    size = network.count(domain, kind, objective.out_channels(domain.channels))
+    size = network.count(domain, kind, objective.process.out_channels(domain))
     hardware = instantiate(cfg.hardware)
     if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
         world.meet(hardware.torch_device(world).type)
@@ -209,7 +209,7 @@ def _sample(bench: Bench) -> dict[str, Any]:
         raise InputError("what", "sample", "train or data with several processes", "Samples need no company.")
     network = bench.build()
     job_config.training_strategy(cfg).prepare(network, "single", bench.world, bench.hardware)
-    guided = instantiate(cfg.guidance)(bench.objective.denoiser(network).to(device).eval())
+    guided = instantiate(cfg.guidance)(bench.objective.process.denoiser(network).to(device).eval())
     solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
     refuse_unread(cfg, besides=OTHERS)
     condition = bench.kind.drawn("balanced", 0, cfg.batch_size).to(device)

@@ -35,7 +35,10 @@ def test_samples_are_made_on_their_device_without_asking_for_a_value(solver, obj
     made = instantiate(cfg.objective)
     with torch.device("meta"):
         network = DiT(
-            ladder(16, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10), made.out_channels(3)
+            ladder(16, aspect=16, head_dim=16),
+            Domain(3, (8, 8)),
+            Classes(10),
+            made.process.out_channels(Domain(3, (8, 8))),
         )
     guided = instantiate(cfg.guidance)(made.denoiser(network))
     labels = labelled(torch.zeros(4, dtype=torch.int64, device="meta"))

@@ -15,6 +15,7 @@ from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
 from dit.diffusion.targets import Data, Karras, Noise, Score, Velocity, VPrediction
 from dit.diffusion.times import LogNormalSigma, Uniform, stratified
 from dit.diffusion.vlb import reverse_log_variance
+from dit.domain import Domain
 from dit.errors import InputError
 from tests.diffusion.values import PATHS, TARGETS, TIMES, WEIGHTS, Stub, draw, inner_times
 
@@ -60,7 +61,7 @@ def test_sits_losses(plan, path, prediction):
     else:
         error, target, weight = sigma * output + EPS, Score(), weights.Uniform("noise")
     objective = Objective(path, target, Uniform(), weight)
-    got = objective.loss_at(objective.denoiser(network), X0, Y, 1 - s, EPS)
+    got = objective.process.loss_at(objective.process.denoiser(network), X0, Y, 1 - s, EPS)
     torch.testing.assert_close(got.loss, error.square().mean((1, 2, 3)), rtol=1e-12, atol=1e-12)
 
 
@@ -82,7 +83,7 @@ def test_ddpms_loss_by_the_scheduler_of_diffusers(schedule, theirs, prediction):
         ]
         return (network(noisy, k.double(), Y) - wanted).square().mean((1, 2, 3))
 
-    got = objective.loss(objective.denoiser(network), X0, Y, (k + 0.5).double() / 1000, EPS)
+    got = objective.loss(objective.process.denoiser(network), X0, Y, (k + 0.5).double() / 1000, EPS)
     torch.testing.assert_close(got.loss, expected(), rtol=1e-4, atol=1e-6)  # its own tables: float32
     abar = np.cumprod(1 - objective.path.betas.numpy())
     scheduler.alphas_cumprod = torch.from_numpy(abar)
@@ -106,7 +107,7 @@ def test_edms_loss_by_table_1(sigma_data):
     denoised = c_skip * noisy + c_out * network(c_in * noisy, sigma.flatten().log() / 4, Y)
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     expected = (weight * (denoised - X0).square()).mean((1, 2, 3))
-    got = objective.loss(objective.denoiser(network), X0, Y, U, EPS)
+    got = objective.loss(objective.process.denoiser(network), X0, Y, U, EPS)
     torch.testing.assert_close(got.loss, expected, rtol=1e-11, atol=1e-12)
 
 
@@ -152,8 +153,8 @@ def test_losses_of_one_guess_are_equal_for_every_target(path, weight):
         if isinstance(weight, weights.EDM) and sigma_data not in (None, weight.sigma_data):
             continue
         objective = Objective(path, target, Uniform(), weight)
-        denoiser = objective.denoiser(SameGuess(path, target, t, x_t, guess))
-        losses.append(objective.loss_at(denoiser, X0, Y, t, EPS).loss)
+        denoiser = objective.process.denoiser(SameGuess(path, target, t, x_t, guess))
+        losses.append(objective.process.loss_at(denoiser, X0, Y, t, EPS).loss)
     for other in losses[1:]:
         torch.testing.assert_close(other, losses[0], rtol=1e-10, atol=0)
 
@@ -167,8 +168,8 @@ def test_known_identities_of_the_literature():
 
     def loss(target):
         objective = Objective(path, target, Uniform(), PLAIN)
-        return objective.loss_at(
-            objective.denoiser(SameGuess(path, target, t, x_t, guess)), X0, Y, t, EPS
+        return objective.process.loss_at(
+            objective.process.denoiser(SameGuess(path, target, t, x_t, guess)), X0, Y, t, EPS
         ).loss
 
     in_x0 = (guess - X0).square().mean((1, 2, 3))
@@ -186,7 +187,7 @@ def test_hybrid_loss_is_the_simple_loss_and_the_bound():
     """DiT's: squared error of the noise + L_vlb term in bits, rescaled by T/1000 (iDDPM, eq. 16)."""
     for steps in (1000, 250):
         objective, network = learned(steps), Stub(2)
-        got = objective.loss(objective.denoiser(network), X0, Y, U, EPS)
+        got = objective.loss(objective.process.denoiser(network), X0, Y, U, EPS)
         k = torch.floor(U * steps)
         abar = torch.cumprod(1 - objective.path.betas, 0)
         now = column(abar[k.long()])
@@ -218,7 +219,7 @@ def test_the_bound_does_not_reach_the_mean():
         def forward(self, x, t_shown, y):
             return out
 
-    loss = objective.loss(objective.denoiser(Given()), X0, Y, U, EPS)
+    loss = objective.loss(objective.process.denoiser(Given()), X0, Y, U, EPS)
     (grad,) = torch.autograd.grad(loss.loss.sum(), out)
     per_sample = X0[0].numel()
     torch.testing.assert_close(
@@ -244,7 +245,7 @@ def test_the_bound_wants_the_variance_that_the_error_has():
         def forward(self, x, t_shown, y):
             return torch.cat([eps, 2 * (fraction + best - 0.5) - 1], 1)
 
-    loss = objective.loss_at(objective.denoiser(Given()), X0, Y, t, EPS)
+    loss = objective.process.loss_at(objective.process.denoiser(Given()), X0, Y, t, EPS)
     (grad,) = torch.autograd.grad(loss.loss.sum(), fraction)
     assert grad.abs().max() < 1e-12
     torch.testing.assert_close(
@@ -253,14 +254,14 @@ def test_the_bound_wants_the_variance_that_the_error_has():
 
 
 def test_output_channels():
-    assert learned().out_channels(4) == 8
-    assert Objective(Linear(), Velocity(), Uniform(), PLAIN).out_channels(4) == 4
+    assert learned().process.out_channels(Domain(4, (1, 1))) == 8
+    assert Objective(Linear(), Velocity(), Uniform(), PLAIN).process.out_channels(Domain(4, (1, 1))) == 4
 
 
 def test_gradients_are_those_of_finite_differences():
     for objective in (learned(), Objective(Linear(), Velocity(), Uniform(), weights.MinSNR())):
         network = Stub(2 if objective.learned_variance else 1)
-        denoiser = objective.denoiser(network)
+        denoiser = objective.process.denoiser(network)
         (grad,) = torch.autograd.grad(objective.loss(denoiser, X0, Y, U, EPS).mse.mean(), network.gain)
         with torch.no_grad():
             ends = []
@@ -275,7 +276,7 @@ def test_one_call_of_the_network():
     calls = []
     objective, network = learned(), Stub(2)
     network.register_forward_hook(lambda *_: calls.append(1))
-    objective.loss(objective.denoiser(network), X0, Y, U, EPS)
+    objective.loss(objective.process.denoiser(network), X0, Y, U, EPS)
     assert len(calls) == 1
 
 
@@ -289,9 +290,9 @@ def test_one_call_of_the_network():
     ids=["rectified_flow", "edm", "ddpm_learned_variance"],
 )
 def test_compiled_without_a_break_it_is_the_same(objective):
-    network = Stub(objective.out_channels(1)).float()
+    network = Stub(objective.process.out_channels(Domain(1, (1, 1)))).float()
     args = (X0.float(), Y, U.float(), EPS.float())
-    denoiser = objective.denoiser(network)
+    denoiser = objective.process.denoiser(network)
     torch.compiler.reset()
     compiled = torch.compile(lambda *a: objective.loss(denoiser, *a).loss, backend="eager", fullgraph=True)
     first = compiled(*args)  # before any table of a discrete path is on its device
@@ -305,10 +306,12 @@ def test_precision(name):
     for path in PATHS.values():
         for target in TARGETS.values():
             objective = Objective(path, target, Uniform(), weights.Uniform("v_prediction"))
-            exact = objective.loss(objective.denoiser(Stub()), X0, Y, U, EPS).loss
+            exact = objective.loss(objective.process.denoiser(Stub()), X0, Y, U, EPS).loss
             network = Stub().float()
             dtype = torch.bfloat16 if name == "half" else torch.float32
-            got = objective.loss(objective.denoiser(network), X0.to(dtype), Y, U.float(), EPS.to(dtype)).loss
+            got = objective.loss(
+                objective.process.denoiser(network), X0.to(dtype), Y, U.float(), EPS.to(dtype)
+            ).loss
             assert got.dtype == torch.float32
             if name == "float32":
                 torch.testing.assert_close(got.double(), exact, rtol=2e-3, atol=1e-5)
@@ -333,11 +336,11 @@ def test_any_valid_combination_has_a_finite_loss(path, target, times, weight, va
             Objective(path, target, times, weight, variance)
         return
     objective = Objective(path, target, times, weight, variance)
-    network = Stub(objective.out_channels(1)).float()
+    network = Stub(objective.process.out_channels(Domain(1, (1, 1)))).float()
     generator = torch.Generator().manual_seed(seed)
     x0, eps = (torch.randn((batch, *shape), generator=generator) for _ in range(2))
     u, y = torch.rand(batch, generator=generator), labelled(torch.zeros(batch, dtype=torch.int64))
-    got = objective.loss(objective.denoiser(network), x0, y, u, eps)
+    got = objective.loss(objective.process.denoiser(network), x0, y, u, eps)
     for values in (got.loss, got.t, got.log_snr, got.mse):
         assert values.shape == (batch,) and values.dtype == torch.float32 and torch.isfinite(values).all()
     assert (got.bound is not None) == variance
@@ -365,7 +368,7 @@ def test_combinations_that_mean_nothing_are_refused():
 def test_a_validation_may_ask_for_any_noise_level(row):
     """Losses at chosen log-SNR, between the steps of a discrete path too, move smoothly with it."""
     log_snr = torch.linspace(8.0, -8.0, 16, dtype=torch.float64)
-    denoiser = row.denoiser(Stub(row.out_channels(1)))
+    denoiser = row.process.denoiser(Stub(row.process.out_channels(Domain(1, (1, 1)))))
     here = row.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr), EPS)
     near = row.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr + 1e-6), EPS)
     torch.testing.assert_close(here.log_snr, log_snr, rtol=0, atol=1e-9)

@@ -11,6 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from dit.condition import labelled
+from dit.diffusion import masked
+from dit.diffusion.masked import MaskedObjective
 from dit.diffusion.objective import Objective
 from dit.diffusion.paths import VE, VP, Cosine, Discrete, Linear
 from dit.diffusion.targets import Data, Karras, Noise, Velocity, VPrediction
@@ -18,11 +20,13 @@ from dit.diffusion.times import LogitNormal, LogNormalSigma, Shifted, Uniform
 from dit.diffusion.vlb import prior_bits
 from dit.diffusion.weights import EDM, MinSNR
 from dit.diffusion.weights import Uniform as Plain
+from dit.domain import Domain
 from tests.diffusion.values import Stub, draw
 
 ROOT = Path(__file__).parents[2]
 CONF, DOCS = ROOT / "conf", ROOT / "docs/objectives.md"
 GROUPS = {"path": "Paths", "target": "Targets", "times": "Times", "weight": "Weights"}
+VALUES = GROUPS | {"masking": "Masked tokens"}
 
 LINEAR_BETAS, COSINE_BETAS = Discrete("linear", 1000, 1e-4, 0.02), Discrete("cosine")
 # The papers' choices, written down a second time.
@@ -45,7 +49,7 @@ ROWS = {
 
 
 def names(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml") if file.stem != "masked")
 
 
 def build(*overrides: str):
@@ -74,13 +78,19 @@ def test_a_row_is_what_its_paper_chose(row):
     objective = build(f"+objective={row}")
     assert objective == ROWS[row]
     loss = objective.loss(
-        objective.denoiser(Stub(objective.out_channels(1))),
+        objective.process.denoiser(Stub(objective.process.out_channels(Domain(1, (1, 1))))),
         draw((4, 2, 4, 4), 0),
         labelled(torch.zeros(4, dtype=torch.int64)),
         (torch.arange(4, dtype=torch.float64) + 0.5) / 4,
         draw((4, 2, 4, 4), 1),
     )
     assert torch.isfinite(loss.loss).all()
+
+
+def test_masked_tokens_have_a_row_of_their_own():
+    assert build("+objective=masked") == MaskedObjective(masked.Linear(), "counts")
+    other = build("+objective=masked", "masking@objective.masking=polynomial", "objective.estimator=times")
+    assert other == MaskedObjective(masked.Polynomial(2.0), "times")
 
 
 def test_one_value_of_a_row_can_be_changed():
@@ -96,7 +106,7 @@ def test_one_value_of_a_row_can_be_changed():
     assert build(base, "objective.path.steps=250").path.steps == 250
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in names(group)])
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in VALUES for name in names(group)])
 def test_every_value_has_a_yaml_with_every_number(group, name):
     """What a file leaves out would be a default hidden in code."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -124,9 +134,9 @@ def test_the_table_of_rows_is_the_yaml():
         assert papers(row["source"]) == papers("".join(re.findall(r"^#.*$", text, re.M))), name
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", VALUES)
 def test_the_tables_of_values_are_the_yaml(group):
-    rows = table(GROUPS[group])
+    rows = table(VALUES[group])
     assert sorted(row["name"].strip("`") for row in rows) == names(group)
     for row in rows:
         name = row["name"].strip("`")

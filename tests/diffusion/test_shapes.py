@@ -112,7 +112,7 @@ def test_corruption_and_loss(shape):
     torch.testing.assert_close(path.corrupt(x0, t, eps), x_t)
     torch.testing.assert_close(path.corrupt(x0, t[0], eps), (1 - float(t[0])) * x0 + float(t[0]) * eps)
     denoiser = denoiser_of(path=path)
-    found = objective.loss_at(denoiser, x0, y, t, eps)
+    found = objective.process.loss_at(denoiser, x0, y, t, eps)
     output = denoiser.network(x_t, 1000 * t, y)
     errors = [float(((o - (b - a)) ** 2).mean().detach()) for o, a, b in zip(output, x0, eps)]
     assert found.loss.tolist() == pytest.approx(errors)

@@ -20,7 +20,7 @@ TEXT, LATTICE = Domain(1, (12,), vocabulary=27), Domain(1, (4, 6), vocabulary=7)
 def tokens(domain: Domain, n: int = 2) -> torch.Tensor:
     """Random tokens, masked ones among them."""
     return torch.randint(
-        domain.vocabulary + 1, (n, *domain.shape), generator=torch.Generator().manual_seed(0)
+        -1, domain.vocabulary, (n, *domain.shape), generator=torch.Generator().manual_seed(0)
     )
 
 
@@ -38,7 +38,7 @@ def test_logits_of_each_value_and_counts_with_the_head(domain, conditioning):
     assert counts.macs_by_part["output"] >= counts.tokens * domain.vocabulary * 32
     assert counts.n_params_total == sum(parameter.numel() for parameter in network.parameters())
     changed = x.clone()
-    changed[:, 0, ..., -1] = (x[:, 0, ..., -1] + 1) % (domain.vocabulary + 1)
+    changed[:, 0, ..., -1] = (x[:, 0, ..., -1] + 1) % domain.vocabulary
     assert not torch.allclose(network(changed, t, told), out, atol=1e-3)
 
 

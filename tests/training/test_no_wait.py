@@ -41,7 +41,12 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
     )
     made = DiffusionModule(
         Fit(objective, told.label_dropout),
-        DiT(ladder(16, aspect=16, head_dim=16), Domain(3, (8, 8)), Classes(10), objective.out_channels(3)),
+        DiT(
+            ladder(16, aspect=16, head_dim=16),
+            Domain(3, (8, 8)),
+            Classes(10),
+            objective.process.out_channels(Domain(3, (8, 8))),
+        ),
         optimizer=optimizer,
         rate=Rate(Constant(), 1000, 0.01),
         profiles={"a": Power(0.05), "b": Power(0.1)},

@@ -68,7 +68,7 @@ def run(tmp_path_factory):
     torch.set_num_threads(1)  # as the trainer does: tiny matrices, and tests beside each other
     objective = Objective(Linear(), Velocity(), Uniform(), UniformWeight())
     network = DiT(ladder(32, aspect=16, head_dim=16), Domain(1, (8, 8)), Classes(10))
-    denoiser, optimizer = objective.denoiser(network), AdamW(lr=3e-3).build(network)
+    denoiser, optimizer = objective.process.denoiser(network), AdamW(lr=3e-3).build(network)
     averages = Averages(network, {**STORED, **TRACKED, "fixed": Constant(1000)})
     manager = CheckpointManager(tmp_path_factory.mktemp("run"))
     generator = torch.Generator().manual_seed(0)

@@ -7,14 +7,14 @@ from typing import Union
 import torch
 from torch import Tensor, nn
 
-from dit.diffusion.denoiser import Denoiser, Prediction
+from dit.diffusion.denoiser import NetworkReader, Prediction
 from dit.diffusion.paths import Path
 from dit.diffusion.targets import Target
 from dit.errors import InputError
 
 _SAME_TIME, _SAME_LOG_SNR = 2e-5, 1e-4
 Interval = Sequence[float]
-AnyDenoiser = Union[Denoiser, "Guided"]
+AnyDenoiser = Union[NetworkReader, "Guided"]
 
 
 def _check_interval(interval: Interval | None) -> tuple[float, float]:
@@ -78,9 +78,8 @@ class Guided(nn.Module):
         return strong._replace(x0=x0, eps=eps, output=self.target.encode(self.path, t, x0, eps))
 
     def extrapolated(self, strong: Prediction, weak: Prediction, t: Tensor, gain: Tensor) -> Prediction:
-        """Strong + gain (strong - weak); gain, which broadcasts to x0, is scale - 1 where guidance is on, else 0."""
-        x0, eps = (good + gain * (good - bad) for good, bad in ((strong.x0, weak.x0), (strong.eps, weak.eps)))
-        return self.rewritten(strong, t, x0, eps)
+        """Strong + gain (strong - weak), as the strong denoiser adds predictions."""
+        return self.denoiser.extrapolated(strong, weak, t, gain)
 
 
 def unguided(denoiser: AnyDenoiser) -> AnyDenoiser:

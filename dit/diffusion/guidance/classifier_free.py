@@ -54,7 +54,7 @@ class _TwoConditions(Guided):
         pair = condition.beside(self.other(len(x_t), x_t.device))
         both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), pair)
         strong, weak = _halves(both)
-        return self.extrapolated(strong, weak, t, self._gain(on, strong.x0))
+        return self.extrapolated(strong, weak, t, self._gain(on, strong[0]))
 
     def _gain(self, on: Tensor, like: Tensor) -> Tensor:
         """Scale - 1 in the guided channels of samples inside the interval, else 0; (B, C or 1, 1, ...)."""
@@ -71,9 +71,9 @@ class _TwoConditions(Guided):
 
 
 def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
-    fraction = (None, None) if both.variance_fraction is None else both.variance_fraction.chunk(2)
-    pairs = zip(both.x0.chunk(2), both.eps.chunk(2), both.output.chunk(2), fraction)
-    strong, weak = (Prediction(*values) for values in pairs)
+    """The predictions of the first and of the second half of a batch, of whatever tensors they are made."""
+    pairs = zip(*((None, None) if values is None else values.chunk(2) for values in both))
+    strong, weak = (type(both)(*values) for values in pairs)
     return strong, weak
 
 

@@ -60,6 +60,17 @@ class Path(ABC):
         """The noisy sample x_t = alpha x0 + sigma eps, of the shape of x0 (B, ...); t is (B,), or () for all."""
         return per_sample(self.alpha(t), x0) * x0 + per_sample(self.sigma(t), x0) * eps
 
+    def deviation(self, t: Tensor) -> float:
+        """Standard deviation of x_t for data of unit variance, sqrt(alpha^2 + sigma^2).
+
+        1 on variance-preserving paths, as DDPM and DiT have it; on VE 80.006 where EDM starts from 80.
+        """
+        return float(torch.sqrt(self.alpha(t) ** 2 + self.sigma(t) ** 2))
+
+    def start(self, t: Tensor, eps: Tensor) -> Tensor:
+        """What a sample starts from at a grid's first time t (): the deviation there times standard normal eps."""
+        return self.deviation(t) * eps
+
     def log_snr_dot(self, t: Tensor) -> Tensor:
         """Derivative of log_snr with respect to t (negative)."""
         return 2 * (self.alpha_dot(t) / self.alpha(t) - self.sigma_dot(t) / self.sigma(t))

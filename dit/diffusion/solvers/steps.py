@@ -52,8 +52,10 @@ def levels(path: Path, ts: Tensor) -> list[Level]:
     """The noise levels of a grid of times.
 
     Raises:
-        InputError: ``ts`` is not a decreasing grid of two times or more.
+        InputError: ``ts`` is not a decreasing grid of two times or more, or the data are tokens.
     """
+    if not isinstance(path, Path):
+        raise InputError("solver", "(of an ODE or an SDE)", "solver=unmask: the data are tokens")
     times = ts.to("cpu", torch.float64).tolist()
     if len(times) < 2 or any(not late < early for early, late in pairwise(times)):
         raise InputError("grid", f"({len(times)} times)", "two or more strictly decreasing times")

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from dit.condition import ConditionKind
-from dit.diffusion.denoiser import Denoiser
+from dit.diffusion.denoiser import NetworkReader
 from dit.diffusion.process import Loss
 from dit.training.batches import Batch
 from dit.training.streams import Streams
@@ -15,7 +15,7 @@ from dit.training.streams import Streams
 class Method(Protocol):
     """From a batch to losses; its randomness comes from the streams of the batch's step alone."""
 
-    def denoiser(self, network: nn.Module) -> Denoiser:
+    def denoiser(self, network: nn.Module) -> NetworkReader:
         """The denoiser that is sampled and read: the network as this method trains it."""
         ...
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from dit.condition import Condition, ConditionKind
-from dit.diffusion.denoiser import Denoiser
-from dit.diffusion.objective import Objective
+from dit.diffusion.denoiser import NetworkReader
+from dit.diffusion.objective import Learnable
 from dit.diffusion.process import Loss
 from dit.diffusion.times import stratified
 from dit.training.batches import Batch
@@ -35,11 +35,11 @@ class Fit:
         label_dropout: probability that a sample's condition is replaced by the null condition.
     """
 
-    objective: Objective
+    objective: Learnable
     label_dropout: float
 
-    def denoiser(self, network: nn.Module) -> Denoiser:
-        return self.objective.denoiser(network)
+    def denoiser(self, network: nn.Module) -> NetworkReader:
+        return self.objective.process.denoiser(network)
 
     def parts(self, batch: Batch, kind: ConditionKind, streams: Streams, n: int) -> list[Part]:
         step, device = batch.step, batch.x0.device
