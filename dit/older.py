@@ -32,6 +32,11 @@ def _settings(guidance: str) -> dict[str, Any]:
     return found
 
 
+def with_unit(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``validation`` row with the ``unit`` of its loss; there was one alone where it has none."""
+    return {"unit": "squared velocity error per dimension", **row}
+
+
 def branch_of(name: str, names: Iterable[str]) -> str | None:
     """The run among ``names`` that a run's name says it branches off; None for a run that begins at nothing."""
     match = BRANCH.fullmatch(name)

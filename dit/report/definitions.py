@@ -65,7 +65,7 @@ def _validation(m: Material) -> str:
     return (
         f"mean over {row['n_draws']:,} stored (x, t, noise) draws of held-out latents, the same for every "
         f"run "
-        f"(draws {_short(row['draws_hash'])}), {binned}"
+        f"(draws {_short(row['draws_hash'])}), {binned}; in {row['unit']}"
     )
 
 

@@ -25,7 +25,7 @@ FIXED_IN_RUNS = (
     "ema",
     "lr_rule",
 )
-FIXED_IN_VALIDATION = ("draws_hash", "n_draws", "log_snr_edges")
+FIXED_IN_VALIDATION = ("unit", "draws_hash", "n_draws", "log_snr_edges")
 MAX_BUDGET_MISS = 0.01
 MIN_WARMUPS = 20
 

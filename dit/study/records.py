@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dit.errors import InputError
-from dit.older import with_guidance
+from dit.older import with_guidance, with_unit
 from dit.records import KINDS, check_prefix
 from dit.study.files import check_rows, run_status
 from dit.study.rows import IDENTITY, OF_EVALUATIONS, Row, check_row, check_samples
@@ -181,7 +181,9 @@ def _plan(file: Path) -> dict[str, Any]:
 
 def _completed(row: Row) -> Row:
     """A row with the fields that older versions did not write."""
-    return {**row, "protocol": with_guidance(row["protocol"])} if row["kind"] == "samples" else row
+    if row["kind"] == "samples":
+        return {**row, "protocol": with_guidance(row["protocol"])}
+    return with_unit(row) if row["kind"] == "validation" else row
 
 
 def _lines(file: str, content: bytes) -> Iterator[tuple[str, Row]]:

@@ -81,6 +81,7 @@ MAY: dict[str, Fields] = {
         ("accuracy", "frechet_distance_infinity", "frechet_distance_infinity_se"), (*NUMBER, NULL)
     ),
     "run": {"branch": (dict, NULL)},
+    "validation": {"unit": TEXT},
 }
 OF_DATA: Fields = {
     "name": (str, NULL),

@@ -136,6 +136,7 @@ class Validation:
                 budget_flops=self.points[module.steps_done].budget_flops,
                 weights=weights,
                 loss=loss,
+                unit=self.process.unit,
                 loss_bins=loss_bins,
                 log_snr_edges=self.draws.edges.tolist(),
                 n_draws=len(self.draws),

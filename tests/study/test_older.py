@@ -7,12 +7,13 @@ import pytest
 
 from dit.config.readings import Sampling
 from dit.diffusion.guidance import ClassifierFree
+from dit.errors import InputError
 from dit.evaluation.protocol import Protocol, require_equal
 from dit.evaluation.report import Row, curves, place
 from dit.older import with_guidance
 from dit.report.analysis import analyse
 from dit.report.headline import headline
-from dit.study.readings import branches
+from dit.study.readings import branches, collect
 from dit.study.records import load_study
 from tests.fits.synthetic import Surface, write_study
 
@@ -116,3 +117,18 @@ def test_the_plan_knows_the_branches_of_older_records(tmp_path):
     planned[-1]["branch_of"] = "w0064-s0"
     (study / "plan.json").write_text(json.dumps({"runs": planned}))
     assert branches(load_study(study)) == {planned[-1]["name"]: "w0064-s0"}
+
+
+def test_readings_of_different_units_share_no_axis(tmp_path):
+    """A row of an older version is in the one unit that there was; another unit is refused by its name."""
+    write_study(tmp_path, Surface())
+    assert {row["unit"] for row in load_study(tmp_path).validation} == {
+        "squared velocity error per dimension"
+    }
+    file = max(tmp_path.glob("runs/*/records.jsonl"))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row |= {"unit": "nats per token"} if row["kind"] == "validation" else {}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"validation.unit: got \('nats per token'"):
+        collect(load_study(tmp_path))

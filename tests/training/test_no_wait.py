@@ -1,6 +1,7 @@
 """A step hands its work to the device without waiting for any of it, and its numbers arrive one step later."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -12,7 +13,6 @@ from dit.condition import Classes
 from dit.config.instantiation import config_dir, instantiate
 from dit.config.job import SETTINGS
 from dit.domain import Domain
-from dit.network.dit import DiT
 from dit.network.presets import ladder
 from dit.training.averaging import Power
 from dit.training.batches import Batch
@@ -23,6 +23,7 @@ from dit.training.schedules import Constant, Rate
 from dit.training.settings import Settings
 from dit.training.streams import Streams
 
+NUMBERS, TOKENS = Domain(3, (8, 8)), Domain(1, (8, 8), vocabulary=17)
 OBJECTIVES = sorted(path.stem for path in Path(config_dir(), "objective").glob("*.yaml"))
 
 
@@ -35,17 +36,14 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
     """A small network in training by an objective of conf/, its trainer's two services stood in for."""
     with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = hydra.compose("train", [f"objective={name}"])
-    objective = instantiate(cfg.objective)
+    objective, domain = instantiate(cfg.objective), TOKENS if name == "masked" else NUMBERS
     told = Settings(
         **{**{key: cfg[key] for key in SETTINGS}, "batch_size": 4, "warmup_images": 0, **settings}
     )
     made = DiffusionModule(
         Fit(objective, told.label_dropout),
-        DiT(
-            ladder(16, aspect=16, head_dim=16),
-            Domain(3, (8, 8)),
-            Classes(10),
-            objective.process.out_channels(Domain(3, (8, 8))),
+        replace(ladder(16, aspect=16, head_dim=16), patch_size=1 if domain.vocabulary else 2).build(
+            domain, Classes(10), objective.process.out_channels(domain)
         ),
         optimizer=optimizer,
         rate=Rate(Constant(), 1000, 0.01),
@@ -61,16 +59,16 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
     return made
 
 
-def batch(step: int, scale: float = 1.0) -> Batch:
-    index = torch.arange(4)
-    return Batch(scale * torch.randn(4, 3, 8, 8), Classes(10).all(0, 4), index, step)
+def batch(step: int, scale: float = 1.0, domain: Domain = NUMBERS) -> Batch:
+    x0 = torch.randint(17, (4, 1, 8, 8)) if domain.vocabulary else scale * torch.randn(4, 3, 8, 8)
+    return Batch(x0, Classes(10).all(0, 4), torch.arange(4), step)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_step_asks_for_a_value(name):
     found = module(name)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        found.training_step(batch(0), 0)
+        found.training_step(batch(0, domain=found.network.domain), 0)
         assert found.steps_done == 1
         with pytest.raises(DataDependentOutputException):
             found.guards.settle()
