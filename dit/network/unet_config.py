@@ -106,8 +106,9 @@ class UNetConfig:
 
     def check_fits(self, domain: Domain, kind: ConditionKind) -> None:
         """Raises InputError unless the network fits these data."""
-        if len(domain.sizes) != 2:
-            raise InputError("network", "unet", f"dit for samples {domain.shape}: convolutions take two axes")
+        if len(domain.sizes) != 2 or domain.vocabulary:
+            allowed = f"dit for samples {domain.shape}: convolutions take numbers on two axes"
+            raise InputError("network", "unet", allowed)
         if not isinstance(kind, (Classes, Nothing)):
             raise InputError(
                 "network", "unet", "dit for such conditions", "A U-Net is told a class, or nothing."
