@@ -26,7 +26,7 @@ from dit.data.latents import LatentSet
 from dit.errors import InputError, RunError
 from dit.evaluation.gathering import gather
 from dit.evaluation.journal import Journal
-from dit.evaluation.meter import Measured
+from dit.evaluation.measured import Measured
 from dit.records import check_prefix
 from dit.rundir import is_done, read_environment
 from dit.study.ledger import Ledger

@@ -55,8 +55,8 @@ def check_parts(cfg: DictConfig) -> None:
         return
     from dit.config.readings import Sampling
     from dit.diffusion.sampling import rehearse
+    from dit.evaluation.catalogue import check_metrics
     from dit.evaluation.generate import PRECISIONS
-    from dit.evaluation.measure import check_metrics
 
     check_metrics(cfg.evaluation.metrics)
     check_number("evaluation.batch_size", cfg.evaluation.batch_size, low=1, integer=True)

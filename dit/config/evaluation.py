@@ -18,6 +18,7 @@ from dit.config.run import Loaded, load_run
 from dit.data.manifest import read_manifest
 from dit.diffusion.sampling import rehearse
 from dit.errors import InputError, check_number
+from dit.evaluation.catalogue import check_metrics
 from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.evaluate import Evaluation
 from dit.evaluation.extractors import load_extractor
@@ -25,7 +26,6 @@ from dit.evaluation.files import evaluate_images, images_identity, open_referenc
 from dit.evaluation.images import open_images
 from dit.evaluation.journal import Journal, request_hash
 from dit.evaluation.measure import measure_images
-from dit.evaluation.meter import check_metrics
 from dit.rundir import make_directory, read_environment
 
 log = logging.getLogger("dit")

@@ -19,13 +19,14 @@ from dit.data.latents import LatentSet
 from dit.data.manifest import manifest_hash, read_manifest
 from dit.diffusion.guidance import Autoguidance, Classifier, unguided
 from dit.errors import InputError, check_choice, check_number
+from dit.evaluation.catalogue import check_metrics
 from dit.evaluation.distributed import place
 from dit.evaluation.evaluate import Evaluation, evaluate_samples
 from dit.evaluation.extractors import EXTRACTORS, load_extractor
 from dit.evaluation.files import images_identity, open_reference
 from dit.evaluation.generate import PRECISIONS
 from dit.evaluation.grids.pictures import picture_grid, write_png
-from dit.evaluation.meter import Measured, check_metrics
+from dit.evaluation.measured import Measured
 from dit.evaluation.protocol import describe
 from dit.evaluation.reference import latents_reference
 

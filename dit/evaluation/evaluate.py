@@ -16,7 +16,8 @@ from dit.evaluation.distributed import batches_in_turn, gather_images, place
 from dit.evaluation.features import Extractor
 from dit.evaluation.generate import generate_batch, sample_seeds
 from dit.evaluation.measure import check_reference, compare
-from dit.evaluation.meter import Measured, Meter
+from dit.evaluation.measured import Measured
+from dit.evaluation.meter import Meter
 from dit.evaluation.protocol import Protocol, describe
 from dit.evaluation.statistics import Statistics
 
@@ -73,7 +74,7 @@ def evaluate_samples(
         guidance: how guidance was wrapped, for the protocol: a text or the value that made it.
         guidance_scale: its scale, for the protocol; 1 where it is off.
         guidance_channels: how many channels it moves, for the protocol; None: all.
-        metrics: names of ``dit.evaluation.meter.METRICS``.
+        metrics: names of ``dit.evaluation.catalogue.METRICS``.
         subsets: increasing smaller N to report too, from the same images.
         labels: ``balanced`` or ``random``.
         seed: the sampling seed.

@@ -15,11 +15,12 @@ import torch
 from dit.condition import NOTHING
 from dit.data.images import Source, UnreadableImage
 from dit.errors import InputError
+from dit.evaluation.catalogue import check_metrics, that_read
 from dit.evaluation.evaluate import Evaluation
 from dit.evaluation.features import Extractor, file_sha256
 from dit.evaluation.images import ImageFiles, ImageSet, holds_images, open_images
 from dit.evaluation.measure import check_reference, compare, measure_images
-from dit.evaluation.meter import NEED_REFERENCE_FEATURES, Measured, check_metrics
+from dit.evaluation.measured import Measured
 from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import read_arrays
 
@@ -45,7 +46,7 @@ def evaluate_images(
         extractor: makes the features.
         reference: from ``open_reference``.
         n: how many of the first images; all of them by default.
-        metrics: names of ``dit.evaluation.meter.METRICS``.
+        metrics: names of ``dit.evaluation.catalogue.METRICS``.
         subsets: increasing smaller N to report too.
         batch_size: images at a time; moves no number.
         preview: how many of the first images to hand back.
@@ -139,7 +140,7 @@ def open_reference(
     if "extractor" not in metadata:  # not ours: the numbers themselves are all there is to name it by
         digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
         stored.stats.metadata["images"] = digest.hexdigest()[:16]
-    if stored.features is None and NEED_REFERENCE_FEATURES & set(metrics) and holds_images(path):
-        needed = [name for name in metrics if name in NEED_REFERENCE_FEATURES]
+    needed = that_read("features", metrics, of="reference")
+    if stored.features is None and needed and holds_images(path):
         stored.features = measured(open_images(path, image_size, "reference"), needed).features
     return stored

@@ -8,20 +8,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dit.errors import InputError, check_number
+from dit.evaluation.catalogue import LACKING, METRICS, check_metrics, refuse
 from dit.evaluation.distributed import (
     batches_in_a_row,
     place,
 )
 from dit.evaluation.features import Extractor
 from dit.evaluation.images import ImageSet
-from dit.evaluation.meter import NEED_REFERENCE_FEATURES, Measured, Meter, check_metrics, refuse
-from dit.evaluation.metrics import (
-    frechet_at_infinity,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-)
-from dit.evaluation.neighbours import memorisation, precision_recall
+from dit.evaluation.measured import Measured
+from dit.evaluation.meter import Meter
 
 
 def measure_images(
@@ -76,10 +71,9 @@ def check_reference(
                 remedy = "Measure the reference's images with this extractor, or name the other one."
                 raise InputError(f"reference: {key}", known, f"{value}, as evaluation.extractor has", remedy)
     for name in wanted:
-        if name in NEED_REFERENCE_FEATURES and reference.features is None:
-            refuse(name, "(statistics alone)", "a reference measured from images, with its features kept")
-        if name == "sfid" and reference.spatial is None:
-            refuse(name, "(no spatial statistics)", "a reference with mu_s and sigma_s")
+        part = METRICS[name].reference
+        if part is not None and getattr(reference, part) is None:
+            refuse(name, *LACKING[part])
     return wanted
 
 
@@ -95,21 +89,7 @@ def compare(
     """
     wanted = check_reference(reference, metrics)
     made: dict[str, float | int] = {}
-    if "fd" in wanted:
-        made["frechet_distance"] = frechet_distance(sample.stats, reference.stats)
-    if "sfid" in wanted and sample.spatial is not None and reference.spatial is not None:
-        made["spatial_frechet_distance"] = frechet_distance(sample.spatial, reference.spatial)
-    if "is" in wanted and sample.logits is not None:
-        made |= inception_score(sample.logits)
-    if sample.features is not None:
-        if "fd_infinity" in wanted:
-            made |= frechet_at_infinity(sample.features, reference.stats)
-        if reference.features is not None:
-            for name, function in (
-                ("kid", kernel_distance),
-                ("precision_recall", precision_recall),
-                ("memorisation", memorisation),
-            ):
-                if name in wanted:
-                    made |= function(sample.features, reference.features)
+    for name, metric in METRICS.items():
+        if name in wanted and (metric.sample is None or getattr(sample, metric.sample) is not None):
+            made |= metric.function(sample, reference)
     return made

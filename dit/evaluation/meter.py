@@ -5,68 +5,22 @@ B images of a batch, N images in all, D feature width, K classes, S width of spa
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
 
-from dit.errors import InputError, check_choice
+from dit.errors import InputError
+from dit.evaluation.catalogue import check_count, check_metrics, refuse, that_read
 from dit.evaluation.distributed import (
     gather_rows,
     reduce_statistics,
     sum_integers,
 )
 from dit.evaluation.features import Extractor, Outputs
-from dit.evaluation.metrics import (
-    INFINITY_SIZES,
-    SCORE_SPLITS,
-)
-from dit.evaluation.neighbours import NEIGHBOURHOOD
-from dit.evaluation.statistics import Statistics, read_arrays, write_arrays
+from dit.evaluation.measured import Measured
+from dit.evaluation.statistics import Statistics
 
-METRICS = ("fd", "sfid", "is", "kid", "precision_recall", "fd_infinity", "memorisation")
-NEED_FEATURES = frozenset({"kid", "precision_recall", "fd_infinity", "memorisation"})
-NEED_REFERENCE_FEATURES = NEED_FEATURES - {"fd_infinity"}
-FEWEST = {"is": SCORE_SPLITS, "precision_recall": NEIGHBOURHOOD + 1, "fd_infinity": INFINITY_SIZES}
 HASH_MODULUS = 2**128
-
-
-@dataclass
-class Measured:
-    """What is kept of a set of images: statistics always, rows where a metric asks for them.
-
-    Args:
-        stats: of the features.
-        spatial: of the spatial features, where the extractor has them.
-        features: (N, D) float32, where kept.
-        logits: (N, K) float32, where kept.
-        accuracy: share of images which the extractor's classifier gives their label; None without labels or
-            classes.
-    """
-
-    stats: Statistics
-    spatial: Statistics | None = None
-    features: np.ndarray | None = None
-    logits: np.ndarray | None = None
-    accuracy: float | None = None
-
-    def save(self, path: str | Path) -> Path:
-        """Writes an .npz with ADM's names (mu, sigma, mu_s, sigma_s) beside ours (n, features, metadata)."""
-        arrays = self.stats.arrays()
-        if self.spatial is not None:
-            arrays |= self.spatial.arrays("_s")
-        if self.features is not None:
-            arrays["features"] = self.features
-        return write_arrays(path, arrays, self.stats.metadata)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Measured":
-        """Reads a file of ``save``, or ADM's."""
-        arrays, _ = read_arrays(path, ("mu_s", "features"))
-        spatial = Statistics.load(path, "_s") if "mu_s" in arrays else None
-        return cls(Statistics.load(path), spatial, arrays.get("features"))
 
 
 class Meter:
@@ -131,18 +85,20 @@ class Meter:
         if not self._stats:
             made_by = self.extractor.metadata()
             self._stats = [Statistics(out.features.shape[1], made_by) for _ in self.marks]
-            if "sfid" in self.metrics:
+            if wanted := that_read("spatial", self.metrics):
                 if out.spatial is None:
-                    refuse("sfid", self.extractor.name, "an extractor with spatial features: inception:FILE")
+                    refuse(
+                        wanted[0], self.extractor.name, "an extractor with spatial features: inception:FILE"
+                    )
                 self._spatial = [Statistics(out.spatial.shape[1], made_by) for _ in self.marks]
 
     def _keep(self, out: Outputs, index: np.ndarray, counted: np.ndarray) -> None:
         self._index.append(index[counted])
-        if NEED_FEATURES & set(self.metrics):
+        if that_read("features", self.metrics):
             self._features.append(out.features[counted].cpu().numpy())
-        if "is" in self.metrics:
+        if wanted := that_read("logits", self.metrics):
             if out.logits is None:
-                refuse("is", self.extractor.name, "an extractor with classes: inception:FILE")
+                refuse(wanted[0], self.extractor.name, "an extractor with classes: inception:FILE")
             self._logits.append(out.logits[counted].cpu().numpy())
 
     def results(self) -> list[Measured]:
@@ -186,23 +142,6 @@ class Meter:
         return rows[np.argsort(index, kind="stable")]
 
 
-def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The names, checked; ``fid`` is another name of ``fd``."""
-    if isinstance(metrics, str):
-        raise InputError("evaluation.metrics", metrics, "a list", f"Write [{metrics}].")
-    names = tuple("fd" if name == "fid" else name for name in metrics)
-    for name in names:
-        check_choice("evaluation.metrics", name, METRICS)
-    return names
-
-
-def check_count(metrics: Iterable[str], n: int) -> None:
-    """Raises InputError where a metric needs more than ``n`` images."""
-    for name in metrics:
-        if n < FEWEST.get(name, 2):
-            refuse(name, f"({n} images)", f"at least {FEWEST.get(name, 2)} images, also in each subset")
-
-
 def images_sum(images: torch.Tensor) -> int:
     """The sum of the hashes of images' shapes and pixels: the same for any order, batches and ranks."""
     total = 0
@@ -215,8 +154,3 @@ def images_sum(images: torch.Tensor) -> int:
 def images_hash(total: int, n: int) -> str:
     """The name of a set of images: 16 hex digits of the hash of their count and their ``images_sum``."""
     return hashlib.sha256(f"{n} {total % HASH_MODULUS}".encode()).hexdigest()[:16]
-
-
-def refuse(metric: str, got: str, needs: str) -> NoReturn:
-    """Raises the InputError of a metric that cannot be measured."""
-    raise InputError(f"evaluation.metrics: {metric}", got, needs)

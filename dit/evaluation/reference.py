@@ -20,10 +20,12 @@ import torch
 from dit.data.images import Source
 from dit.data.latents import LatentSet
 from dit.errors import InputError
+from dit.evaluation.catalogue import check_metrics, that_read
 from dit.evaluation.distributed import place, rank_zero_says
 from dit.evaluation.features import Extractor
 from dit.evaluation.measure import measure_images
-from dit.evaluation.meter import NEED_FEATURES, Measured, Meter, check_metrics, images_hash, images_sum
+from dit.evaluation.measured import Measured
+from dit.evaluation.meter import Meter, images_hash, images_sum
 
 log = logging.getLogger("dit")
 BATCH = 256
@@ -129,8 +131,7 @@ def _cache_path(
 ) -> Path | None:
     if cache is None:
         return None
-    needs = {"features": NEED_FEATURES, "spatial": {"sfid"}}
-    keeps = [name for name, by in needs.items() if by & {*metrics}]
+    keeps = [part for part in ("features", "spatial") if that_read(part, metrics)]
     return Path(cache) / f"statistics-{_hash({**extractor.metadata(), 'key': key, 'keeps': keeps})}.npz"
 
 

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from dit.errors import InputError
+from dit.evaluation.catalogue import METRICS
 from dit.evaluation.evaluate import evaluate_samples
 from dit.evaluation.extractors import load_extractor
 from dit.evaluation.features import Extractor, Outputs
 from dit.evaluation.measure import compare
-from dit.evaluation.meter import METRICS, Measured, Meter, images_hash, images_sum
+from dit.evaluation.measured import Measured
+from dit.evaluation.meter import Meter, images_hash, images_sum
 from dit.evaluation.metrics import frechet_distance
 from dit.evaluation.protocol import Protocol, over_seeds
 from dit.evaluation.reference import measure_reference

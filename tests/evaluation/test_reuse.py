@@ -13,7 +13,7 @@ from PIL import Image
 
 from dit.errors import InputError
 from dit.evaluation.files import images_identity
-from dit.evaluation.meter import Measured
+from dit.evaluation.measured import Measured
 from dit.evaluation.statistics import Statistics
 
 
