@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from dit.config.networks import offer_networks
+
 ROOT = Path(__file__).parents[1]
+offer_networks()  # as every verb does
 PAGES = sorted(
     page
     for pattern in ("*.md", "docs/**/*.md", "slurm/*.md", "experiments/**/*.md")
