@@ -143,7 +143,8 @@ def test_defaults_are_those_of_the_documents() -> None:
     }
     for name, value in same.items():
         assert set(found[name].values()) == {value}, name
-    assert found["seed"]["evaluate_samples"] == 0
+    assert found["seed"]["evaluate_samples"] == 0 and set(found["neighbourhood"].values()) == {3}
+    assert (found["gap"], found["magnify"]) == ({"picture_grid": 2}, {"picture_grid": 1})
 
 
 def test_a_copy_is_nearer_than_all_but_one_percent_of_held_out_images() -> None:

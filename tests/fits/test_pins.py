@@ -401,7 +401,7 @@ def test_profiles_are_dense_around_the_estimate():
     assert (np.abs(one.values - fit.exponent) < 4.01 * fit.stderr).sum() >= 33
 
 
-@pytest.mark.parametrize("loss", [1.05e100, 0.95e-100, 0.0, np.inf])
+@pytest.mark.parametrize("loss", [1.05e100, 1e100, 1 / 1e100, 0.95e-100, 0.0, np.inf])
 def test_numbers_whose_squares_are_none_are_refused(loss):
     with pytest.raises(InputError, match="positive finite"):
         Points(np.array([1.0, loss]))
