@@ -2,6 +2,8 @@
 
 import hashlib
 import inspect
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,7 +18,13 @@ from dit.evaluation.generate import sample_seeds
 from dit.evaluation.images import open_images, write_npz
 from dit.evaluation.measure import measure_images
 from dit.evaluation.meter import Meter, images_hash, images_sum
-from dit.evaluation.metrics import frechet_at_infinity, frechet_distance, inception_score, kernel_distance
+from dit.evaluation.metrics import (
+    MetricWarning,
+    frechet_at_infinity,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+)
 from dit.evaluation.neighbours import memorisation, precision_recall
 from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import Statistics
@@ -189,3 +197,43 @@ def test_seeds_of_samples_are_blocks_of_a_million() -> None:
     for seed, n in ((4294, 1), (-1, 1), (0, 0), (0, 10**6 + 1), (1.5, 1), (0, 1.5)):
         with pytest.raises(InputError):
             sample_seeds(seed, n)
+
+
+def test_the_sizes_begin_at_two_and_end_with_all() -> None:
+    reference = Statistics(6).update(NORMAL)
+    for count in (10, 50):
+        sizes = [int(size) for size in np.linspace(max(count // 5, 2), count, 10)]
+        given = frechet_at_infinity(NORMAL[:count], reference, sizes)
+        assert frechet_at_infinity(NORMAL[:count], reference) == given
+    frechet_at_infinity(NORMAL[:20], reference, range(13, 21))
+    for sizes in (range(14, 21), range(1, 12), range(13, 22)):
+        with pytest.raises(InputError, match=r"at least 8 sizes in 2\.\.20"):
+            frechet_at_infinity(NORMAL[:20], reference, sizes)
+
+
+def test_warnings_begin_where_sets_are_too_small() -> None:
+    """A covariance of D + 1 images is regular; subsets of half the images warn of nothing."""
+    full = Statistics(6).update(NORMAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MetricWarning)
+        frechet_distance(Statistics(6).update(NORMAL[:7]), full)
+        kernel_distance(NORMAL[:8], NORMAL, subsets=2, subset_size=4)
+    for small in (
+        lambda: frechet_distance(Statistics(6).update(NORMAL[:6]), full),
+        lambda: kernel_distance(NORMAL[:8], NORMAL, subsets=2, subset_size=5),
+    ):
+        with pytest.warns(MetricWarning):
+            small()
+
+
+def test_an_image_as_far_from_a_training_image_as_its_neighbour_is_no_new_one() -> None:
+    training = np.array([[0.0], [10.0]])
+    assert memorisation(np.array([[-10.0]]), training, None)["authenticity"] == 0
+    assert memorisation(np.array([[-10.5]]), training, None)["authenticity"] == 1
+
+
+def test_members_of_archives_are_of_the_year_1980(tmp_path) -> None:
+    """The first that a zip file can say: equal images, equal bytes."""
+    path = write_npz(tmp_path / "a.npz", [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)], 1, torch.zeros(1))
+    with zipfile.ZipFile(path) as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
