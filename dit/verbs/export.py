@@ -69,6 +69,7 @@ def load_exported(path: str | Path) -> Any:
     """
     from dit.config.files import check_plain
     from dit.config.instantiation import instantiate
+    from dit.diffusion.masked import MaskedObjective
     from dit.diffusion.objective import Objective
     from dit.network.export import load_safetensors, read_metadata
 
@@ -85,9 +86,9 @@ def load_exported(path: str | Path) -> Any:
         raise InputError(
             f"{path}: objective", f"({shown})", "an objective, as dit export writes it"
         ) from error
-    if not isinstance(made, Objective):
+    if not isinstance(made, Objective | MaskedObjective):
         raise InputError(f"{path}: objective", said.objective, "an objective, as dit export writes it")
-    return made.denoiser(network).eval()
+    return made.process.denoiser(network).eval()
 
 
 def _latent_statistics(cfg: DictConfig) -> dict[str, Any]:
