@@ -14,7 +14,16 @@ from dit.errors import InputError, check_choice, check_number
 log = logging.getLogger("dit")
 
 # What takes torch to check. Where none of it was given, it stands as conf/ ships it, and is right.
-OF_TORCH = ("objective", "optimizer", "averages", "evaluation", "strategy", "accumulation", "compile")
+OF_TORCH = (
+    "objective",
+    "method",
+    "optimizer",
+    "averages",
+    "evaluation",
+    "strategy",
+    "accumulation",
+    "compile",
+)
 OF_TORCH += ("activation_checkpointing", "label_dropout")
 
 
@@ -44,8 +53,9 @@ def check_run(cfg: DictConfig, *, duration: bool) -> None:
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """The same of the parts that torch makes: objective, optimizer, averages, strategy, and how samples are drawn."""
+    """The same of the parts that torch makes: objective, method, optimizer, averages, strategy; and of sampling."""
     objective = instantiate(cfg.objective)
+    instantiate(cfg.method)(objective, cfg.label_dropout)
     instantiate(cfg.optimizer)
     instantiate(cfg.averages)
     if cfg.optimizer.lr_rule == "constant":

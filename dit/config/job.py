@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ NOT_IDENTITY = (
     "data",
     "autoencoder",
 )
+FIT = "dit.training.methods.Fit"  # what a configuration without a method means, and hashes as
 # The numbers of the training loop.
 SETTINGS = (
     "batch_size",
@@ -99,7 +101,15 @@ def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:
 def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
     """Parameters and multiply-adds of a network on the configuration's data."""
     domain, kind, _ = data_facts(cfg)
-    return network.count(domain, kind, out_channels(cfg, domain))
+    found = network.count(domain, kind, out_channels(cfg, domain))
+    if _is_fit(cfg):
+        return found
+    return replace(found, train_macs_per_image=instantiate(cfg.method).func.step_cost(found))
+
+
+def _is_fit(cfg: DictConfig) -> bool:
+    """Whether a run's method is the plain one: that of all runs made before there were others."""
+    return "method" not in cfg or cfg.method._target_ == FIT
 
 
 def out_channels(cfg: DictConfig, domain: Domain) -> int:
@@ -134,6 +144,8 @@ def identity(cfg: DictConfig) -> str:
     grows = instantiate(cfg.schedule).shared_until(far) == far
     left_out = {*NOT_IDENTITY, *(("duration", "read_at_flops") if grows else ())}
     asked = {str(key): value for key, value in settings.items() if key not in left_out}
+    if _is_fit(cfg):
+        asked.pop("method", None)
     asked["data"] = manifest_hash(cfg.data.directory)
     text = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -225,6 +237,7 @@ def _job(cfg: DictConfig, config_hash: str, path: Path, world: World, hardware: 
     return Job(
         name=name,
         objective=objective,
+        method=instantiate(cfg.method)(objective, settings.label_dropout),
         network=network,
         counts=counts(cfg, network),
         optimizer=optimizer,
@@ -257,12 +270,14 @@ def training_strategy(cfg: DictConfig) -> "Strategy":
 
 
 def describe_objective(cfg: DictConfig) -> str:
-    """The objective's row, or its values where they were changed by hand."""
+    """The objective's values, and the method where it is not the plain one."""
     node = cfg.objective
     keys = [key for key in ("masking", "path", "target", "times", "weight") if key in node]
     parts = [node[key]["_target_"].rsplit(".", 1)[-1] for key in keys]
     parts += ["masked", node.estimator] if "masking" in node else []
-    return "+".join(parts) + ("+learned_variance" if node.get("learned_variance") else "")
+    parts += ["learned_variance"] if node.get("learned_variance") else []
+    parts += [] if _is_fit(cfg) else [cfg.method._target_.rsplit(".", 1)[-1]]
+    return "+".join(parts)
 
 
 def sample_measures(

@@ -24,12 +24,15 @@ class Counts:
             DiT's checkpoints store them (XL/2: 675,129,632 parameters with them, 674,834,720 without).
         macs_by_part: forward multiply-adds of one image.
         tokens: N, of the image alone; condition tokens are not counted.
+        train_macs_per_image: multiply-adds of one example in training, as its method counts them; None is forward and
+            backward once, the backward pass taking twice as many.
     """
 
     n_params_by_group: dict[str, int]
     n_position_table: int
     macs_by_part: dict[str, int]
     tokens: int
+    train_macs_per_image: int | None = None
 
     @property
     def n_params_total(self) -> int:
@@ -53,7 +56,9 @@ class Counts:
 
     @property
     def train_flops_per_image(self) -> int:
-        """Forward and backward of one image: 2 operations per MAC, backward twice the forward."""
+        """Training FLOPs of one image: 2 operations per MAC."""
+        if self.train_macs_per_image is not None:
+            return 2 * self.train_macs_per_image
         return 6 * self.macs_per_image
 
     def as_dict(self) -> dict[str, int | float | dict[str, int]]:

@@ -17,7 +17,7 @@ from dit.training.averaging import Profile
 from dit.training.checkpoint import read_manifest
 from dit.training.hardware import Hardware
 from dit.training.hooks import Sink
-from dit.training.methods import Fit
+from dit.training.methods import Method
 from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW
 from dit.training.schedules import Rate, Schedule
@@ -33,6 +33,7 @@ class Job:
     Attributes:
         name: the run's name in its records.
         objective, network, optimizer, profiles, settings: what is trained, and how.
+        method: what a step asks of the network for the objective.
         counts: the network's parameters and multiply-adds on this data.
         latents: training latents.
         validation, validation_condition: stored draws of held-out latents, and what is known of each.
@@ -53,6 +54,7 @@ class Job:
 
     name: str
     objective: Learnable
+    method: Method
     network: DiTConfig
     counts: Counts
     optimizer: AdamW
@@ -102,7 +104,7 @@ def build_module(job: Job) -> DiffusionModule:
     )
     total_images = job.points[-1].step * settings.batch_size
     return DiffusionModule(
-        Fit(job.objective, settings.label_dropout),
+        job.method,
         network,
         optimizer=job.optimizer,
         rate=Rate(job.schedule, total_images, job.optimizer.learning_rate(job.network.width)),

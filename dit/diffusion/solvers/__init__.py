@@ -28,12 +28,13 @@ from dit.diffusion.solvers.exponential import dpm_solver, dpmpp_2m, dpmpp_2s
 from dit.diffusion.solvers.ode import dopri5, euler, heun
 from dit.diffusion.solvers.sde import euler_maruyama, heun_sde
 from dit.diffusion.solvers.steps import DenoiserLike, Level, NoiseSource, level, levels, velocity
-from dit.diffusion.solvers.stochastic import ddim, ddpm, edm_stochastic
+from dit.diffusion.solvers.stochastic import consistency, ddim, ddpm, edm_stochastic
 
 __all__ = [
     "DenoiserLike",
     "Level",
     "NoiseSource",
+    "consistency",
     "ddim",
     "ddpm",
     "dopri5",

@@ -50,6 +50,29 @@ def ddim(
     return x
 
 
+def consistency(
+    denoiser: DenoiserLike,
+    x: Tensor,
+    ts: Tensor,
+    condition: Condition = NOTHING,
+    *,
+    noise: NoiseSource | None = None,
+) -> Tensor:
+    """Consistency sampling: each step takes the data prediction and noises it to the next level with new noise.
+
+    For networks that learned a consistency function; one step is one call, whose answer is the sample. The levels
+    between are the grid's: ``grid=uniform grid.n_steps=1`` for one call, ``grid=karras grid.n_steps=2
+    grid.sigma_min=0.8`` for two.
+
+    Source: arXiv 2303.01469, algorithm 1.
+    """
+    for now, end in pairwise(levels(denoiser.path, ts)):
+        x = end.alpha * predict(denoiser, x, now.t, condition).x0
+        if end.sigma:
+            x = x + end.sigma * required(noise, "consistency with more than one step")()
+    return x
+
+
 def ddpm(
     denoiser: DenoiserLike,
     x: Tensor,

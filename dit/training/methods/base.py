@@ -8,12 +8,21 @@ from torch import nn
 from dit.condition import ConditionKind
 from dit.diffusion.denoiser import NetworkReader
 from dit.diffusion.process import Loss
+from dit.network.counting import Counts
 from dit.training.batches import Batch
 from dit.training.streams import Streams
 
 
 class Method(Protocol):
     """From a batch to losses; its randomness comes from the streams of the batch's step alone."""
+
+    @staticmethod
+    def step_cost(counts: Counts) -> int:
+        """Multiply-adds of one example in one optimizer step: forward and backward passes, and whatever makes targets.
+
+        Training compute C is twice that for each example.
+        """
+        ...
 
     def denoiser(self, network: nn.Module) -> NetworkReader:
         """The denoiser that is sampled and read: the network as this method trains it."""

@@ -13,6 +13,7 @@ from dit.diffusion.denoiser import NetworkReader
 from dit.diffusion.objective import Learnable
 from dit.diffusion.process import Loss
 from dit.diffusion.times import stratified
+from dit.network.counting import Counts
 from dit.training.batches import Batch
 from dit.training.streams import Streams
 
@@ -37,6 +38,11 @@ class Fit:
 
     objective: Learnable
     label_dropout: float
+
+    @staticmethod
+    def step_cost(counts: Counts) -> int:
+        """Multiply-adds of one example: a forward pass, and the backward pass, which takes twice as many."""
+        return 3 * counts.macs_per_image
 
     def denoiser(self, network: nn.Module) -> NetworkReader:
         return self.objective.process.denoiser(network)
