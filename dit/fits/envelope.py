@@ -71,7 +71,7 @@ def fit_envelope(points: Points) -> EnvelopeFit:
         InputError: fewer than three points on the envelope.
     """
     problem = EnvelopeProblem(points)
-    one = np.ones((1, len(points)))
+    one = np.ones_like(problem.y[None])
     use = problem.frontier(one, problem.y[None])[0]
     if use.sum() < AT_LEAST:
         allowed = f"{AT_LEAST} or more points on the lower envelope"

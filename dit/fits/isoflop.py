@@ -196,8 +196,7 @@ def fit_isoflop(points: Points) -> IsoflopFit:
         InputError: one budget only; fewer than two budgets with a minimum inside their sizes.
     """
     problem = IsoflopProblem(points)
-    one = np.ones((1, len(points)))
-    every = problem.minima(one, problem.y[None])[0]
+    every = problem.minima(np.ones_like(problem.y[None]), problem.y[None])[0]
     reasons = [_rejected(problem, i, every[i]) for i in range(len(problem.members))]
     minima = every[None].copy()
     minima[0, [bool(reason) for reason in reasons]] = np.nan
@@ -230,7 +229,8 @@ def _valley(problem: IsoflopProblem, i: int, minimum: Array, rejected: str) -> V
     member = problem.members[i]
     c = (np.nan, np.nan, np.nan)
     if problem.wide[i]:
-        found = problem.parabola(problem.log_n, member, np.ones((1, len(problem.y))), problem.y[None])[0][0]
+        y = problem.y[None]
+        found = problem.parabola(problem.log_n, member, np.ones_like(y), y)[0][0]
         c = (float(found[0]), float(found[1]), float(found[2]))
     n, d, loss = (float(value) for value in minimum)
     centre = float(problem.log_n[member].mean())

@@ -16,6 +16,8 @@ from itertools import combinations, product
 
 import numpy as np
 
+from dit.fits.newton import TINY
+
 Array = np.ndarray
 STEEPEST = 30.0  # no exponent makes a term fall by more than e^30 over the range of the data
 GRID = np.geomspace(0.05, STEEPEST, 24)  # exponent times the range of the centred log regressor
@@ -88,7 +90,7 @@ class Separable:
             slopes = self._slopes(log_p, coefficient, terms, weights)
             normal = slopes.transpose(0, 2, 1) @ slopes
             diagonal = np.einsum("mii->mi", normal)
-            lift = damping[:, None] * diagonal + 1e-12 * diagonal.max(1, keepdims=True) + 1e-300
+            lift = np.maximum(damping[:, None] * diagonal + 1e-12 * diagonal.max(1, keepdims=True), TINY)
             right = np.einsum("mni,mn->mi", slopes, weights * misses)
             step = np.linalg.solve(normal + lift[:, :, None] * np.eye(q), right[..., None])[..., 0]
             trial = np.clip(log_p + np.clip(step, -1.5, 1.5), low, high)
@@ -114,7 +116,7 @@ class Separable:
         if not self.robust:
             return np.ones_like(misses)
         size = np.abs(misses)
-        return 1.0 / np.sqrt(np.maximum(size, 0.1 * np.median(size, axis=1, keepdims=True)) + 1e-300)
+        return 1.0 / np.sqrt(np.maximum(size, np.maximum(0.1 * np.median(size, axis=1, keepdims=True), TINY)))
 
     def _slopes(self, log_p: Array, coefficient: Array, terms: Array, weights: Array) -> Array:
         """(M, n, q) slopes of the fitted values in ln of the exponents, the linear terms' span taken out."""
@@ -162,10 +164,9 @@ def nonnegative(gram: Array, moment: Array) -> Array:
         gram: (M, k, k) normal matrices.
         moment: (M, k) right-hand sides.
     """
-    k = moment.shape[-1]
     scale = np.sqrt(np.einsum("mii->mi", gram))
     gram, moment = gram / (scale[:, :, None] * scale[:, None, :]), moment / scale
-    best = np.linalg.solve(gram + 1e-13 * np.eye(k), moment[..., None])[..., 0]
+    best = _solved(gram, moment)
     left = np.flatnonzero(~(best >= 0).all(1))
     if len(left):
         best[left] = _on_a_boundary(gram[left], moment[left])
@@ -178,8 +179,7 @@ def _on_a_boundary(gram: Array, moment: Array) -> Array:
     best, gained = np.zeros_like(moment), np.zeros(len(moment))
     for size in range(1, k):
         for active in (list(chosen) for chosen in combinations(range(k), size)):
-            part = gram[:, active][:, :, active] + 1e-13 * np.eye(size)
-            solution = np.linalg.solve(part, moment[:, active, None])[..., 0]
+            solution = _solved(gram[:, active][:, :, active], moment[:, active])
             drop = np.einsum("mi,mi->m", solution, moment[:, active])  # of the sum of squares
             take = (solution >= 0).all(1) & (drop > gained)
             gained = np.where(take, drop, gained)
@@ -187,3 +187,8 @@ def _on_a_boundary(gram: Array, moment: Array) -> Array:
             full[:, active] = solution
             best = np.where(take[:, None], full, best)
     return best
+
+
+def _solved(gram: Array, moment: Array) -> Array:
+    """Coefficients (M, k) of regular normal equations, and some of singular ones."""
+    return np.linalg.solve(gram + 1e-13 * np.eye(moment.shape[-1]), moment[..., None])[..., 0]

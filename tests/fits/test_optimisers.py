@@ -101,6 +101,13 @@ def test_newton_in_some_directions_is_newton_of_their_law():
     assert found.objective[0] == pytest.approx((w[0] * residual**2).sum()) and found.converged[0]
 
 
+@pytest.mark.parametrize(("slope", "flat"), [(0.95e-9, True), (1.05e-9, False)])
+def test_a_row_is_flat_where_its_gradient_is_a_billionth_of_its_parts(slope, flat):
+    """Two points on either side of a level, beyond delta: weights differ by the slope, and there is no curvature."""
+    y, w = np.array([[0.1, -0.1]]), np.array([[1.0, 1 + 2 * slope]])
+    assert newton(power(np.zeros(2)), huber(1e-3), y, w, np.zeros((1, 2)), 1).converged[0] == flat
+
+
 def separable_by_hand(x, loss, kind, rounds):
     """Exponents and coefficients by variable projection, a row at a time: scipy's nnls inside, lstsq for the slopes."""
     q, scale, parts = len(x), 1 / loss if kind != "mse" else np.ones_like(loss), {1: 24, 2: 5}[len(x)]
