@@ -349,6 +349,25 @@ def test_absent_terms_are_raised_to_a_thousandth():
     assert np.array_equal(problem.lifted(np.array([0.1, 0.1, -1.0])), [0.1, 0.1, -1.0])
 
 
+@pytest.mark.parametrize("kind", ["additive", "power", "power_floor", "data_limited"])
+def test_intercepts_are_the_logarithms_of_coefficients(kind):
+    """The slope of ln L in the logarithm of a term's coefficient is that term's share of L (small models: N' = N)."""
+    points = isoflop_points(Truth(), 0.01, budgets=4, sizes=5)
+    small = Points(points.loss, n=points.n / 1e3, d=points.d, unique=0.5 * points.d)
+    line = Points(points.loss, c=points.c * np.linspace(1, 2, 20))
+    problem, theta = {
+        "additive": lambda: (AdditiveProblem(points, "mse", 1), [-1.2, 0.3, -1.0, 0.4, 0.1]),
+        "power": lambda: (PowerProblem(line, False, "mse", 1), [0.1, 0.2]),
+        "power_floor": lambda: (PowerProblem(line, True, "mse", 1), [0.1, 0.2, -1.0]),
+        "data_limited": lambda: (DataLimitedProblem(small, "mse", 1), [8.0, 0.3, -1.0, 0.4, 0.1, 2.0, 2.0]),
+    }[kind]()
+    row = np.array([theta])
+    shares = problem.law.shares(row)
+    assert len(problem.terms) == len(problem.intercepts) == len(shares)
+    for index, share in zip(problem.intercepts, shares):
+        assert problem.law.jacobian(row)[0, :, index] == pytest.approx(share[0], rel=1e-9)
+
+
 def test_slopes_of_axes_are_differences():
     theta, step = np.array([1.0, 0.3, 2.0, 0.4, 0.5]), 1e-7
     for axis in (Axis(3, 0, 1, other=1), Axis(4, 0, 1, log=True), Axis(1, 0, 1, falling=True)):
