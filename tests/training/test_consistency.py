@@ -149,7 +149,8 @@ def test_a_real_step_costs_what_is_counted():
     network, counts = config.build(domain, kind), config.count(domain, kind)
     objective = Objective(Linear(), Velocity(), Uniform(), Plain())
     batch = Batch(torch.randn(n, *domain.shape), NOTHING, torch.arange(n), 3)
-    for method, passes in ((Consistency(objective, 0.1), 4), (Fit(objective, 0.1), 3)):
+    methods: list[tuple[Any, int]] = [(Consistency(objective, 0.1), 4), (Fit(objective, 0.1), 3)]
+    for method, passes in methods:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             given = method.parts(batch, kind, Streams(0, n), 1)[0]
             method.loss(method.denoiser(network), given).loss.mean().backward()

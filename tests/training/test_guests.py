@@ -68,7 +68,7 @@ def dies_at(step: int):
                 os.kill(os.getpid(), signal.SIGKILL)
             return original(*arguments)
 
-        DiffusionModule.clip_and_step = dying
+        DiffusionModule.clip_and_step = dying  # pyright: ignore[reportAttributeAccessIssue]
 
     return patch
 
