@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dit.network.config import PARAMETRIZATIONS
 from dit.network.coordinates import Coordinate, coordinate_check, slopes
-from dit.report.figures_mup import draw_coordinates
+from dit.report.figures_networks import draw_coordinates
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Plain aligned tables for a terminal or a file, whatever its width, and tables as CSV."""
+"""Tables as aligned text and as CSV, and pages from a template: what strangers name is shown, and never obeyed."""
 
 import csv
 import io
 import logging
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from typing import Any
 
 from dit.errors import printable
@@ -51,6 +52,15 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def page(package: str, **values: Any) -> str:
+    """The page that ``page.html.j2`` of a package makes of values, in which no text is markup."""
+    import jinja2  # a tenth of a second
+
+    text = resources.files(package).joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(text).render(**values)
 
 
 def legend_text(name: str) -> str:

@@ -101,11 +101,8 @@ class RecordWriter:
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Every row with the offset behind it."""
-        end = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                end += len(line)
-                yield end, _decode(line, self.path)
+        for _, end, row in rows_of(self.path.read_bytes(), str(self.path)):
+            yield end, row
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
@@ -141,17 +138,36 @@ def check_prefix(path: Path, known: Mapping[str, Any]) -> bool:
     return True
 
 
+def rows_of(content: bytes, file: str, remedy: str = DAMAGED) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The rows of a file, one JSON object per line; a last line without its newline was cut short, and is left out.
+
+    Args:
+        content: the file's bytes.
+        file: what messages call it.
+        remedy: what to do about a line that is no row.
+
+    Yields:
+        Where a row stands ("file:line"), the offset behind it, and the row.
+
+    Raises:
+        InputError: a line is no JSON object.
+    """
+    end = 0
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        row, end = parse(line, where := f"{file}:{number}", remedy), end + len(line) + 1
+        if not isinstance(row, dict):
+            raise InputError(where, f"({line[:40]!r} ...)", "one JSON object per line", remedy)
+        yield where, end, row
+
+
 def readings(path: Path) -> set[int]:
     """The counts of images at which the run of a ``records.jsonl`` was read on its validation draws."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was cut short by a kill
-    except FileNotFoundError:
-        return set()
-    rows = (_decode(line, path) for line in lines if b'"kind":"validation"' in line)
     found = set()
-    for row in rows:
-        check_fields(str(path), row, {"images_seen": INTEGER})
-        found.add(row["images_seen"])
+    content = path.read_bytes() if path.is_file() else b""
+    for where, _, row in rows_of(content, str(path)):
+        if row.get("kind") == "validation":
+            check_fields(where, row, {"images_seen": INTEGER})
+            found.add(row["images_seen"])
     return found
 
 
@@ -166,13 +182,6 @@ def encode(row: Mapping[str, Any]) -> bytes:
     if non_finite:
         clean["non_finite"] = non_finite
     return (json.dumps(clean, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n").encode()
-
-
-def _decode(line: bytes, path: Path) -> dict[str, Any]:
-    row = parse(line, str(path), DAMAGED)
-    if not isinstance(row, dict):
-        raise InputError(str(path), f"({line[:40]!r} ...)", "a JSON object in every row", DAMAGED)
-    return row
 
 
 def _clean(value: Any, where: str, non_finite: dict[str, str]) -> Any:

@@ -16,6 +16,7 @@ B batch, C H W latent; of arrays C and any number of sizes.
 import json
 import math
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +174,12 @@ class LatentSet:
         """(C, H, W) of a latent picture, (C, size, ...) of an array."""
         return tuple(self.manifest["shape"])
 
-    @property
+    @cached_property
     def domain(self) -> Domain:
         """What one latent is."""
         return domain_of(self.manifest)
 
-    @property
+    @cached_property
     def kind(self) -> Classes:
         """The class of each image."""
         return condition_kind(self.manifest)

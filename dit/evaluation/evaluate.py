@@ -4,7 +4,7 @@ B images of a batch, N images in all, P previewed.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,14 +12,16 @@ import torch
 
 from dit.condition import Classes, Condition
 from dit.errors import check_number
-from dit.evaluation.distributed import batches_in_turn, gather_images, place
+from dit.evaluation.distributed import gather_images
 from dit.evaluation.features import Extractor
-from dit.evaluation.generate import generate_batch, sample_seeds
+from dit.evaluation.generate import Generated, generate_in_turn, sample_seeds
 from dit.evaluation.measure import check_reference, compare
 from dit.evaluation.measured import Measured
 from dit.evaluation.meter import Meter
 from dit.evaluation.protocol import Protocol, describe
 from dit.evaluation.statistics import Statistics
+
+NO_PICTURES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 
 
 class Evaluation(NamedTuple):
@@ -46,101 +48,109 @@ def evaluate_samples(
     n: int,
     solver: Any,
     grid: Any,
-    guidance: object = None,
-    guidance_scale: float | None = 1.0,
-    guidance_channels: int | None = None,
     metrics: Iterable[str] = ("fd",),
     subsets: Sequence[int] = (),
     labels: str = "balanced",
     seed: int = 0,
     batch_size: int = 128,
-    weights: str = "raw",
     precision: str = "float32",
-    decoder: str | None = None,
     preview: int = 0,
     device: str | torch.device = "cpu",
     distributed: bool = False,
+    **stated: Any,
 ) -> Evaluation:
     """The metrics of N generated images, with the protocol they were made under.
 
     Args:
         denoiser: what is sampled, guidance already wrapped around it.
-        codec: decodes latents to uint8; see ``generate_batches``.
+        codec: decodes latents to uint8.
         extractor: features, and logits for the accuracy where they are of as many classes as the data.
         reference: real images on the same extractor; with features kept where a metric needs them.
         n: images generated.
-        solver: a solver (function or partial), named in the protocol.
-        grid: path -> decreasing times, named in the protocol.
-        guidance: how guidance was wrapped, for the protocol: a text or the value that made it.
-        guidance_scale: its scale, for the protocol; 1 where it is off.
-        guidance_channels: how many channels it moves, for the protocol; None: all.
+        solver: a solver (function or partial).
+        grid: path -> decreasing times.
         metrics: names of ``dit.evaluation.catalogue.METRICS``.
         subsets: increasing smaller N to report too, from the same images.
         labels: ``balanced`` or ``random``.
         seed: the sampling seed.
         batch_size: images per network call; moves no number.
-        weights: which weights these are, for the protocol.
-        precision: of the network: ``float32``, or ``bfloat16`` for its matrix products and residual stream.
-        decoder: what the protocol calls the codec; its autoencoder's kind by default.
+        precision: of the network, see ``generate_batch``.
         preview: how many of the first images to hand back.
         device: where it runs.
         distributed: whether every rank of the process group calls this and makes its share of the images.
+        stated: fields of the protocol that the denoiser and the codec do not tell: guidance, weights, decoder.
     """
     check_number("evaluation.n", n, low=2, integer=True)
     check_number("evaluation.batch_size", batch_size, low=1, integer=True)
     if not isinstance(reference, Measured):
         reference = Measured(reference)
-    metrics = check_reference(reference, metrics, extractor)
-    kind = denoiser.network.kind
+    metrics, kind = check_reference(reference, metrics, extractor), denoiser.network.kind
     num_classes = kind.n if isinstance(kind, Classes) else None
     meter = Meter(extractor, metrics, [*subsets, n], num_classes=num_classes, distributed=distributed)
     condition, seeds = kind.drawn(labels, seed, n), sample_seeds(seed, n)
+    how = {"solver": solver, "grid": grid, "device": device, "precision": precision}
+    batches = generate_in_turn(denoiser, codec, condition, seeds, batch_size, distributed, **how)
+    nfe, first = _measure(meter, batches, preview)
+    stated = {"weights": "raw", "decoder": codec.autoencoder.kind, **stated}
+    stated |= {"solver": describe(solver), "grid": describe(grid), "nfe": nfe}
+    stated |= {"labels": labels, "seed": seed, "precision": precision}
+    told = condition.part(slice(len(first)))
+    return evaluated(meter.marks, meter.results(), extractor, reference, metrics, stated, first, told)
+
+
+def _measure(
+    meter: Meter, batches: Iterator[tuple[range, Generated]], preview: int
+) -> tuple[int, torch.Tensor]:
+    """Gives a meter the batches of this rank; network calls per image, and the first images of all ranks."""
+    n, nfe = meter.marks[-1], 0
     shown: list[torch.Tensor] = []
-    nfe = 0
-    for mine in batches_in_turn(n, batch_size, *place(distributed)):
-        part = slice(mine.start, mine.stop) if mine else slice(0, 1)  # nothing left: not counted
-        batch = generate_batch(
-            denoiser,
-            codec,
-            condition.part(part),
-            seeds[part],
-            solver=solver,
-            grid=grid,
-            device=device,
-            precision=precision,
-        )
+    for mine, batch in batches:
         nfe = batch.nfe
         meter.update(batch.images, np.asarray(mine or [n]), batch.condition.get("label"))
         if sum(map(len, shown)) < preview:
             few = batch.images[: len(mine)]
-            shown += gather_images(few) if distributed else [few.cpu()]
+            shown += gather_images(few) if meter.distributed else [few.cpu()]
+    return nfe, torch.cat(shown)[: min(preview, n)] if shown else NO_PICTURES
+
+
+def evaluated(
+    counts: Sequence[int],
+    sets: Sequence[Measured],
+    extractor: Extractor,
+    reference: Measured,
+    metrics: Iterable[str],
+    stated: dict[str, Any],
+    preview: torch.Tensor,
+    condition: Condition,
+) -> Evaluation:
+    """The evaluation of sets of images, of increasing counts.
+
+    Args:
+        counts: how many images are in each set.
+        sets: what was measured of each.
+        extractor: what they were measured with.
+        reference: what they are compared with.
+        metrics: names of ``dit.evaluation.catalogue.METRICS``.
+        stated: further fields of the protocol.
+        preview: the first images, uint8 (P, 3, H, W).
+        condition: of these.
+    """
     protocol = Protocol(
         reference=str(reference.stats.metadata.get("images", "unknown")),
         reference_n=reference.stats.n,
         extractor=extractor.name,
         extractor_sha256=extractor.sha256,
         preprocessing=extractor.preprocessing,
-        n=n,
-        seed=seed,
-        labels=labels,
-        solver=describe(solver),
-        grid=describe(grid),
-        nfe=nfe,
-        guidance=describe(guidance),
-        guidance_scale=guidance_scale,
-        guidance_channels=guidance_channels,
-        weights=weights,
-        precision=precision,
-        decoder=codec.autoencoder.kind if decoder is None else decoder,
+        n=counts[-1],
+        **stated,
     )
-    first = torch.cat(shown)[: min(preview, n)] if shown else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    found = [
+    *subsets, whole = (
         Evaluation(
-            {**compare(measured, reference, meter.metrics), "accuracy": measured.accuracy, "n": count},
-            dataclasses.replace(protocol, n=count),
-            first,
-            condition.part(slice(len(first))),
+            {**compare(measured, reference, metrics), "accuracy": measured.accuracy, "n": n},
+            dataclasses.replace(protocol, n=n),
+            preview,
+            condition,
         )
-        for count, measured in zip(meter.marks, meter.results())
-    ]
-    return found[-1]._replace(subsets=tuple(found[:-1]))
+        for n, measured in zip(counts, sets, strict=True)
+    )
+    return whole._replace(subsets=tuple(subsets))

@@ -3,25 +3,21 @@
 B images of a batch, N images in all.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from dit.condition import NOTHING
 from dit.data.images import Source, UnreadableImage
 from dit.errors import InputError
 from dit.evaluation.catalogue import check_metrics, that_read
-from dit.evaluation.evaluate import Evaluation
+from dit.evaluation.evaluate import NO_PICTURES, Evaluation, evaluated
 from dit.evaluation.features import Extractor, file_sha256
 from dit.evaluation.images import ImageFiles, ImageSet, holds_images, open_images
-from dit.evaluation.measure import check_reference, compare, measure_images
+from dit.evaluation.measure import check_reference, measure_images
 from dit.evaluation.measured import Measured
-from dit.evaluation.protocol import Protocol
 from dit.evaluation.statistics import read_arrays
 
 READERS = 8  # threads that read files: hashing waits for the disk
@@ -61,21 +57,9 @@ def evaluate_images(
         images, extractor, metrics, counts=[*subsets, n], batch_size=batch_size, distributed=distributed
     )
     crop = images.image_size if isinstance(images, ImageFiles) else None
-    protocol = Protocol(
-        reference=str(reference.stats.metadata.get("images", "unknown")),
-        reference_n=reference.stats.n,
-        extractor=extractor.name,
-        extractor_sha256=extractor.sha256,
-        preprocessing=extractor.preprocessing,
-        n=n,
-        rounding="as stored" if crop is None else f"as stored, ADM's centre crop to {crop}",
-    )
-    shown = images.read(0, min(preview, n)) if preview else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    found = []
-    for count, measured in zip([*subsets, n], sets):
-        numbers = {**compare(measured, reference, metrics), "accuracy": None, "n": count}
-        found.append(Evaluation(numbers, dataclasses.replace(protocol, n=count), shown, NOTHING))
-    return found[-1]._replace(subsets=tuple(found[:-1]))
+    stated = {"rounding": "as stored" if crop is None else f"as stored, ADM's centre crop to {crop}"}
+    shown = images.read(0, min(preview, n)) if preview else NO_PICTURES
+    return evaluated([*subsets, n], sets, extractor, reference, metrics, stated, shown, NOTHING)
 
 
 def images_identity(path: str | Path, key: str = "images") -> str:

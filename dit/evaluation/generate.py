@@ -52,6 +52,24 @@ def generate_batches(
         yield generate_batch(denoiser, codec, condition.part(part), seeds[part], **sampling)
 
 
+def generate_in_turn(
+    denoiser: Any,
+    codec: Any,
+    condition: Condition,
+    seeds: Sequence[int],
+    batch_size: int,
+    distributed: bool,
+    **sampling: Any,
+) -> Iterator[tuple[range, Generated]]:
+    """The batches that this rank makes of those of ``generate_batches``, and which of the images each one is.
+
+    Ranks make equally many: an empty range comes with an image that is thrown away.
+    """
+    for mine in batches_in_turn(len(seeds), batch_size, *place(distributed)):
+        part = slice(mine.start, mine.stop) if mine else slice(0, 1)
+        yield mine, generate_batch(denoiser, codec, condition.part(part), seeds[part], **sampling)
+
+
 def generate_shared(
     denoiser: Any,
     codec: Any,
@@ -64,9 +82,9 @@ def generate_shared(
 ) -> Iterator[torch.Tensor]:
     """The batches of ``generate`` on every rank of the process group, each made by one of them."""
     check_number("batch_size", batch_size, low=1, integer=True)
-    for mine in batches_in_turn(len(seeds), batch_size, *place(distributed)):
-        part = slice(mine.start, mine.stop) if mine else slice(0, 1)  # nothing left: thrown away
-        batch = generate_batch(denoiser, codec, condition.part(part), seeds[part], **sampling)
+    for mine, batch in generate_in_turn(
+        denoiser, codec, condition, seeds, batch_size, distributed, **sampling
+    ):
         yield from gather_images(batch.images[: len(mine)]) if distributed else [batch.images]
 
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dit.errors import InputError
 from dit.files import write_json
-from dit.records import RecordWriter, encode
+from dit.records import RecordWriter, encode, rows_of
 from dit.study.files import NAME, PREFIX, check_rows
-from dit.trust import INTEGER, NULL, OBJECT, TEXT, Fields, check_fields, parse
+from dit.trust import INTEGER, NULL, OBJECT, TEXT, Fields, check_fields
 
 REMEDY = "Remove the line; what it held is measured again."
 NEEDS: dict[str, Fields] = {  # of the rows that a page shows
@@ -74,10 +73,7 @@ def read_rows(path: Path, kind: str = "samples") -> list[dict[str, Any]]:
         return []
     check_rows(path)
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        row = parse(line, where := f"{path}:{number}", REMEDY)
-        if not isinstance(row, dict):
-            raise InputError(where, f"({line[:40]!r} ...)", "a record in JSON", REMEDY)
+    for where, _, row in rows_of(path.read_bytes(), str(path), REMEDY):
         check_fields(where, row, {"kind": TEXT})
         if row["kind"] == kind:
             check_fields(where, row, NEEDS[kind], MAY)

@@ -11,10 +11,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 
-from dit.columns import csv_text, legend_text
+from dit.columns import csv_text, legend_text, page
 from dit.errors import InputError, check_choice
 from dit.evaluation.protocol import GUIDANCE, Protocol, over_seeds, require_equal
 from dit.files import write_text
@@ -26,14 +25,6 @@ AXES = {  # what may differ along a curve, and between the curves of a figure
     "nfe": ("nfe", "grid", "solver"),
 }
 NO_CURVE = ("_sd", "_se", "_size", "_over_seeds", "seeds")
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .25em .8em; text-align: right }
-th { border-bottom: 1px solid #222 } td:first-child, th:first-child { text-align: left }
-tr.published { color: #666; font-style: italic } .protocol { color: #555; font-size: 13px }
-figure { display: inline-block; margin: 1em 1em 1em 0; vertical-align: top }
-img { image-rendering: pixelated; max-width: 100% }
-"""
 
 
 @dataclass(frozen=True)
@@ -73,13 +64,14 @@ def write_report(
     out = Path(out)
     write_text(out / "evaluations.csv", _csv(rows))
     means = averaged(rows)
-    parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [f"<p><b>{escape(note)}</b></p>" for note in notes]
-    parts += [_table_section(group) for group in grouped(means)]
-    parts += [_figure_section(axis, group) for axis in AXES for group in curves(means, axis)]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    page = f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n'
-    return write_text(out / "report.html", page)
+    html = page(
+        "dit.evaluation",
+        title=title,
+        notes=notes,
+        tables=[_table(group) for group in grouped(means)],
+        figures=[_figure(axis, group) for axis in AXES for group in curves(means, axis)],
+    )
+    return write_text(out / "report.html", html + "\n")
 
 
 def grouped(rows: Iterable[Row], varying: Sequence[str] = ()) -> list[list[Row]]:
@@ -182,41 +174,31 @@ def _csv(rows: Sequence[Row]) -> str:
     return csv_text([["model", *names, *fields], *cells])
 
 
-def _table_section(group: Sequence[Row]) -> str:
+def _table(group: Sequence[Row]) -> dict[str, object]:
+    """A protocol's numbers, the published ones beside them, and the pictures, as the template takes them."""
     protocol, names = group[0].protocol, columns(group)
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in ["model", *names])
-    body = [_cells([row.model, *(row.metrics.get(name) for name in names)]) for row in group]
-    known = published(group[0])
-    for row in known:
+    beside = []
+    for row in published(group[0]):
         source = f"({row['paper']}, {row['steps']} sampling steps)"
         name = f"{row['model']}, {row['train_steps']} training steps {source}"
-        body.append(_cells([name, *(row.get(name) for name in names)], f"seen: {row['seen']}"))
-    note = (
-        "<p>In italics: published values, all of ImageNet; reference, solver and steps are the paper's.</p>"
-        if known
-        else ""
-    )
-    fields = ", ".join(f"{name} {value}" for name, value in protocol.as_dict().items() if value is not None)
-    return (
-        f"<h2>Protocol {protocol.hash}</h2><table><tr>{head}</tr>{''.join(body)}</table>{note}"
-        f'<p class="protocol">{escape(fields)}</p>{"".join(map(_picture, group))}'
-    )
+        beside.append((row["seen"], [name, *(_text(row.get(name)) for name in names)]))
+    return {
+        "hash": protocol.hash,
+        "protocol": _fields(protocol.as_dict()),
+        "columns": [name.replace("_", " ") for name in ["model", *names]],
+        "rows": [[row.model, *(_text(row.metrics.get(name)) for name in names)] for row in group],
+        "published": beside,
+        "pictures": [
+            (row.model, base64.b64encode(row.picture).decode()) for row in group if row.picture is not None
+        ],
+    }
 
 
-def _cells(values: Iterable[object], seen: str | None = None) -> str:
-    opening = "<tr>" if seen is None else f'<tr class="published" title="{escape(seen, quote=True)}">'
-    return opening + "".join(f"<td>{escape(_text(value))}</td>" for value in values) + "</tr>"
+def _fields(protocol: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
 
 
-def _picture(row: Row) -> str:
-    if row.picture is None:
-        return ""
-    data, model = base64.b64encode(row.picture).decode(), escape(row.model, quote=True)
-    image = f'<img alt="samples of {model}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{model}</figcaption></figure>"
-
-
-def _figure_section(axis: str, group: Sequence[Row]) -> str:
+def _figure(axis: str, group: Sequence[Row]) -> dict[str, str]:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -235,9 +217,8 @@ def _figure_section(axis: str, group: Sequence[Row]) -> str:
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     shared = require_equal([row.protocol for row in group], varying=AXES[axis])
-    fields = ", ".join(f"{k} {v}" for k, v in shared.items() if v is not None)
     heading = {"guidance": "Over guidance", "nfe": "Over network calls and solvers"}[axis]
-    return f'<h2>{heading}</h2>{svg[svg.index("<svg") :]}<p class="protocol">{escape(fields)}</p>'
+    return {"title": heading, "svg": svg[svg.index("<svg") :], "protocol": _fields(shared)}
 
 
 def _lines(group: Sequence[Row], axis: str, metric: str) -> dict[tuple[str, str], list[tuple[float, float]]]:

@@ -140,6 +140,7 @@ class DiT(Network):
         self.domain, self.out_channels = domain, check_fits(config, domain, kind, out_channels)
         self.config, self.kind, self.n_extra_tokens = config, kind, config.n_extra_tokens(kind)
         self.turns_velocity = config.time_convention == "sit"
+        self.is_modulated, self.attends, self.n_skips = config.is_modulated, config.attends, config.n_skips
         self.patch = config.patch(len(domain.sizes))
         self.grid: Grid = domain.lattice(self.patch)
         points, lattice, within = _axes(self.patch)
@@ -226,9 +227,9 @@ class DiT(Network):
         tokens = tokens + self._positions(grid).to(tokens.dtype)
         vectors, extra, mask = self._embedded(t, told or self.kind.null(len(t), t.device), dtype)
         vector = attended = None
-        if self.config.is_modulated:
+        if self.is_modulated:
             vector = F.silu(reduce(torch.add, vectors))  # (B, D); once here instead of once per block
-        if self.config.attends:
+        if self.attends:
             attended = torch.cat(extra, dim=1)  # (B, M, D)
         elif extra:
             tokens = torch.cat([*(one.to(tokens.dtype) for one in extra), tokens], dim=1)  # (B, M + N, D)
@@ -258,11 +259,11 @@ class DiT(Network):
             vectors.append(self.pooled_embedder(told["pooled"].to(dtype)))
         if "label" in told:
             label = self.y_embedder(told["label"])
-            if self.config.attends or not self.config.is_modulated:
+            if self.attends or not self.is_modulated:
                 tokens.append(label.unsqueeze(1))
             else:
                 vectors.append(label)
-        if not self.config.is_modulated:
+        if not self.is_modulated:
             tokens, vectors = [*(vector.unsqueeze(1) for vector in vectors), *tokens], []
         if "text" in told:
             text, mask = self.text_embedder(told["text"], told["text_mask"])
@@ -279,11 +280,10 @@ class DiT(Network):
         mask: Tensor | None,
     ) -> Tensor:
         skips: list[Tensor] = []
-        n_skips = self.config.n_skips
         for i, block in enumerate(self.blocks):
-            skip = skips.pop() if i >= len(self.blocks) - n_skips else None
+            skip = skips.pop() if i >= len(self.blocks) - self.n_skips else None
             tokens = block(tokens, vector, rope, skip, told, mask)
-            if i < n_skips:
+            if i < self.n_skips:
                 skips.append(tokens)
         return tokens
 

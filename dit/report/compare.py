@@ -83,7 +83,7 @@ def _by_loss(first: Material, other: Material) -> list[dict[str, Any]]:
         if m.law is None or m.analysis["additive"]["loss"] is None:
             raise InputError(f"compare ({m.study.name})", "(no additive law)", "studies that carry one")
     laws = [m.law for m in (first, other) if m.law is not None]
-    levels = _shared_range(_least_losses(first), _least_losses(other), "least losses")
+    levels = _shared_range(first.least_losses, other.least_losses, "least losses")
     rows = []
     for level in levels:
         ratio = None
@@ -113,10 +113,6 @@ def compute_for(law: Any, loss: float) -> Array:
     with np.errstate(all="ignore"):
         excess = np.asarray(law.loss_opt(law.k) - law.E)  # K k^-p
         return np.where(loss > law.E, law.k * (excess / np.maximum(loss - law.E, 1e-300)) ** (1 / p), np.inf)
-
-
-def _least_losses(m: Material) -> Array:
-    return np.array([m.points.loss[m.points.budget == budget].min() for budget in m.points.budgets])
 
 
 def _shared_range(first: Array, other: Array, what: str) -> Array:

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from dit.report.material import IMAGES, SIZE, Drawn, Material, Missing
-from dit.report.method import DRAWN
+from dit.report.material import DRAWN, IMAGES, SIZE, Drawn, Material, Missing, predict
 from dit.report.style import (
     ACCENT,
     INK,
@@ -22,23 +21,9 @@ PAIRS = ("E", "alpha", "beta", "a")
 NAMES = {"E": "E", "alpha": "α", "beta": "β", "a": "a (exponent of N*)", "A": "A", "B": "B"}
 
 
-def primary(m: Material) -> dict[str, Any]:
-    """The additive fit that the figures show; raises Missing where none could be made."""
-    fit = m.analysis["additive"].get("primary")
-    if fit is None:
-        raise Missing(m.analysis["additive"]["why_not"])
-    return fit
-
-
-def predict(parameters: dict[str, float], n: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """L = E + A N^-alpha + B D^-beta."""
-    p = parameters
-    return p["E"] + p["A"] * n ** -p["alpha"] + p["B"] * d ** -p["beta"]
-
-
 def residuals(m: Material) -> Drawn:
     """Relative residuals of the additive law against N and D."""
-    fit, points = primary(m), m.points
+    fit, points = m.primary, m.points
     percent = 100 * (points.loss / predict(fit["parameters"], points.n, points.images) - 1)
     figure, panels = new_figure(columns=2, width=7.2, height=3.3, sharey=True)
     colours = shades(len(points.budgets))
@@ -68,7 +53,7 @@ def residuals(m: Material) -> Drawn:
 
 def bootstrap_pairs(m: Material) -> Drawn:
     """Bootstrap draws of the parameters, two at a time."""
-    fit = primary(m)
+    fit = m.primary
     names = [name for name in PAIRS if name in m.draws and _value(fit, name) is not None]
     if len(names) < 2 or len(m.draws[names[0]]) < 20:
         raise Missing(m.analysis["additive"].get("bootstrap_why_not") or "no bootstrap draws")

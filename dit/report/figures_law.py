@@ -3,9 +3,17 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from dit.report.anchors import allocation_anchors
-from dit.report.material import COMPUTE, IMAGES, SIZE, Drawn, Material, Missing
-from dit.report.method import method_text
+from dit.report.material import (
+    COMPUTE,
+    IMAGES,
+    SIZE,
+    Drawn,
+    Material,
+    Missing,
+    allocation_anchors,
+    method_text,
+    predict,
+)
 from dit.report.style import (
     ACCENT,
     INK,
@@ -52,8 +60,7 @@ def allocation(m: Material) -> Drawn:
                 label=f"{anchor['short']}: {slope:.3f}",
             )
         _minima(axes, rows, what)
-        log_axis(axes, "x")
-        log_axis(axes, "y")
+        log_axis(axes, "xy")
         axes.set(xlabel=COMPUTE, ylabel=label)
         axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.2), handlelength=3.2)
     caption = (
@@ -113,7 +120,6 @@ def frontier(m: Material) -> Drawn:
     if found is None:
         raise Missing("too few budgets have an accepted minimum")
     budgets = m.points.budgets
-    least = np.array([m.points.loss[m.points.budget == c].min() for c in budgets])
     grid = np.geomspace(budgets.min() / 1.5, budgets.max() * 10, 120)
     figure, axes = new_figure(height=4.0)
     law = m.analysis["additive"]["loss"]
@@ -135,7 +141,7 @@ def frontier(m: Material) -> Drawn:
             )
             curve = fit["floor"] + fit["coefficient"] * grid ** fit["exponent"]
             axes.plot(grid, curve, style, color=colour, lw=1.5, label=text)
-    axes.plot(budgets, least, ".", color=INK, ms=6, label="least loss measured")
+    axes.plot(budgets, m.least_losses, ".", color=INK, ms=6, label="least loss measured")
     axes.plot(found["budgets"], found["losses"], "o", color="white", mec=INK, ms=6, label="isoFLOP minimum")
     held = m.analysis["holdout"]
     if held is not None:
@@ -151,8 +157,7 @@ def frontier(m: Material) -> Drawn:
             zorder=6,
             label="held out: predicted, 95 %",
         )
-    log_axis(axes, "x")
-    log_axis(axes, "y")
+    log_axis(axes, "xy")
     axes.set(xlabel=COMPUTE, ylabel=f"least {m.loss_label}")
     axes.legend(loc="lower left")
     caption = (
@@ -166,14 +171,11 @@ def frontier(m: Material) -> Drawn:
 
 def contours(m: Material) -> Drawn:
     """The fitted surface L(N, D), the points, the isoFLOP lines and the frontier."""
-    fit = m.analysis["additive"].get("primary")
-    if fit is None:
-        raise Missing(m.analysis["additive"]["why_not"])
+    fit, points = m.primary, m.points
     p = fit["parameters"]
-    points = m.points
     n = np.geomspace(points.n.min() / 2, points.n.max() * 2, 120)
     d = np.geomspace(points.images.min() / 2, points.images.max() * 2, 120)
-    surface = p["E"] + p["A"] * n[None, :] ** -p["alpha"] + p["B"] * d[:, None] ** -p["beta"]
+    surface = predict(p, n[None, :], d[:, None])
     figure, axes = new_figure(height=4.3)
     low, high = points.loss.min(), points.loss.max()
     levels = np.geomspace(max(low * 0.95, p["E"] * 1.02), high * 1.1, 9)
@@ -196,8 +198,7 @@ def contours(m: Material) -> Drawn:
         compute = np.geomspace(points.budgets.min() / 10, points.budgets.max() * 10, 50)
         optimal = best["coefficient"] * compute ** best["exponent"]
         axes.plot(optimal, compute / (6 * points.tokens * optimal), color=ACCENT, lw=2, label="frontier")
-    log_axis(axes, "x")
-    log_axis(axes, "y")
+    log_axis(axes, "xy")
     axes.set(xlabel=SIZE, ylabel=IMAGES, xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
     # Labels stand to the right of the largest network, where no point is.
     x = points.n.max() * 1.45

@@ -109,8 +109,7 @@ def frechet_against_compute(m: Material) -> Drawn:
             lw=1.8,
             label=f"through the best: slope −{-fit['exponent']:.3f}",
         )
-    log_axis(axes, "x")
-    log_axis(axes, "y")
+    log_axis(axes, "xy")
     axes.set(xlabel=COMPUTE, ylabel=f"{DISTANCE} (unguided, n = {group.protocol.get('n')})")
     axes.legend(loc="best")
     caption = (
@@ -163,8 +162,7 @@ def frechet_against_loss(m: Material) -> Drawn:
             ms=5,
             label=label_budget(budget),
         )
-    log_axis(axes, "x")
-    log_axis(axes, "y")
+    log_axis(axes, "xy")
     axes.set(xlabel=m.loss_label, ylabel=f"{DISTANCE} (unguided)")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     rank = m.analysis["frechet"]["rank_correlation"]

@@ -1,14 +1,19 @@
-"""What figures and tables are made from, and the two things they return: something drawn, or why it is
-missing.
-"""
+"""The values that figures and tables are made from; a drawing, a table, and why one is missing."""
 
+import csv
+import functools
+import math
+from collections import defaultdict
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from dit.columns import csv_text
 from dit.fits.fitted import Fitted
+from dit.report.style import engineering
 from dit.study.readings import Points, Samples
 from dit.study.records import Study
 
@@ -16,6 +21,14 @@ LOSS = "validation loss"
 COMPUTE = "training compute C (FLOPs)"
 SIZE = "network size N (multiply-adds per token)"
 IMAGES = "images seen D"
+SHOWN_ROWS = 60  # of a table, on the page
+DRAWN = {
+    "pairs": "resampling whole runs",
+    "parametric": "with noise of runs and readings drawn afresh",
+    "seeds": "with noise drawn afresh, as repeats under other seeds have it",
+}
+KIND = {"pairs": "bias-corrected percentiles"}  # percentiles as they are, by the other methods
+NUMBERS = ("n_exponent", "n_exponent_sd", "d_exponent", "frechet_exponent")
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,18 @@ class Material:
         return {name: getattr(boot.law, name) for name in ("E", "alpha", "beta", "a")} if boot else {}
 
     @property
+    def primary(self) -> dict[str, Any]:
+        """The additive law as figures show it; raises Missing where none could be fitted."""
+        if self.analysis["additive"]["primary"] is None:
+            raise Missing(self.analysis["additive"]["why_not"])
+        return self.analysis["additive"]["primary"]
+
+    @property
+    def least_losses(self) -> np.ndarray:
+        """The least loss of each budget, (budgets,)."""
+        return np.array([self.points.loss[self.points.budget == c].min() for c in self.points.budgets])
+
+    @property
     def loss_label(self) -> str:
         """Axis label of the loss with the weights it was measured on."""
         return f"{LOSS} ({self.points.weights_name} weights)"
@@ -62,3 +87,80 @@ class Drawn:
 
 class Missing(Exception):
     """What the records do not allow to be drawn; the message says why and appears in the page."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: file name without ending, title, column names, rows, and what the reader must know."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+    note: str = ""
+
+    def csv(self) -> str:
+        """All rows, numbers in full."""
+        return csv_text([self.columns, *self.rows])
+
+    def shown(self) -> list[list[str]]:
+        """The rows as the page shows them, at most SHOWN_ROWS."""
+        return [[cell_text(cell) for cell in row] for row in self.rows[:SHOWN_ROWS]]
+
+
+def cell_text(value: Any) -> str:
+    """A cell for a person: whole numbers in full with thin spaces, others to 4 digits, None as a dash."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, (bool, str)):
+        return str(value)
+    if isinstance(value, int) and abs(value) < 1e12:
+        return f"{value:,}".replace(",", " ")
+    if value != 0 and not 1e-3 <= abs(value) < 1e4:
+        return engineering(value, 4)
+    return f"{value:.4g}" if float(value).is_integer() or abs(value) < 0.01 else f"{value:#.4g}"
+
+
+def method_text(m: Material, law: str | None = None, size: str | None = None) -> str:
+    """The method behind the intervals of a law, or of each law where they differ.
+
+    Args:
+        m: the study.
+        law: of this law alone.
+        size: of this count of N alone.
+    """
+    chosen = [f for f in m.analysis["fits"] if law in (None, f["law"]) and size in (None, f["size"])]
+    laws: dict[str, list[str]] = defaultdict(list)
+    for fit in chosen:
+        if fit["method"] is not None:
+            laws[fit["method"]].append(fit["law"])
+    if not laws:
+        return "none were made"
+    told = {
+        method: f"{KIND.get(method, 'percentiles')} over bootstrap draws, each {DRAWN[method]}"
+        for method in laws
+    }
+    if len(laws) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"{told[method]} ({', '.join(dict.fromkeys(names))})" for method, names in laws.items())
+
+
+@functools.cache
+def allocation_anchors() -> tuple[dict[str, Any], ...]:
+    """The rows of anchors.csv: numbers as floats, None where the source gives none.
+
+    Exponents are comparable between studies; coefficients are not (parameters against multiply-adds per
+    token, text tokens against images) and are left out.
+    """
+    text = resources.files("dit.report").joinpath("anchors.csv").read_text(encoding="utf-8")
+    rows = []
+    for row in csv.DictReader(text.splitlines()):
+        numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
+        rows.append({**row, **numbers})
+    return tuple(rows)
+
+
+def predict(parameters: dict[str, float], n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """L = E + A N^-alpha + B D^-beta."""
+    p = parameters
+    return p["E"] + p["A"] * n ** -p["alpha"] + p["B"] * d ** -p["beta"]

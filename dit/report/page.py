@@ -9,34 +9,28 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from dit.columns import page
 from dit.errors import InputError
 from dit.files import plain, write_bytes, write_text
 from dit.report import (
-    figures_compare,
-    figures_cost,
     figures_fit,
     figures_law,
     figures_loss,
-    figures_mup,
+    figures_networks,
     figures_quality,
     figures_samples,
 )
 from dit.report.analysis import analyse
 from dit.report.compare import compare as compare_studies
 from dit.report.compare import uncompared
-from dit.report.definitions import definitions
 from dit.report.headline import exponents_text, format_headline, headline, held_out_text, holdout_text
-from dit.report.material import Drawn, Material, Missing
-from dit.report.method import method_text
+from dit.report.material import SHOWN_ROWS, Drawn, Material, Missing, Table, cell_text, method_text
 from dit.report.style import styled, write
-from dit.report.table import SHOWN_ROWS, Table, cell_text
 from dit.report.tables import all_tables
+from dit.report.tables_beside import definitions
 from dit.study.missing import lost, unread
 from dit.study.records import load_study
 
@@ -53,9 +47,9 @@ SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
                                   figures_quality.distance_at_infinity, figures_quality.quality_against_sampling,
                                   figures_samples.guided_accuracy, figures_samples.sample_grids,
                                   figures_samples.noise_bins)),
-    ("Networks", (figures_cost.flop_breakdown, figures_mup.coordinates)),
+    ("Networks", (figures_networks.flop_breakdown, figures_networks.coordinates)),
 )  # fmt: skip
-OF_POINTS = {draw for _, draws in SECTIONS[:2] for draw in draws} | {figures_compare.comparison}
+OF_POINTS = {draw for _, draws in SECTIONS[:2] for draw in draws} | {figures_loss.comparison}
 INLINE_SVG_BYTES = 400_000  # above it (thousands of points) the page carries the PNG
 TEXT = {"run", "doubt", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
 "reason",
@@ -117,7 +111,8 @@ def write_report(
         write_text(out / f"{table.name}.csv", table.csv())
     write_text(out / "fits.json", json.dumps(plain(material.analysis), indent=1, allow_nan=False) + "\n")
     write_text(out / "headline.json", json.dumps(plain(found), indent=1, allow_nan=False) + "\n")
-    page = _template().render(
+    html = page(
+        "dit.report",
         headline=found,
         lead=_lead(material, found),
         headline_table=_for_page(head),
@@ -127,13 +122,8 @@ def write_report(
         tables=[_for_page(table) for table in tables if table.name != "points"],
         command=command or _command(material),
     )
-    write_text(out / "report.html", page)
+    write_text(out / "report.html", html)
     return Report(found, [head, *tables])
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("dit.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
 
 
 def _command(material: Material) -> str:
@@ -146,7 +136,7 @@ def _draw_all(material: Material, out: Path) -> list[dict[str, Any]]:
     """Draws what the records allow, writes the files and returns what the page shows, section by section."""
     number = 0
     sections = []
-    compared = [("Comparison", (figures_compare.comparison,))] if material.others else []
+    compared = [("Comparison", (figures_loss.comparison,))] if material.others else []
     with styled():
         for title, draws in (*compared, *SECTIONS):
             figures, missing = [], []

@@ -103,23 +103,24 @@ def engineering(value: float, digits: int = 3) -> str:
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """A log axis whose ticks can be read whatever the range: decades, 1-2-5, or even steps."""
-    getattr(axes, f"set_{which}scale")("log")
-    axis = getattr(axes, f"{which}axis")
-    low, high = sorted(getattr(axes, f"get_{which}lim")())
-    decades = math.log10(high / low) if 0 < low < high else 1.0  # nothing is drawn there
-    if decades > 3:
-        axis.set_major_locator(ticker.LogLocator(base=10, numticks=9))
-        axis.set_minor_locator(ticker.NullLocator())
-    elif decades > 0.9:
-        subs = (1.0, 3.0) if decades > 1.6 else (1.0, 2.0, 5.0)
-        axis.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=99))
-        axis.set_minor_locator(ticker.LogLocator(base=10, subs=tuple(range(2, 10)), numticks=99))
-    else:
-        axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        axis.set_minor_locator(ticker.NullLocator())
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: engineering(value)))
-    axis.set_minor_formatter(ticker.NullFormatter())
+    """Log axes (``x``, ``y`` or ``xy``) whose ticks can be read whatever the range: decades, 1-2-5, or even steps."""
+    for name in which:
+        getattr(axes, f"set_{name}scale")("log")
+        axis = getattr(axes, f"{name}axis")
+        low, high = sorted(getattr(axes, f"get_{name}lim")())
+        decades = math.log10(high / low) if 0 < low < high else 1.0  # nothing is drawn there
+        if decades > 3:
+            axis.set_major_locator(ticker.LogLocator(base=10, numticks=9))
+            axis.set_minor_locator(ticker.NullLocator())
+        elif decades > 0.9:
+            subs = (1.0, 3.0) if decades > 1.6 else (1.0, 2.0, 5.0)
+            axis.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=99))
+            axis.set_minor_locator(ticker.LogLocator(base=10, subs=tuple(range(2, 10)), numticks=99))
+        else:
+            axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+            axis.set_minor_locator(ticker.NullLocator())
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: engineering(value)))
+        axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def colourbar(figure: Figure, axes: Any, values: np.ndarray, label: str, name: str = "viridis") -> Any:

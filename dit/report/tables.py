@@ -4,11 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from dit.report.anchors import allocation_anchors
 from dit.report.headline import verdict_text
-from dit.report.material import Material
-from dit.report.method import method_text
-from dit.report.table import Table
+from dit.report.material import Material, Table, allocation_anchors, method_text
 from dit.report.tables_beside import comparison, cooldown, noise
 from dit.study.missing import lost, unread
 

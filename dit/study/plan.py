@@ -63,10 +63,23 @@ def make_plan(
     if chosen:
         expected = _located(outlook, count, width_step)
         grid = replace(grid, widths=_choose_widths(grid, count, width_step or 0, expected))
+    runs, warnings = _runs(grid, count, batch_size, expected if chosen else None)
+    plan = Plan(grid, tuple(runs), n_train, price, n_held_out=n_held_out)
+    if outlook is not None:
+        expected = expected or outlook.expectation(plan.tokens, _centre(plan))
+        plan = replace(plan, expected=expected, forecast=forecast(plan.points(), expected))
+    plan = replace(plan, branches=_branches(plan, batch_size))
+    return replace(plan, warnings=(*warnings, *doubts(plan)))
+
+
+def _runs(
+    grid: Grid, count: Callable[[int], Counts], batch_size: int, row: Expectation | None
+) -> tuple[list[PlannedRun], list[str]]:
+    """The runs of each width and seed, and what to warn of; for ``row`` see ``_readings``."""
     runs, warnings = [], []
     for width in grid.widths:
         counts = count(width)
-        readings = _readings(grid, counts, batch_size, width, expected if chosen else None, warnings)
+        readings = _readings(grid, counts, batch_size, width, row, warnings)
         for seed in grid.seeds if readings else ():
             name = f"w{width:04d}" + (f"-s{seed}" if seed else "")  # no other name when seeds are added
             runs.append(PlannedRun(name, width, seed, counts, readings))
@@ -79,12 +92,7 @@ def make_plan(
             f"budgets that some width reaches with {grid.min_images} to {grid.max_images} images",
             "Widen study.min_images..study.max_images or change study.widths.",
         )
-    plan = Plan(grid, tuple(runs), n_train, price, n_held_out=n_held_out)
-    if outlook is not None:
-        expected = expected or outlook.expectation(plan.tokens, _centre(plan))
-        plan = replace(plan, expected=expected, forecast=forecast(plan.points(), expected))
-    plan = replace(plan, branches=_branches(plan, batch_size))
-    return replace(plan, warnings=(*warnings, *doubts(plan)))
+    return runs, warnings
 
 
 def _located(outlook: Outlook | None, count: Callable[[int], Counts], width_step: int | None) -> Expectation:

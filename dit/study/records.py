@@ -5,7 +5,7 @@ them), or one ``records.jsonl`` with the rows of all runs (the form in which a f
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 from dit.errors import InputError
 from dit.older import with_guidance, with_unit
-from dit.records import KINDS, check_prefix
+from dit.records import KINDS, check_prefix, rows_of
 from dit.study.files import check_rows, run_status
 from dit.study.rows import IDENTITY, OF_EVALUATIONS, Row, check_row, check_samples
-from dit.trust import LIST, check_fields, parse, read_json
+from dit.trust import LIST, check_fields, read_json
 
 log = logging.getLogger("dit")
 T = TypeVar("T")
+CUT = "Only a file's last line may be cut short; restore this file from its run."
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class _Reader:
         known = self.statuses.get(file.parent.name, {}).get("records")
         short = known is not None and not check_prefix(file, known)
         rows = []
-        for where, row in _lines(self._shown(file), content):
+        for where, _, row in rows_of(content, self._shown(file), CUT):
             check_row(where, row)
             rows.append((where, _completed(row)))
         if short or (content and not content.endswith(b"\n")):
@@ -167,7 +168,7 @@ class _Reader:
     def _evaluations(self, file: Path) -> list[Row]:
         check_rows(file)
         found = []
-        for where, row in _lines(self._shown(file), file.read_bytes()):
+        for where, _, row in rows_of(file.read_bytes(), self._shown(file), CUT):
             if row.get("kind") == "samples":
                 check_fields(where, row, OF_EVALUATIONS)
                 check_samples(where, row)
@@ -184,16 +185,6 @@ def _completed(row: Row) -> Row:
     if row["kind"] == "samples":
         return {**row, "protocol": with_guidance(row["protocol"])}
     return with_unit(row) if row["kind"] == "validation" else row
-
-
-def _lines(file: str, content: bytes) -> Iterator[tuple[str, Row]]:
-    """The complete lines of a file as ("file:line", row)."""
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        where = f"{file}:{number}"
-        row = parse(line, where, "Only a file's last line may be cut short; restore this file from its run.")
-        if not isinstance(row, dict):
-            raise InputError(where, row, "one JSON object per line")
-        yield where, row
 
 
 def _refuse_repeat(where: str, row: Row, seen: dict[tuple[Any, ...], str]) -> None:

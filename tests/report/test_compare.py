@@ -11,7 +11,7 @@ from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import ladder
-from dit.report import figures_cost, figures_quality
+from dit.report import figures_networks, figures_quality
 from dit.report.analysis import analyse
 from dit.report.compare import compare, compute_for
 from dit.report.headline import headline
@@ -153,12 +153,12 @@ def test_shares_of_the_compute_are_those_of_the_network():
     counts = count(network, Domain(4, (32, 32)), Classes(1000))
     run = {"run": "x", "network": network.as_dict(), "tokens_per_image": counts.tokens,
            "macs_per_image": counts.macs_per_image}  # fmt: skip
-    found = figures_cost.shares(run)
+    found = figures_networks.shares(run)
     assert sum(found.values()) == pytest.approx(1)
     assert found["MLP"] == pytest.approx(network.depth * 8 * 384**2 * 256 / counts.macs_per_image)
     assert found["attention: projections"] == pytest.approx(0.5 * found["MLP"])
     with pytest.raises(Missing, match="does not say all"):
-        figures_cost.shares({**run, "macs_per_image": 1000})
+        figures_networks.shares({**run, "macs_per_image": 1000})
 
 
 def test_cool_down_branches_are_no_points_and_their_worth_is_found(tmp_path):

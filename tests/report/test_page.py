@@ -22,8 +22,8 @@ from dit.report import page
 from dit.report.analysis import analyse
 from dit.report.derived import targets
 from dit.report.headline import format_headline, held_out_text
+from dit.report.material import cell_text
 from dit.report.page import write_report
-from dit.report.table import cell_text
 from dit.study.records import load_study
 from tests.fits.synthetic import Surface, write_study
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dit.report import figures_compare, figures_samples
+from dit.report import figures_loss, figures_samples
 from dit.report.analysis import analyse
 from dit.report.compare import compare, uncompared
-from dit.report.definitions import definitions
 from dit.report.headline import format_headline, headline
 from dit.report.page import _drawn, write_report
 from dit.report.tables import all_tables
+from dit.report.tables_beside import definitions
 from dit.study.forecast import from_pilot
 from dit.study.missing import left_out, lost
 from dit.study.readings import collect
@@ -143,7 +143,7 @@ def drawn(first, second):
     found = compare(first, [second])
     json.dumps(found, allow_nan=False)
     m = replace(first, analysis={**first.analysis, "comparison": found}, others=(second,))
-    return found[0], m, _drawn(figures_compare.comparison, m)
+    return found[0], m, _drawn(figures_loss.comparison, m)
 
 
 def test_studies_without_a_shared_loss_are_drawn_and_say_so(good, tmp_path):
