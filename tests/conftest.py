@@ -24,6 +24,12 @@ TINY = [
     "log_every_images=64",
     "checkpoint_every_images=128",
 ]
+# The same without its data: of a benchmark that makes its own.
+SYNTHETIC = [
+    *(word for word in TINY if not word.startswith(("autoencoder", "data."))),
+    "latent_shape=[3,8,8]",
+    "num_classes=10",
+]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A run's settings checked before its data are read: by training, and by the plan of a study for all of its runs."""
 
 import logging
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,9 +12,12 @@ from dit.config.job import SETTINGS, check_list, training_strategy
 from dit.config.protocols import protocols
 from dit.errors import InputError, check_choice, check_number
 
+if TYPE_CHECKING:
+    from dit.training.settings import Duration
+
 log = logging.getLogger("dit")
 
-# What takes torch to check. Where none of it was given, it stands as conf/ ships it, and is right.
+# What takes torch to check. Where neither words nor a user's own file gave any of it, it stands as conf/ ships it.
 OF_TORCH = (
     "objective",
     "method",
@@ -41,8 +45,14 @@ def check_run(cfg: DictConfig, *, duration: bool) -> None:
     Settings(**{key: cfg[key] for key in SETTINGS})
     seconds(cfg.max_time)
     if duration:
-        Duration(**cfg.duration)
+        _check_end(cfg, Duration(**cfg.duration))
         check_list("read_at_flops", cfg.read_at_flops)
+    check_choice("hardware.device", cfg.hardware.device, ("auto", "cpu", "cuda"))
+    check_choice("hardware.precision", cfg.hardware.precision, ("auto", "32-true", "bf16-mixed"))
+    for key in ("threads", "processes"):
+        check_number(f"hardware.{key}", cfg.hardware[key], low=1, integer=True)
+    if cfg.hardware.workers is not None:
+        check_number("hardware.workers", cfg.hardware.workers, low=0, integer=True)
     for key, low in (("n_bins", 1), ("n_draws", cfg.validation.n_bins), ("seed", 0)):
         check_number(f"validation.{key}", cfg.validation[key], low=low, integer=True)
     instantiate(cfg.schedule)
@@ -50,6 +60,14 @@ def check_run(cfg: DictConfig, *, duration: bool) -> None:
         instantiate(cfg.network)
     if protocols(cfg):
         check_choice("sample_weights", cfg.sample_weights, ["raw", *cfg.averages])
+
+
+def _check_end(cfg: DictConfig, duration: "Duration") -> None:
+    """Holds to the end of a run what must fit into it, where the end is known without the data."""
+    images = duration.in_images(cfg.batch_size)
+    if images is not None:
+        check_averages(cfg, images, images)
+        instantiate(cfg.schedule).check(images, cfg.warmup_images)
 
 
 def check_parts(cfg: DictConfig) -> None:
@@ -79,13 +97,7 @@ def check_parts(cfg: DictConfig) -> None:
 def check_planned(cfg: DictConfig) -> None:
     """Checks the settings of a study's runs as training does; imports torch only for given parts that need it."""
     check_run(cfg, duration=False)
-    check_choice("hardware.device", cfg.hardware.device, ("auto", "cpu", "cuda"))
-    check_choice("hardware.precision", cfg.hardware.precision, ("auto", "32-true", "bf16-mixed"))
-    check_number("hardware.threads", cfg.hardware.threads, low=1, integer=True)
-    if cfg.hardware.workers is not None:
-        check_number("hardware.workers", cfg.hardware.workers, low=0, integer=True)
-    check_number("hardware.processes", cfg.hardware.processes, low=1, integer=True)
-    if any(given.key.partition(".")[0] in OF_TORCH for given in given_values(cfg)):
+    if any(given.key.partition(".")[0] in OF_TORCH for given in given_values(cfg, of_file_too=True)):
         check_parts(cfg)
 
 

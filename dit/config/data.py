@@ -1,14 +1,18 @@
 """Checks of the data for a run and a plan: the encoded images are unchanged, and some are held out."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from dit.config.given import given_values
 from dit.config.instantiation import instantiate
+from dit.config.nodes import node_of
 from dit.data import origin
-from dit.data.manifest import read_manifest
+from dit.data.manifest import check_settings, read_manifest
 from dit.errors import InputError
 
 
@@ -26,6 +30,27 @@ def check_images(cfg: DictConfig) -> None:
     except InputError:
         return
     origin.check_origin(directory, source, noted_only=True)
+
+
+def check_encoded(cfg: DictConfig) -> None:
+    """Raises InputError where latents that are there were encoded otherwise than settings that were given say.
+
+    Of an autoencoder on disk nothing is compared where it is not here: a run needs the latents alone.
+    """
+    directory = Path(cfg.data.directory)
+    if not (directory / "manifest.json").is_file():
+        return
+    asked: dict[str, Any] = {}
+    stored = read_manifest(directory)["config"]
+    for key in ("dtype", "shard_images"):
+        if any(given_values(node_of(cfg, f"data.{key}"), of_file_too=True)):
+            asked[key] = cfg.data[key]
+    if stored["dtype"] == "uint8":  # pixels, whatever was asked for
+        asked.pop("dtype", None)
+    if any(given_values(cfg.autoencoder, of_file_too=True)):
+        with suppress(InputError):
+            asked["autoencoder"] = instantiate(cfg.autoencoder.spec).config
+    check_settings(directory, asked)
 
 
 def in_sweep() -> bool:

@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dit.config.given import file_gives
 from dit.config.kinds import check_kind, with_whole_numbers
 from dit.config.networks import OPTIONS
 from dit.config.nodes import NAMED, keys_of, node_of
-from dit.config.own import check_own, said
+from dit.config.own import Said, check_own, said
 from dit.config.words import Word, quoted, read_words
 from dit.errors import InputError
 
@@ -36,6 +37,7 @@ def checked(words: Sequence[str], config_name: str, config_dir: str) -> list[str
     Raises:
         InputError: an unknown key or option, or a value of another kind than the key's.
     """
+    file_gives(())
     words = [ALIASES.get(word.lstrip("+"), word) for word in words]
     options, found = read_words(words, swept=bool({"-m", "--multirun"} & {*words}))
     if not found or {"-h", "--help", "--hydra-help", "--version"} & {*options}:
@@ -45,7 +47,8 @@ def checked(words: Sequence[str], config_name: str, config_dir: str) -> list[str
         search.append(f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]")
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir, version_base="1.3"):
-        schema = Schema(config_name, found, search)
+        schema = Schema(config_name, found, search, Path(config_dir))
+        file_gives(schema.file_gives)
         spelled = {True: [], False: []}  # the experiment in front
         for word in found:
             spelled[word.key == "experiment"].append(schema.spelled(word))
@@ -69,9 +72,10 @@ class Schema:
         config_name: of the verb.
         words: overrides; those that choose an option of a group are checked here.
         search: overrides that say where a user's own configurations lie.
+        shipped: the folder of conf/.
     """
 
-    def __init__(self, config_name: str, words: Sequence[Word], search: Sequence[str]) -> None:
+    def __init__(self, config_name: str, words: Sequence[Word], search: Sequence[str], shipped: Path) -> None:
         self.config_name, self.search = config_name, search
         given = [word for word in words if word.key.endswith("._target_")]
         self.targets = {word.key.removesuffix("._target_"): word.value for word in given}
@@ -84,19 +88,34 @@ class Schema:
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             raise self._diagnosed(chosen, error) from error
         self.keys, self.of_file = [*keys_of(self.cfg)], list[str]()
+        self.file_gives: list[str] = []  # of a user's own file: its keys, and the groups that it chooses
         swept = any(word.override.is_sweep_override() for word in chosen)
         if self.choices.get("experiment") is not None and not swept:
-            self._check_experiment()
+            found = self._check_experiment()
+            if not (shipped / "experiment" / f"{self.choices['experiment']}.yaml").is_file():
+                beside = [word for word in chosen if word.key != "experiment"]
+                self.file_gives = [*self._groups_of_file(beside), *(one.key for one in found)]
 
-    def _check_experiment(self) -> None:
-        """Holds the chosen experiment's file to what is in conf/ without it."""
+    def _groups_of_file(self, chosen: Sequence[Word]) -> list[str]:
+        """The groups of which the experiment's file chooses an option."""
+        with_file = self.choices
+        self._compose(chosen)
+        without, self.choices = self.choices, with_file
+        return [
+            group for group in with_file if group != "experiment" and with_file[group] != without.get(group)
+        ]
+
+    def _check_experiment(self) -> list[Said]:
+        """Holds the chosen experiment's file to what is in conf/ without it; all that it says."""
         with_file, chosen = self.cfg, self.choices
         beside = [f"{group}={option}" for group, option in chosen.items()
                   if option is not None and group != "experiment" and not group.startswith("hydra/")]  # fmt: skip
         self.cfg = self._composed(beside)
         self.keys, self.choices = [*keys_of(self.cfg)], chosen
-        self.of_file = check_own(said(with_file, self.cfg), self._unknown_in_file)
+        found = [*said(with_file, self.cfg)]
+        self.of_file = check_own(found, self._unknown_in_file)
         self.cfg, self.keys = with_file, [*keys_of(with_file)]
+        return found
 
     def _unknown_in_file(self, key: str, value: Any) -> InputError | None:
         """The error of a key in the experiment's file; None where it is one of a part, or of a name."""

@@ -5,7 +5,7 @@ without it: a key that these lack is unknown, a value is of the kind that stands
 are whole.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ def said(with_file: DictConfig, shipped: DictConfig, above: str = "") -> Iterato
             yield Said(key, _plain(node), known)
 
 
-def check_own(found: Iterator[Said], unknown: Callable[[str, Any], InputError | None]) -> list[str]:
+def check_own(found: Iterable[Said], unknown: Callable[[str, Any], InputError | None]) -> list[str]:
     """The words of a command line that make whole numbers of a file whole.
 
     Args:

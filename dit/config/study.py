@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dit.condition import Classes
 from dit.config.checks import check_averages
-from dit.config.data import held_out_count
+from dit.config.data import check_encoded, held_out_count
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list, data_facts, network_config, out_channels
@@ -78,7 +78,7 @@ def plan(cfg: DictConfig, grid: Grid) -> Plan:
 
 def refuse_unused(cfg: DictConfig, plan: Plan) -> None:
     """Refuses what was given to a study and has no effect on its plan or its runs; says what is doubtful."""
-    refuse_given(cfg, "seed", "study.seeds are the seeds of a study's runs")
+    refuse_given(cfg, "seed", "study.seeds are the seeds of a study's runs", of_file_too=True)
     if cfg.study.widths:
         for key in ("sizes", "span"):
             refuse_given(cfg, f"study.{key}", "study.widths says which networks there are")
@@ -86,13 +86,13 @@ def refuse_unused(cfg: DictConfig, plan: Plan) -> None:
         refuse_given(cfg, "study.mfu", "it is a share of the peak of study.hardware, which is not named")
     first, last = (min(run.readings[i].images for run in plan.runs) for i in (0, -1))
     check_averages(cfg, first, last)
-    for given in given_values(cfg):
+    for given in given_values(cfg, of_file_too=True):
         if given.word == "network.width" and given.word not in given.read:
             log.warning("network.width=%s has no say in a study: study.widths has", given)
             given.read.add(given.word)
     # which a study's report and its runs use
     unplanned = ("data", "autoencoder", "logger", "hardware")
-    refuse_unread(cfg, besides=unplanned)
+    refuse_unread(cfg, besides=unplanned, of_file_too=True)
 
 
 def _price(cfg: DictConfig) -> Price | None:
@@ -104,6 +104,7 @@ def _data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None, int | Non
     """``data_facts`` and the number of held-out images, or what the study says of data that are not there yet."""
     said = cfg.study.data
     if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
+        check_encoded(cfg)
         return *data_facts(cfg), held_out_count(cfg)
     check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
     if said.n_train is not None:

@@ -30,8 +30,8 @@ NAMES = (
 COLUMNS = "columns."
 # What Hydra takes for a number or a switch, and is text where a path or a name belongs: run=2024, data.name=1e6.
 NUMBER = re.compile(r"[+-]?[\d_.]*\d[\d_.]*(e[+-]?\d+)?|[+-]?(inf|nan)|true|false", re.IGNORECASE)
-OPTIONS_WITH_VALUES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c")
-OPTIONS_WITH_VALUES += ("--package", "-p", "--info", "-i")
+OPTIONS_WITH_VALUES = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
+PRIMARY = ("--config-name", "-cn", "--config-path", "-cp")  # Hydra's, for a program of another configuration
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ def read_words(words: Sequence[str], swept: bool) -> tuple[list[str], list[Word]
     while rest:
         word = rest.pop(0)
         if word.startswith("-"):
+            if (name := word.partition("=")[0]) in PRIMARY:
+                remedy = (
+                    "Write your settings into DIR/experiment/NAME.yaml: --config-dir DIR experiment=NAME."
+                )
+                raise InputError(name, "(another configuration)", "that of the verb", remedy)
             options.append(word)
             if word in OPTIONS_WITH_VALUES and rest and "=" not in rest[0]:
                 options.append(rest.pop(0))

@@ -1,5 +1,6 @@
 """What a training run is told, as plain checked values."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -32,6 +33,14 @@ class Duration:
             )
         unit, value = next(iter(given.items()))
         check_number(f"duration.{unit}", value, above=0, integer=unit != "flops")
+
+    def in_images(self, batch_size: int) -> int | None:
+        """Images at the end; None where only the network's cost on its data tells.
+
+        Raises:
+            InputError: they are less than one step's.
+        """
+        return None if self.flops is not None else self.in_steps(batch_size, math.nan) * batch_size
 
     def in_steps(self, batch_size: int, train_flops_per_image: float) -> int:
         """The nearest whole number of optimizer steps.

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit.condition import Classes
 from dit.config import job as job_config
 from dit.config.checks import check_run
+from dit.config.data import check_encoded
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.domain import Domain
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
     from dit.data.latents import LatentSet
     from dit.training.hardware import Hardware
-
-
-# Groups of training that may be given though a benchmark has no use for them.
-OTHERS = ("data", "autoencoder")
 
 
 def task(cfg: DictConfig) -> None:
@@ -104,6 +101,11 @@ class Bench:
 
         return Work(0, 1.0, device_name(self.device), self.world.size).mfu(flops_per_second)
 
+    def refuse_unread(self) -> None:
+        """Refuses what was given and has no effect on this benchmark."""
+        of_data = self.cfg.latent_shape is None
+        refuse_unread(self.cfg, besides=job_config.OF_LATENTS if of_data else ())
+
     def build(self) -> Any:
         """The network, on the CPU."""
         channels = self.objective.process.out_channels(self.domain)
@@ -127,6 +129,7 @@ def _facts(cfg: DictConfig) -> tuple[Domain, Classes]:
     """What a latent is, and the classes: as configured, or the data's."""
     given = {key: cfg[key] for key in ("latent_shape", "num_classes") if cfg[key] is not None}
     if not given:
+        check_encoded(cfg)
         domain, kind, _ = job_config.data_facts(cfg)
         return domain, kind
     if len(given) == 1:
@@ -174,7 +177,7 @@ def _train(bench: Bench) -> dict[str, Any]:
         accumulation=strategy.accumulation,
         prepare=lambda network: strategy.prepare(network, name, world, bench.hardware),
     )
-    refuse_unread(cfg, besides=OTHERS)
+    bench.refuse_unread()
     found = time_training(module, latents, bench.hardware, name, world, cfg.steps, cfg.warm_up)
     images_per_second = cfg.batch_size / found.step_seconds
     flops_per_second = images_per_second * bench.size.train_flops_per_image
@@ -211,7 +214,7 @@ def _sample(bench: Bench) -> dict[str, Any]:
     job_config.training_strategy(cfg).prepare(network, "single", bench.world, bench.hardware)
     guided = instantiate(cfg.guidance)(bench.objective.process.denoiser(network).to(device).eval())
     solver, grid = instantiate(cfg.solver), instantiate(cfg.grid)
-    refuse_unread(cfg, besides=OTHERS)
+    bench.refuse_unread()
     condition = bench.kind.drawn("balanced", 0, cfg.batch_size).to(device)
     seconds, nfe = [], 0
     for _ in range(cfg.warm_up + cfg.steps):
@@ -243,7 +246,7 @@ def _data(bench: Bench) -> dict[str, Any]:
 
     cfg, world = bench.cfg, bench.world
     streams = Streams(cfg.seed, cfg.batch_size, world.rank, world.size)
-    refuse_unread(cfg, besides=OTHERS)
+    bench.refuse_unread()
     batches = Batches(_latents(bench), streams, 0, cfg.warm_up + cfg.steps)
     start = time.perf_counter()
     for step, _ in enumerate(DataLoader(batches, batch_size=None, num_workers=bench.hardware.n_workers), 1):

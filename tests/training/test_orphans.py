@@ -62,22 +62,25 @@ def kill_once(who: str, latents: Path, folder: Path, rng: random.Random) -> tupl
         start_new_session=True,
     )
     deadline = time.monotonic() + rng.choice([rng.uniform(0, 20), 120])  # while it starts, or once it trains
-    while time.monotonic() < deadline and not list(folder.rglob("status.json")):
-        time.sleep(0.05)
-    time.sleep(rng.uniform(0, 2))
-    begun = len(living(mark))
-    process.kill()
-    process.wait()
-    killed = time.monotonic()
-    while (left := living(mark)) and time.monotonic() - killed < PATIENCE:
-        time.sleep(0.05)
-    for pid in left:
-        os.kill(pid, 9)
-    assert not left, f"{len(left)} of {begun} processes of a killed {who} live on"
+    try:
+        while time.monotonic() < deadline and not list(folder.rglob("status.json")):
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 2))
+        begun = len(living(mark))
+        process.kill()
+        process.wait()
+        killed = time.monotonic()
+        while (left := living(mark)) and time.monotonic() - killed < PATIENCE:
+            time.sleep(0.05)
+        assert not left, f"{len(left)} of {begun} processes of a killed {who} live on"
+    finally:  # these runs have no end of their own
+        for pid in living(mark):
+            os.kill(pid, 9)
     return begun, time.monotonic() - killed
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("who", "times"), [("agent", 17), ("launcher", 17), ("driver", 16)])
 def test_nobody_is_left_after_a_kill(who, times, tmp_path, tiny_latents):
     rng = random.Random(who)

@@ -13,10 +13,9 @@ from dit.errors import InputError
 from dit.network.dit import DiT
 from dit.training.averaging import Averages
 from dit.verbs import bench
-from tests.conftest import TINY
+from tests.conftest import SYNTHETIC, TINY
 
 SMALL = [*TINY, "steps=2", "warm_up=1", "format=json"]
-SYNTHETIC = ["latent_shape=[3,8,8]", "num_classes=10"]
 
 
 def run(*overrides):
@@ -105,7 +104,17 @@ def test_what_cannot_be_measured_is_refused(overrides, key):
 
 def test_two_processes_share_a_step_and_one_reports(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "dit", "bench", "train", *SMALL, *SYNTHETIC, "strategy=fsdp"]
+    command += [
+        "-m",
+        "dit",
+        "bench",
+        "train",
+        "steps=2",
+        "warm_up=1",
+        "format=json",
+        *SYNTHETIC,
+        "strategy=fsdp",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

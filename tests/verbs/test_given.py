@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from dit.config.given import note_given, refuse_given
 from dit.errors import InputError
-from tests.conftest import TINY, dit
+from tests.conftest import SYNTHETIC, TINY, dit
 from tests.training import ranks
 
 
@@ -67,7 +67,12 @@ UNUSED = {
     "evaluation.protocols.guided.seed=8": ["evaluate", "run=run", "weights=raw", "sweep.seed=[2]"],
     "image_size=8": ["evaluate", "run=run", "weights=raw", "n=4"],
     "autoencoder_directory=x": ["export", "run=run", "out=there"],
-    "duration.steps=3": ["bench", "sample", *TINY, "latent_shape=[3,8,8]", "num_classes=10"],
+    "duration.steps=3": ["bench", "sample", *SYNTHETIC],
+    "data.image_size=8": ["bench", "train", *SYNTHETIC],
+    "autoencoder=identity": ["bench", "sample", *SYNTHETIC],
+    # of training on latents that are there: how they are computed
+    "data.batch_size=8": TRAIN,
+    "data.decode_threads=2": TRAIN,
 }
 
 
@@ -103,7 +108,27 @@ FIRST = {
     "evaluation.metrics=[beauty]": "beauty",
     "accumulation=0": "accumulation",
     "duration.steps=3": "duration",
+    "hardware.device=tpu": "hardware.device",
+    "hardware.threads=0": "hardware.threads",
+    "duration.images=64": "a cosine",  # within its warm-up
 }
+
+
+def test_a_half_life_is_held_to_the_end_before_data_are_looked_for(refused):
+    message = refused("train", "data.directory=none", *HALF, "duration.images=640")
+    assert "averages.ema.half_life_images: got 1000000" in message
+
+
+MADE_OTHERWISE = ["autoencoder=digits_kl", "data.shard_images=64"]
+
+
+@pytest.mark.parametrize("word", MADE_OTHERWISE)
+@pytest.mark.parametrize("verb", ["train", "plan", "bench"])
+def test_what_made_the_latents_otherwise_is_refused(verb, word, refused, tiny_latents):
+    tiny = [one for one in TINY if verb != "plan" or "width" not in one]
+    more = {"train": ["run_dir=new"], "plan": ["experiment=digits"], "bench": ["what=data"]}[verb]
+    message = refused(verb, *tiny, *more, f"data.directory={tiny_latents}", word)
+    assert "encoded another way" in message and word.partition("=")[0].rpartition(".")[2] in message
 
 
 @pytest.mark.parametrize("word", FIRST)
@@ -117,10 +142,9 @@ PLANNED = {
     **{
         word: named
         for word, named in FIRST.items()
-        if word not in ("duration.steps=3", "schedule.final_share=2")
+        if word not in ("schedule.final_share=2", *(word for word in FIRST if word.startswith("duration")))
     },
     "label_dropout=2": "label_dropout",
-    "hardware.device=tpu": "hardware.device",
     "strategy=magic": "strategy",
     "evaluation=imagenet": "grid",  # steps of a discrete path
     "grid@evaluation.grid=respaced": "grid",

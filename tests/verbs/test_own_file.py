@@ -1,9 +1,13 @@
 """A user's own file in conf/experiment: refused where a command line would be, and whole numbers in it are whole."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from dit import cli
 from dit.config.given import given_values, note_given
 from dit.config.instantiation import config_dir
 from dit.config.known import checked
@@ -91,3 +95,71 @@ def test_a_file_that_is_none_is_one_message(text, named, own):
 @pytest.mark.parametrize("verb", ["plan", "train", "report"])
 def test_the_shipped_files_are_taken_as_they_are(verb, experiment):
     assert checked([f"experiment={experiment}"], verb, config_dir()) == [f"experiment={experiment}"]
+
+
+@pytest.fixture
+def planned(tmp_path, capsys):
+    """The exit code and the messages of ``dit plan`` by a file of this text."""
+    (tmp_path / "experiment").mkdir()
+
+    def run(text, *more):
+        (tmp_path / "experiment/own.yaml").write_text(text)
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main(["plan", "--config-dir", str(tmp_path), "experiment=own", *more])
+        return end.value.code, capsys.readouterr().err
+
+    return run
+
+
+def shipped(name):
+    return (Path(config_dir()) / "experiment" / f"{name}.yaml").read_text()
+
+
+OF_NO_EFFECT = {
+    "seed: 3": "seed: got 3; allowed: nothing: study.seeds",
+    "duration: {images: 64}": "duration.images: got 64; allowed: nothing",
+    "run_name: mine": "run_name: got 'mine'; allowed: nothing",
+    "read_at_flops: [1e12]": "read_at_flops: got 1000000000000.0; allowed: nothing",
+}
+REFUSED_BY_RUNS = {
+    "averages: {ema: {sigma_rel: -1}}": "sigma_rel",
+    "strategy: magic": "strategy",
+    "evaluation: {metrics: [beauty]}": "beauty",
+}
+
+
+@pytest.mark.parametrize("line", {**OF_NO_EFFECT, **REFUSED_BY_RUNS})
+def test_a_study_refuses_in_a_file_what_it_would_ignore_or_its_runs_refuse(line, planned):
+    code, said = planned(f"{shipped('digits')}{line}\n")
+    assert code == 2 and {**OF_NO_EFFECT, **REFUSED_BY_RUNS}[line] in said
+    assert ("Leave it out of the experiment's file." in said) is (line in OF_NO_EFFECT)
+
+
+def test_a_study_refuses_a_value_that_a_file_changes_and_one_of_an_option_of_its_own(planned, tmp_path):
+    code, said = planned(shipped("digits").replace("lr: 8.0e-3", "lr: 0"))
+    assert code == 2 and "optimizer.lr: got 0; allowed:" in said
+    (tmp_path / "optimizer").mkdir()
+    adamw = (Path(config_dir()) / "optimizer/adamw.yaml").read_text()
+    (tmp_path / "optimizer/mine.yaml").write_text(re.sub(r"weight_decay: \S+", "weight_decay: -1", adamw))
+    chosen = shipped("digits").replace(
+        "  - override /network", "  - override /optimizer: mine\n  - override /network"
+    )
+    code, said = planned(chosen)
+    assert code == 2 and "weight_decay: got -1" in said
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "imagenet256"])
+def test_a_copy_of_a_shipped_file_is_taken(name, planned):
+    more = ["compile=none"] if "compile" in shipped(name) else []
+    code, said = planned(shipped(name), *more)
+    assert code == 0, said
+    code, said = planned(shipped(name), *more, "study.widths=[64,128,192,256,320,384]", "network.width=64")
+    assert code == 0 and "has no say" in said, said  # words over the file's
+
+
+@pytest.mark.parametrize("option", ["--config-name", "-cn", "--config-path"])
+def test_another_primary_configuration_is_refused(option):
+    with pytest.raises(InputError, match="experiment=NAME"):
+        checked([f"{option}=plan" if option.startswith("--") else option, "seed=3"], "train", config_dir())
