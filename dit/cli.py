@@ -5,6 +5,7 @@ imports what it needs. Exit codes: 0 done, 2 the user's input is wrong, 75 stopp
 else.
 """
 
+import atexit
 import difflib
 import importlib
 import io
@@ -69,14 +70,13 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(EXIT_INPUT)
     if verb == "bench" and overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
         overrides[0] = f"what={overrides[0]}"  # dit bench train
+    from dit import signals
+
+    atexit.register(signals.ignore)  # the first to be registered is the last to be called
     if verb in ("train", "study"):
         # Before the heavy imports: a signal that arrives while they run must not be lost.
-        from dit import signals
-
         signals.listen()
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank of torchrun, which may be killed
-        from dit import signals
-
         signals.die_with(os.getppid())
     # Hydra otherwise prints its own shortened message and exits with 1 before we can tell whose mistake it was.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -62,6 +62,16 @@ def leave_at_next() -> None:
         signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_RESUMABLE))
 
 
+def ignore() -> None:
+    """Lets no signal change the exit code any more, while the interpreter takes itself apart.
+
+    It has given back its handlers by then: a second Ctrl-C that came a moment late would end a run that has stopped in
+    order as if it had been killed.
+    """
+    for number in (*STOP_SIGNALS, NOW):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def die_with(parent: int) -> None:
     """Has the kernel kill this process when its parent ends, however it ends (Linux): no orphan goes on writing.
 

@@ -161,6 +161,26 @@ def test_a_worker_whose_parent_died_while_it_started_ends_before_its_first_batch
     assert not (tmp_path / "lives").exists()
 
 
+LAST = """
+import os, signal, sys
+from dit import cli
+
+class Last:  # taken apart with this module, after Python has given back its handlers
+    def __del__(self, kill=os.kill, me=os.getpid()):
+        kill(me, {0})
+
+last = Last()
+cli.importlib.import_module = lambda name: sys.exit(75)  # instead of a run that has stopped
+cli.main(["train"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_as_the_process_ends_does_not_change_its_exit_code(number):
+    script = LAST.format(int(number))
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 75
+
+
 def test_a_signal_ends_the_command_of_a_study_too(tmp_path):
     script = "from dit import signals; signals.listen(); from dit.launch import in_child; "
     script += "print(in_child(['sleep', '1000']))"
