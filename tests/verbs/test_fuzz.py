@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dit.cli import VERBS
+from dit.config import networks  # noqa: F401 - options of the group network
 from dit.config.instantiation import config_dir
 from tests.conftest import SYNTHETIC, TINY
 from tests.fits.synthetic import write_study

@@ -110,7 +110,7 @@ FIRST = {
     "duration.steps=3": "duration",
     "hardware.device=tpu": "hardware.device",
     "hardware.threads=0": "hardware.threads",
-    "duration.images=64": "a cosine",  # within its warm-up
+    "duration.images=128": "a cosine",  # within its warm-up
 }
 
 
