@@ -45,7 +45,7 @@ def check_encoded(cfg: DictConfig) -> None:
     for key in ("dtype", "shard_images"):
         if any(given_values(node_of(cfg, f"data.{key}"), of_file_too=True)):
             asked[key] = cfg.data[key]
-    if stored["dtype"] == "uint8":  # pixels, whatever was asked for
+    if stored.get("dtype") == "uint8":  # pixels, whatever was asked for
         asked.pop("dtype", None)
     if any(given_values(cfg.autoencoder, of_file_too=True)):
         with suppress(InputError):
