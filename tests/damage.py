@@ -69,7 +69,10 @@ def examples(folder: Path) -> list[Example]:
     """Every kind of file in a folder of ``make``."""
     study, latents = folder / "study", folder / "latents"
     run = study / "runs/w0016"
-    shards = sorted(latents.rglob("*[0-9].safetensors"))
+    shards = [
+        *sorted(latents.rglob("train-*.safetensors")),
+        *sorted(latents.rglob("validation-*.safetensors")),
+    ]
     checkpoints = sorted((run / "checkpoints").iterdir())
 
     def same_run() -> Any:

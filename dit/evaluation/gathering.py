@@ -118,10 +118,14 @@ def _unless_damaged(
 ) -> list[tuple[str | None, dict[str, Any]]]:
     """The rows of a file; of a damaged one none, and why in ``damaged``."""
     try:
-        return list(_with_hashes(path))
+        found = list(_with_hashes(path))
+        for _, record in found:
+            Protocol.from_dict(record["protocol"])
+        return found
     except InputError as error:
-        log.warning("%s; the page is made without this file", error)
-        damaged[str(path.relative_to(directory))] = str(error)
+        file = str(path.relative_to(directory))
+        log.warning("%s: %s The page is made without this file.", file, error)
+        damaged[file] = str(error)
         return []
 
 

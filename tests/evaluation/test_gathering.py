@@ -57,6 +57,15 @@ def test_what_changed_under_a_name_is_shown_as_it_was_measured_last(tmp_path, ca
     assert (row.metrics["frechet_distance"], row.metrics["kernel_distance"]) == (4.0, 0.5)
 
 
+def test_a_protocol_that_is_none_is_damage_of_its_file_alone(tmp_path) -> None:
+    write(tmp_path / "good" / "evaluations.jsonl", samples(3.0, run="whole"))
+    odd = {**BASE.as_dict(), "labels": "${oc.env:HOME}"}
+    write(tmp_path / "bad" / "evaluations.jsonl", samples(4.0, run="part", protocol=odd))
+    found = gather(tmp_path)
+    assert [row.model for row in found.rows] == ["whole"]
+    assert "${oc.env:HOME}" in found.damaged["bad/evaluations.jsonl"]
+
+
 def test_a_damaged_file_hides_no_other_model_and_stands_on_the_page(tmp_path, caplog) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     write(good / "evaluations.jsonl", samples(3.0, run="whole"))

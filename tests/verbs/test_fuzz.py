@@ -8,8 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dit.cli import VERBS
-from dit.config import networks  # noqa: F401 - options of the group network
 from dit.config.instantiation import config_dir
+from dit.config.networks import offer_networks
 from tests.conftest import SYNTHETIC, TINY
 from tests.fits.synthetic import write_study
 from tests.training import ranks
@@ -79,6 +79,7 @@ LEFT_OUT = ("hydra", "hardware.processes", "hardware.threads", "data.decode_thre
 def settings(verb: str) -> list[str]:
     """Every key of a verb, groups and nodes among them."""
     GlobalHydra.instance().clear()
+    offer_networks()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose(verb)
 
