@@ -15,6 +15,10 @@ from dit.data import origin
 from dit.data.manifest import check_settings, read_manifest
 from dit.errors import InputError
 
+# What may be given though latents that are there leave it without effect: where they came from, and their names. All
+# else that encoding heeds is compared with their manifest; what it computes with has no say in training.
+OF_LATENTS = ("data.source", "data.name", "autoencoder.name")
+
 
 def check_images(cfg: DictConfig) -> None:
     """Raises InputError where the images of ``data.source`` are here, but are not those that were encoded.

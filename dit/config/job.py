@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from dit.condition import Classes
-from dit.config.data import check_encoded, check_images, held_out_count, in_sweep
+from dit.config.data import OF_LATENTS, check_encoded, check_images, held_out_count, in_sweep
 from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
 from dit.config.protocols import protocols
@@ -54,9 +54,6 @@ NOT_IDENTITY = (
     "autoencoder",
 )
 FIT = "dit.training.methods.Fit"  # what a configuration without a method means, and hashes as
-# What may be given though latents that are there leave it without effect: where they came from, and their names. All
-# else that encoding heeds is compared with their manifest; what it computes with has no say in training.
-OF_LATENTS = ("data.source", "data.name", "autoencoder.name")
 # The numbers of the training loop.
 SETTINGS = (
     "batch_size",
@@ -202,9 +199,8 @@ def training_job(cfg: DictConfig, config_hash: str, path: Path, world: World) ->
     if world.size > 1 or cfg.strategy in ("ddp", "fsdp", "hsdp"):
         world.meet(hardware.torch_device(world).type)
     job = same_everywhere(world, lambda: _job(cfg, config_hash, path, world, hardware))
-    refuse_unread(
-        cfg, besides=(*OF_LATENTS, *(("logger",) if world.rank else ()))
-    )  # rank 0 alone has a logger
+    # rank 0 alone has a logger
+    refuse_unread(cfg, besides=(*OF_LATENTS, *(("logger",) if world.rank else ())))
     return job
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from dit.condition import Classes
 from dit.config import job as job_config
 from dit.config.checks import check_run
-from dit.config.data import check_encoded
+from dit.config.data import OF_LATENTS, check_encoded
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.domain import Domain
@@ -104,7 +104,7 @@ class Bench:
     def refuse_unread(self) -> None:
         """Refuses what was given and has no effect on this benchmark."""
         of_data = self.cfg.latent_shape is None
-        refuse_unread(self.cfg, besides=job_config.OF_LATENTS if of_data else ())
+        refuse_unread(self.cfg, besides=OF_LATENTS if of_data else ())
 
     def build(self) -> Any:
         """The network, on the CPU."""
