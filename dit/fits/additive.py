@@ -12,6 +12,7 @@ from dit.errors import InputError
 from dit.fits import laws
 from dit.fits.losses import chosen
 from dit.fits.points import Points
+from dit.fits.restrict import Equation, Fixed, RestrictedProblem
 from dit.fits.search import Axis, Problem, Searched, search
 from dit.fits.starts import STEEPEST, additive_starts
 
@@ -88,18 +89,20 @@ class AdditiveFit(AdditiveLaw):
 
     Args:
         searched: loss, objective, number of points, starts and how many agreed.
+        fixed: parameters that were not fitted.
     """
 
     searched: Searched
+    fixed: Fixed = ()
 
     @property
     def objective(self) -> float:
         """Sum of losses at the optimum (see Searched)."""
         return self.searched.objective
 
-    def problem(self, points: Points) -> "AdditiveProblem":
+    def problem(self, points: Points) -> Problem:
         """This fit's optimisation problem on ``points``."""
-        return AdditiveProblem(points, self.searched.loss, self.searched.delta)
+        return additive_problem(points, self.searched.loss, self.searched.delta, self.fixed)
 
 
 class AdditiveProblem(Problem):
@@ -111,10 +114,10 @@ class AdditiveProblem(Problem):
 
     terms, intercepts = ("A", "B", "E"), (0, 2, 4)
 
-    def __init__(self, points: Points, loss: str, delta: float) -> None:
+    def __init__(self, points: Points, loss: str, delta: float, n_fixed: int = 0) -> None:
         points = points.completed()
         log_n, log_d = np.log(points.get("n")), np.log(points.get("d"))
-        check_design(log_n, log_d, len(PARAMETERS))
+        check_design(log_n, log_d, len(PARAMETERS) - n_fixed)
         self.mean_n, self.mean_d, self.k = float(log_n.mean()), float(log_d.mean()), points.k
         self.n, self.d = log_n - self.mean_n, log_d - self.mean_d
         super().__init__(laws.additive(self.n, self.d), np.log(points.loss), loss, delta)
@@ -133,6 +136,10 @@ class AdditiveProblem(Problem):
             "E": self.level_axis(4),
         }
 
+    def equations(self) -> dict[str, Equation]:
+        """How the parameters follow from theta."""
+        return additive_equations(self.mean_n, self.mean_d, len(PARAMETERS))
+
     def to_law(self, theta: Array) -> AdditiveLaw:
         """The law of rows ``theta`` (R, 5), with array fields (R,)."""
         log_a, alpha, log_b, beta, log_e = theta.T
@@ -146,23 +153,42 @@ class AdditiveProblem(Problem):
         return np.array([log_a, law.alpha, log_b, law.beta, np.log(law.E)])
 
 
-def fit_additive(points: Points, loss: str = "huber", delta: float = 1e-3) -> AdditiveFit:
+def additive_equations(mean_n: float, mean_d: float, p: int) -> dict[str, Equation]:
+    """Of A, alpha, B, beta and E in p parameters that begin with (ln A, alpha, ln B, beta, ln E), N and D centred."""
+    unit = np.eye(p)
+    return {
+        "A": Equation(0, unit[0] + mean_n * unit[1], log=True),
+        "alpha": Equation(1, unit[1], log=False),
+        "B": Equation(2, unit[2] + mean_d * unit[3], log=True),
+        "beta": Equation(3, unit[3], log=False),
+        "E": Equation(4, unit[4], log=True),
+    }
+
+
+def additive_problem(points: Points, loss: str, delta: float, fixed: Fixed = ()) -> Problem:
+    """The additive law on given points, some of its parameters fixed."""
+    problem = AdditiveProblem(points, loss, delta, len(fixed))
+    return RestrictedProblem(problem, problem.equations(), fixed) if fixed else problem
+
+
+def fit_additive(points: Points, loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()) -> AdditiveFit:
     """The additive law's global optimum on these points, from 25 starts made of the data.
 
     Args:
         points: needs two of N, D and C (C = 6 N D fills in the third).
         loss: huber (of ln L, summed), lad (least absolute deviations of ln L, exact), mse_log, or mse (of L).
         delta: Huber's delta, in log loss.
+        fixed: parameters that are not fitted, see ``restrict.checked``.
 
     Raises:
         InputError: an unknown loss, fewer points than parameters, N and D on one line (a single budget).
     """
     loss = chosen(loss, delta)
-    problem = AdditiveProblem(points, loss, delta)
+    problem = additive_problem(points, loss, delta, fixed)
     theta, searched = search(problem)
     law = problem.to_law(theta[None])
     e, a, alpha, b, beta = (float(x[0]) for x in (law.E, law.A, law.alpha, law.B, law.beta))
-    return AdditiveFit(e, a, alpha, b, beta, problem.k, searched)
+    return AdditiveFit(e, a, alpha, b, beta, law.k, searched, fixed)
 
 
 def check_design(log_n: Array, log_d: Array, parameters: int) -> None:

@@ -77,8 +77,8 @@ def _of_surface(found: Fitted) -> dict[str, Any]:
         "holdout": None if one_budget else _possible(lambda: _held(found.held_out())),
         "holdout_by_budget": None
         if one_budget
-        else [_held(one) for one in holdout_by_budget(points, law, loss, delta)],
-        "models": [asdict(one) for one in compare(points, rivals, loss, delta)],
+        else [_held(one) for one in holdout_by_budget(points, law, loss, delta, found.fixed)],
+        "models": [asdict(one) for one in compare(points, rivals, loss, delta, found.fixed)],
         "residuals": _residuals(points, found.fit),
     }
 

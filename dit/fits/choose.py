@@ -4,18 +4,26 @@ from functools import lru_cache
 from typing import Any
 
 from dit.errors import check_choice
-from dit.fits.additive import fit_additive
-from dit.fits.data_limited import fit_data_limited
+from dit.fits.additive import PARAMETERS, fit_additive
+from dit.fits.data_limited import NAMES_OF, fit_data_limited
 from dit.fits.envelope import fit_envelope
 from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
 from dit.fits.power import fit_power
+from dit.fits.restrict import Fixed, checked
 
 LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited")
 
 
-def fit_law(points: Points, law: str = "additive", loss: str = "huber", delta: float = 1e-3) -> Any:
+NAMES = {"additive": PARAMETERS, "data_limited": NAMES_OF}  # of parameters that can be fixed
+
+
+def fit_law(
+    points: Points, law: str = "additive", loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()
+) -> Any:
     """The fit of the law of that name; isoflop and envelope have no use for ``loss`` and ``delta``.
+
+    ``fixed`` has parameters of the additive law or of data_limited that are not fitted.
 
     Fits are kept: hold-out, comparison and sensitivity ask for the same ones.
 
@@ -23,17 +31,17 @@ def fit_law(points: Points, law: str = "additive", loss: str = "huber", delta: f
         InputError: an unknown law, or points that cannot carry it.
     """
     check_choice("law", law, LAWS)
-    return _fit(points, law, loss, delta)
+    return _fit(points, law, loss, delta, checked(dict(fixed), NAMES.get(law, ()), law))
 
 
 @lru_cache
-def _fit(points: Points, law: str, loss: str, delta: float) -> Any:
+def _fit(points: Points, law: str, loss: str, delta: float, fixed: Fixed) -> Any:
     if law == "isoflop":
         return fit_isoflop(points)
     if law == "envelope":
         return fit_envelope(points)
     if law == "data_limited":
-        return fit_data_limited(points, loss, delta)
+        return fit_data_limited(points, loss, delta, fixed)
     if law == "additive":
-        return fit_additive(points, loss, delta)
+        return fit_additive(points, loss, delta, fixed)
     return fit_power(points, law == "power_floor", loss, delta)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError
-from dit.fits.choose import fit_law
+from dit.fits.choose import NAMES, fit_law
 from dit.fits.holdout import predict_last
 from dit.fits.points import Points
+from dit.fits.restrict import Fixed
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,24 @@ class Contender:
 
 
 def compare(
-    points: Points, laws: tuple[str, ...], loss: str = "huber", delta: float = 1e-3
+    points: Points, laws: tuple[str, ...], loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()
 ) -> list[Contender]:
-    """The laws that the points can carry, best held-out error first; AIC decides where that is equal to six digits."""
+    """The laws that the points can carry, best held-out error first; AIC decides where that is equal to six digits.
+
+    Each has the parameters ``fixed`` that it knows.
+    """
     found = []
     for law in laws:
         try:
-            fit = fit_law(points, law, loss, delta)
+            known = tuple((name, value) for name, value in fixed if name in NAMES.get(law, ()))
+            fit = fit_law(points, law, loss, delta, known)
         except InputError:  # too few points for this one, or no column for it
             continue
         parameters, log_likelihood = likelihood(points, fit)
         aic = 2 * parameters - 2 * log_likelihood
         bic = parameters * np.log(len(points)) - 2 * log_likelihood
         try:
-            held = predict_last(points, law, loss, delta)
+            held = predict_last(points, law, loss, delta, known)
             rms, bias = held.rms, held.bias
         except InputError:
             rms = bias = float("nan")

@@ -5,7 +5,7 @@ beyond the size U_N that U would support at the best allocation. U is what was s
 N <= U_N the law is the additive one.
 
 Source: Muennighoff et al. 2305.16264, equations 5 and 6. They fix the five other parameters from runs without
-repetition; here all seven are fitted together, since a study may have no such runs.
+repetition, which ``fixed`` does here; by default all seven are fitted together, since a study may have no such runs.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError
-from dit.fits.additive import check_design
+from dit.fits.additive import additive_equations, check_design
 from dit.fits.losses import chosen
 from dit.fits.points import Points
+from dit.fits.restrict import Equation, Fixed, RestrictedProblem
 from dit.fits.search import Axis, Problem, Searched, search
 from dit.fits.starts import STEEPEST, additive_starts
 
@@ -77,18 +78,20 @@ class DataLimitedFit(DataLimitedLaw):
 
     Args:
         searched: loss, objective, number of points, starts and how many agreed.
+        fixed: parameters that were not fitted.
     """
 
     searched: Searched
+    fixed: Fixed = ()
 
     @property
     def objective(self) -> float:
         """Sum of losses at the optimum (see Searched)."""
         return self.searched.objective
 
-    def problem(self, points: Points) -> "DataLimitedProblem":
+    def problem(self, points: Points) -> Problem:
         """This fit's optimisation problem on ``points``."""
-        return DataLimitedProblem(points, self.searched.loss, self.searched.delta)
+        return data_limited_problem(points, self.searched.loss, self.searched.delta, self.fixed)
 
 
 class Saturating:
@@ -179,11 +182,11 @@ class DataLimitedProblem(Problem):
 
     terms, intercepts = ("A", "B", "E"), (0, 2, 4)
 
-    def __init__(self, points: Points, loss: str, delta: float) -> None:
+    def __init__(self, points: Points, loss: str, delta: float, n_fixed: int = 0) -> None:
         points = points.completed()
         log_n, log_d = np.log(points.get("n")), np.log(points.get("d"))
         log_u = np.minimum(np.log(points.get("unique")), log_d)
-        check_design(log_n, log_d, len(NAMES_OF))
+        check_design(log_n, log_d, len(NAMES_OF) - n_fixed)
         repeated = int(np.sum(log_d > log_u + 1e-9))
         if repeated < FEWEST_REPEATED:
             got, allowed = f"({repeated} points with D above it)", "points that see their data more than once"
@@ -215,6 +218,12 @@ class DataLimitedProblem(Problem):
             "R_N": Axis(6, low, high, log=True),
         }
 
+    def equations(self) -> dict[str, Equation]:
+        """How the parameters follow from theta."""
+        unit = np.eye(len(NAMES_OF))
+        of_repetition = {"R_D": Equation(5, unit[5], log=True), "R_N": Equation(6, unit[6], log=True)}
+        return additive_equations(self.mean_n, self.mean_d, len(NAMES_OF)) | of_repetition
+
     def to_law(self, theta: Array) -> DataLimitedLaw:
         """The law of rows ``theta`` (R, 7), with array fields (R,)."""
         log_a, alpha, log_b, beta, log_e, log_rd, log_rn = theta.T
@@ -228,24 +237,33 @@ class DataLimitedProblem(Problem):
         return np.array([log_a, law.alpha, log_b, law.beta, np.log(law.E), np.log(law.R_D), np.log(law.R_N)])
 
 
-def fit_data_limited(points: Points, loss: str = "huber", delta: float = 1e-3) -> DataLimitedFit:
+def data_limited_problem(points: Points, loss: str, delta: float, fixed: Fixed = ()) -> Problem:
+    """The law of repeated data on given points, some of its parameters fixed."""
+    problem = DataLimitedProblem(points, loss, delta, len(fixed))
+    return RestrictedProblem(problem, problem.equations(), fixed) if fixed else problem
+
+
+def fit_data_limited(
+    points: Points, loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()
+) -> DataLimitedFit:
     """The law of repeated data's best optimum on these points, from 32 starts made of the data.
 
     Args:
         points: needs two of N, D and C, and the unique samples of each point.
         loss: huber, lad, mse_log or mse.
         delta: Huber's delta, in log loss.
+        fixed: parameters that are not fitted, see ``restrict.checked``.
 
     Raises:
         InputError: an unknown loss, no unique counts, too few points, or no repetition in them.
     """
     loss = chosen(loss, delta)
-    problem = DataLimitedProblem(points, loss, delta)
+    problem = data_limited_problem(points, loss, delta, fixed)
     theta, searched = search(problem)
     law = problem.to_law(theta[None])
     values = (law.E, law.A, law.alpha, law.B, law.beta, law.R_D, law.R_N)
     e, a, alpha, b, beta, r_d, r_n = (float(value[0]) for value in values)
-    return DataLimitedFit(e, a, alpha, b, beta, r_d, r_n, problem.k, searched)
+    return DataLimitedFit(e, a, alpha, b, beta, r_d, r_n, law.k, searched, fixed)
 
 
 def _saturated(gap: Array, limit: Any) -> tuple[Array, Array, Array]:

@@ -14,6 +14,7 @@ from dit.fits.doubts import Doubts, doubts, of_interval
 from dit.fits.holdout import Holdout, holdout
 from dit.fits.laws import settled
 from dit.fits.points import Points
+from dit.fits.restrict import Fixed
 
 Of = Callable[[Any], Any]  # a number of a law; of a bootstrap's law the same of every draw
 ENOUGH = 20  # draws below which nothing is said about an interval
@@ -43,6 +44,11 @@ class Fitted:
     draws: int
     seed: int
     boot: Bootstrap | None
+
+    @property
+    def fixed(self) -> Fixed:
+        """The parameters that were not fitted."""
+        return getattr(self.fit, "fixed", ())
 
     @cached_property
     def doubts(self) -> Doubts:
@@ -74,10 +80,14 @@ class Fitted:
         of = of or self.parameter(name)
         has, doubt = self.doubts.has(name), self.doubts.about(name)
         found: dict[str, Any] = {"value": float(of(self.fit)) if has else None, "doubt": doubt}
+        if (fixed := dict(self.fixed).get(name)) is not None:
+            return found | {"doubt": f"equal to {fixed}" if isinstance(fixed, str) else "given, not fitted"}
         boot = self.drawn(of) if has else None
         if boot is None:
             return found
         found["sd"] = boot.sd(of)
+        if self.fixed and not found["sd"]:
+            return found | {"doubt": "follows from what is given"}
         found |= {f"interval_{round(100 * level)}": boot.interval(of, level) for level in LEVELS}
         found["doubt"] = "; ".join(filter(None, (doubt, of_interval(name, found["interval_95"])))) or None
         return found | {f"percentiles_{round(100 * level)}": boot.percentiles(of, level) for level in LEVELS}
@@ -92,7 +102,8 @@ class Fitted:
         Raises:
             InputError: one budget only, or too few points left without the largest.
         """
-        return holdout(self.points, self.law, self.loss, self.delta, min(self.draws or HELD, HELD), self.seed)
+        draws = min(self.draws or HELD, HELD)
+        return holdout(self.points, self.law, self.loss, self.delta, draws, self.seed, self.fixed)
 
 
 def fitted(
@@ -104,6 +115,7 @@ def fitted(
     seed: int = 0,
     by: str = "auto",
     method: str = "auto",
+    fixed: Fixed = (),
 ) -> Fitted:
     """The law's fit to points and its bootstrap.
 
@@ -116,6 +128,7 @@ def fitted(
         seed: of the draws.
         by: what is resampled together: run, point or auto.
         method: pairs, parametric, seeds or auto (see bootstrap.py).
+        fixed: parameters of the additive law or of data_limited that are not fitted, with their values.
 
     Raises:
         InputError: an unknown choice, or points that cannot carry the law.
@@ -124,6 +137,6 @@ def fitted(
     points = points.completed()
     if len(points) > 1 and np.ptp(points.loss) == 0:
         raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
-    fit = fit_law(points, law, loss, delta)
+    fit = fit_law(points, law, loss, delta, fixed)
     boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
     return Fitted(points, law, loss, delta, fit, draws, seed, boot)

@@ -13,6 +13,7 @@ from dit.fits.bootstrap import bootstrap
 from dit.fits.choose import fit_law
 from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
+from dit.fits.restrict import Fixed
 from dit.fits.variance import components
 
 Array = np.ndarray
@@ -57,7 +58,13 @@ class Holdout:
 
 
 def holdout(
-    points: Points, law: str, loss: str = "huber", delta: float = 1e-3, draws: int = 1000, seed: int = 0
+    points: Points,
+    law: str,
+    loss: str = "huber",
+    delta: float = 1e-3,
+    draws: int = 1000,
+    seed: int = 0,
+    fixed: Fixed = (),
 ) -> Holdout:
     """The largest budget predicted from the smaller ones, with intervals.
 
@@ -68,12 +75,13 @@ def holdout(
         delta: Huber's delta.
         draws: bootstrap draws behind the intervals.
         seed: of the draws.
+        fixed: parameters that are not fitted.
 
     Raises:
         InputError: one budget only, or too few points left without the largest.
     """
     points, out = points.completed(), _last(points.completed())
-    fit, result = _predict(points, out, law, loss, delta)
+    fit, result = _predict(points, out, law, loss, delta, fixed)
     seen = points[~out]
     boot = bootstrap(seen, fit, draws, seed)
     rows = boot.law.predict_points(points[out])
@@ -119,17 +127,21 @@ def holdout_minimum(points: Points) -> HeldMinimum:
     return HeldMinimum(last.flops, predicted, (last.n_opt, last.d_opt, last.loss_opt))
 
 
-def predict_last(points: Points, law: str, loss: str = "huber", delta: float = 1e-3) -> Holdout:
+def predict_last(
+    points: Points, law: str, loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()
+) -> Holdout:
     """The largest budget predicted from the smaller ones, without intervals.
 
     Raises:
         InputError: one budget only, or too few points left without the largest.
     """
     points = points.completed()
-    return _predict(points, _last(points), law, loss, delta)[1]
+    return _predict(points, _last(points), law, loss, delta, fixed)[1]
 
 
-def holdout_by_budget(points: Points, law: str, loss: str = "huber", delta: float = 1e-3) -> list[Holdout]:
+def holdout_by_budget(
+    points: Points, law: str, loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()
+) -> list[Holdout]:
     """Each budget predicted from all others, largest last; budgets without which the law cannot be fitted are left out.
 
     Raises:
@@ -140,7 +152,7 @@ def holdout_by_budget(points: Points, law: str, loss: str = "huber", delta: floa
     found = []
     for i in range(len(points.budget_flops)):
         try:
-            found.append(_predict(points, points.budgets == i, law, loss, delta)[1])
+            found.append(_predict(points, points.budgets == i, law, loss, delta, fixed)[1])
         except InputError:  # too few points remain: that budget carries the law
             continue
     return found
@@ -154,8 +166,10 @@ def _last(points: Points) -> Array:
     return points.budgets == len(points.budget_flops) - 1
 
 
-def _predict(points: Points, out: Array, law: str, loss: str, delta: float) -> tuple[Any, Holdout]:
-    fit = fit_law(points[~out], law, loss, delta)
+def _predict(
+    points: Points, out: Array, law: str, loss: str, delta: float, fixed: Fixed
+) -> tuple[Any, Holdout]:
+    fit = fit_law(points[~out], law, loss, delta, fixed)
     held = points[out]
     flops = float(points.budget_flops[points.budgets[out][0]])
     return fit, Holdout(flops, len(held), fit.predict_points(held), held.loss)

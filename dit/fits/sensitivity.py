@@ -72,14 +72,14 @@ def exponent(fit: Any, law: str) -> Any:
 def _variants(
     points: Points, fit: Any, law: str, loss: str, delta: float, others: Mapping[str, Mapping[str, Points]]
 ) -> Iterator[tuple[str, str, Points, dict[str, Any]]]:
-    same = {"loss": loss, "delta": delta}
+    same = {"loss": loss, "delta": delta, "fixed": getattr(fit, "fixed", ())}
     if law not in ("isoflop", "envelope"):
         for other in NAMES:
             if other != loss:
-                yield "loss", other, points, {"loss": other, "delta": delta}
+                yield "loss", other, points, same | {"loss": other}
         if loss == "huber":
             for factor in (0.1, 10.0):
-                yield "delta", f"{delta * factor:g}", points, {"loss": loss, "delta": delta * factor}
+                yield "delta", f"{delta * factor:g}", points, same | {"delta": delta * factor}
     for count in sorted({int(np.ceil(share * len(points))) for share in (0.01, 0.02, 0.05)}):
         yield "outliers", f"{count} highest losses dropped", drop_outliers(points, count), same
     if hasattr(fit, "predict_points"):

@@ -40,9 +40,9 @@ def task(cfg: DictConfig) -> None:
     if not cfg.bootstrap:
         for key in ("seed", "by", "method"):
             refuse_given(cfg, key, "bootstrap=0 draws nothing")
-    at_flops = listed(cfg.at_flops)
+    at_flops, fixed = listed(cfg.at_flops), tuple((str(name), value) for name, value in cfg.fix.items())
     refuse_unread(cfg)
-    result = answer(fitted(points, *asked), at_flops, others, told)
+    result = answer(fitted(points, *asked, fixed=fixed), at_flops, others, told)
     show({"data": str(cfg.data.path), **result}, cfg.format, _print)
 
 

@@ -84,6 +84,16 @@ def test_every_law_answers_as_json_and_as_tables(law, table, tmp_path):
     assert f"law {law}" in shown
 
 
+def test_parameters_may_be_given(table, tmp_path):
+    words = [f"data={table}", *COLUMNS, "bootstrap=20", "fix.alpha=beta", "fix.E=1.5"]
+    found = answer(*words, cwd=tmp_path)["parameters"]
+    assert (found["E"]["value"], found["E"]["doubt"]) == (1.5, "given, not fitted")
+    assert found["alpha"]["value"] == found["beta"]["value"] and found["alpha"]["doubt"] == "equal to beta"
+    assert "given, not fitted" in dit("fit", *words, cwd=tmp_path, check=0).stdout
+    refused = dit("fit", f"data={table}", *COLUMNS, "law=power", "fix.A=1", cwd=tmp_path, check=2).stderr
+    assert "fix.A: got 1; allowed: parameters of law=power: none can be fixed." in refused
+
+
 def test_asked_budgets_are_allocated(table, tmp_path):
     found = answer(f"data={table}", *COLUMNS, "at_flops=[1e18,1e20]", "bootstrap=100", cwd=tmp_path)
     assert [row["flops"] for row in found["allocation"]] == [1e18, 1e20]
