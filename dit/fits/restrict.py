@@ -1,6 +1,6 @@
 """A law with some of its parameters fixed, or tied to others: the same problem in fewer coordinates.
 
-Every restriction is linear in the optimiser's parameters, so theta = offset + spread q for the free coordinates q: those
+Restrictions are linear in the parameters of the optimiser: theta = offset + spread q for the free coordinates q: those
 that no restriction gives. Tied exponents alpha = beta make the additive law that of Gadre et al. (2403.08540, eq. 4);
 fixed A, alpha, B, beta and E leave R_D and R_N, as Muennighoff et al. (2305.16264) have them.
 
