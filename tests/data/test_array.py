@@ -120,8 +120,8 @@ def test_an_edited_file_is_other_data(tmp_path):
 
 
 def test_the_example_of_the_documentation(tmp_path):
-    """docs/adding.md: its source becomes latents of its own domain."""
-    (code,) = re.findall(r"^```python\n(.*?)^```", ADDING.read_text(), re.M | re.S)
+    """docs/adding.md: its first example, a source, becomes latents of its own domain."""
+    code, *_ = re.findall(r"^```python\n(.*?)^```", ADDING.read_text(), re.M | re.S)
     found: dict = {"__name__": "sines"}
     exec(code, found)
     encoded(tmp_path, found["Sines"](40))

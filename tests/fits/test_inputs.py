@@ -169,6 +169,7 @@ REFUSED = {
         lambda r: text([[x[0], *(c.replace(".", ",") for c in x[1:])] for x in r], delimiter=";"), [], "decimal point"
     ),
     "a title above": (lambda r: "Table 3: all runs\n" + text(r), [], "Line 1 was taken for it: 'Table 3: all runs'"),
+    "two titles above": (lambda r: "Table 3\nall runs\n" + text(r), [], "Line 1 was taken for it: 'Table 3'"),
     "millions": (lambda r: text(changed(r, 3, 1, "4.5M")), [], "4.5e+06 for '4.5M'"),
     "a unit": (lambda r: text(changed(r, 3, 3, "1.2e18 FLOPs")), [], "Write the number alone: 1.2e18"),
     "money": (lambda r: text(changed(r, 3, 4, "$2.5k")), [], "2500 for '$2.5k'"),
