@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import struct
+import tarfile
 
 import pytest
 
@@ -14,7 +15,8 @@ from dit.data.images import Digits, UnreadableImage, check_file_bytes
 from dit.data.latents import LatentSet
 from dit.data.schema import is_count
 from dit.data.sources.base import MAX_CLASSES, check_labels
-from dit.data.sources.webdataset import Tar
+from dit.data.sources.names import check_one_split
+from dit.data.sources.webdataset import Tar, _WithinFile
 from dit.data.split import ByContent, Stratified, StratifiedShare
 from dit.errors import InputError
 from tests.data.conftest import TINY_KL, encode_digits
@@ -187,3 +189,26 @@ def test_plain_jpegs_take_the_short_way_and_bombs_do_not(monkeypatch):
     for marker, height, width in ((0xC0, side + 1, side + 1), (0xC0, 0, 9), (0xC3, 9, 9), (0xC9, 9, 9)):
         assert pixels._plain_jpeg(frame(marker, height, width)) is None
     assert len(asked) == 3
+
+
+def test_files_of_one_split_and_of_none_are_one_set():
+    for fine in (
+        ["train-0.parquet", "more.parquet"],
+        ["test-0.parquet", "test-1.parquet"],
+        ["a.parquet"],
+        [],
+    ):
+        check_one_split("folder", fine)
+    for wrong in (["train-0.parquet", "test-0.parquet"], ["a.parquet", "test-0.parquet"]):
+        with pytest.raises(InputError, match="several splits"):
+            check_one_split("folder", wrong)
+
+
+def test_an_archive_is_never_read_beyond_its_end(tmp_path):
+    """A record of tar, 20 blocks of 512, may be asked for at any place."""
+    (tmp_path / "a").write_bytes(b"x" * 30_000)
+    with _WithinFile(tmp_path / "a") as file:
+        assert file.read(0) == b"" and len(file.read(20_001)) == 20_001 and len(file.read(10_240)) == 9_999
+        for size in (None, -1, 10_241, 2**50):
+            with pytest.raises(tarfile.ReadError):
+                file.read(size)
