@@ -13,7 +13,7 @@ from torch import nn
 
 from dit.condition import NOTHING, Classes, labelled
 from dit.diffusion import grids, solvers
-from dit.diffusion.guidance import ClassifierFree
+from dit.diffusion.guidance import Autoguidance, ClassifierFree
 from dit.diffusion.masked import MASKED, Cosine, Linear, Masked, MaskedObjective, Polynomial, unmask
 from dit.diffusion.objective import Objective
 from dit.diffusion.paths import Linear as Line
@@ -210,6 +210,13 @@ def test_guidance_adds_logits():
     odds = strong.exp() ** 3 / weak.exp() ** 2
     torch.testing.assert_close(got.exp(), odds / odds.sum(1, keepdim=True))
     assert torch.equal(ClassifierFree(denoiser, scale=1.0)(x, t, told).log_p, strong)
+    unlike = Masked(Linear()).denoiser(Told())
+    by_weaker = Autoguidance(denoiser, unlike, scale=3.0)(x, t, told)  # a weak network that says the same
+    torch.testing.assert_close(by_weaker.log_p, strong)
+    off = ClassifierFree(denoiser, scale=3.0, interval=[0.0, math.inf])(
+        x, t, told
+    )  # at t = 1 nothing is left
+    assert torch.equal(off.log_p, strong)
     with pytest.raises(InputError, match=r"guidance.channels"):
         ClassifierFree(denoiser, scale=2.0, channels=2)(x, t, told)
 

@@ -40,7 +40,7 @@ class Autoguidance(Guided):
         on = self.is_on(t)
         if self.scale == 1 or self.is_off(on):
             return strong
-        gain = per_sample((self.scale - 1) * on.to(strong.x0.dtype), strong.x0)
+        gain = per_sample((self.scale - 1) * on.to(strong[0].dtype), strong[0])
         return self.extrapolated(strong, self.weak(x_t, t, self._known(condition)), t, gain)
 
     def _known(self, condition: Condition) -> Condition:
