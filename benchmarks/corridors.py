@@ -1,6 +1,6 @@
 """Files and functions of ``dit`` that a piece of work passes: a batch from disk to loss, records to a report.
 
-    python -m benchmarks.corridors [batch|report]... [--names]
+    python -m benchmarks.corridors [batch|report] [--names]
 
 Counted are functions with a name that are entered while the work runs, once each, and the files they stand in; not
 what their modules do when they are imported. The batch is of digits in pixel space, 8 x 8, by the default objective and
@@ -86,10 +86,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", nargs="*", choices=works)
+    parser.add_argument("work", nargs="?", choices=list(works), help="this one alone")
     parser.add_argument("--names", action="store_true", help="with the names")
     arguments = parser.parse_args()
-    for name in arguments.work or works:
+    for name in [arguments.work] if arguments.work else works:
         with tempfile.TemporaryDirectory() as folder:
             found = works[name](Path(folder))
         print(f"{name}: {len(found)} files, {sum(map(len, found.values()))} functions")
