@@ -28,11 +28,12 @@ def passed(work: Callable[[], Any]) -> dict[str, set[tuple[str, int]]]:
     """The files that work passes, each with its functions (name, first line)."""
     found: dict[str, set[tuple[str, int]]] = defaultdict(set)
 
+    inside = f"{PACKAGE}/"
+
     def note(frame: FrameType, event: str, _argument: Any) -> None:
         code = frame.f_code
-        path = Path(code.co_filename)
-        if event == "call" and not code.co_name.startswith("<") and PACKAGE in path.parents:
-            found[str(path.relative_to(PACKAGE))].add((code.co_name, code.co_firstlineno))
+        if event == "call" and code.co_filename.startswith(inside) and not code.co_name.startswith("<"):
+            found[code.co_filename.removeprefix(inside)].add((code.co_name, code.co_firstlineno))
 
     sys.setprofile(note)
     try:
