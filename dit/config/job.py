@@ -17,6 +17,7 @@ from dit.condition import Classes
 from dit.config.data import OF_LATENTS, check_encoded, check_images, held_out_count, in_sweep
 from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
+from dit.config.objective import describe_objective, is_fit, out_channels
 from dit.config.protocols import protocols
 from dit.data.autoencoder import latent_domain
 from dit.data.manifest import check_settings, condition_kind, domain_of, manifest_hash, read_manifest
@@ -53,7 +54,6 @@ NOT_IDENTITY = (
     "data",
     "autoencoder",
 )
-FIT = "dit.training.methods.Fit"  # what a configuration without a method means, and hashes as
 # The numbers of the training loop.
 SETTINGS = (
     "batch_size",
@@ -102,27 +102,9 @@ def counts(cfg: DictConfig, network: DiTConfig) -> Counts:
     """Parameters and multiply-adds of a network on the configuration's data."""
     domain, kind, _ = data_facts(cfg)
     found = network.count(domain, kind, out_channels(cfg, domain))
-    if _is_fit(cfg):
+    if is_fit(cfg):
         return found
     return replace(found, train_macs_per_image=instantiate(cfg.method).func.step_cost(found))
-
-
-def _is_fit(cfg: DictConfig) -> bool:
-    """Whether a run's method is the plain one: that of all runs made before there were others."""
-    return "method" not in cfg or cfg.method._target_ == FIT
-
-
-def out_channels(cfg: DictConfig, domain: Domain) -> int:
-    """Channels of the network's output: those of the data, more where it learns the variance; of tokens their values.
-
-    Raises:
-        InputError: the objective is one of tokens and the data are none, or the other way round.
-    """
-    if bool(domain.vocabulary) != ("masking" in cfg.objective):
-        kind, objective = ("tokens", "masked") if domain.vocabulary else ("numbers", "rectified_flow")
-        got = f"({cfg.objective._target_.rpartition('.')[2]} for data of {kind})"
-        raise InputError("objective", got, f"an objective of {kind}, such as objective={objective}")
-    return domain.vocabulary or domain.channels * (2 if cfg.objective.get("learned_variance") else 1)
 
 
 def check_list(key: str, value: Any) -> None:
@@ -144,7 +126,7 @@ def identity(cfg: DictConfig) -> str:
     grows = instantiate(cfg.schedule).shared_until(far) == far
     left_out = {*NOT_IDENTITY, *(("duration", "read_at_flops") if grows else ())}
     asked = {str(key): value for key, value in settings.items() if key not in left_out}
-    if _is_fit(cfg):
+    if is_fit(cfg):
         asked.pop("method", None)
     asked["data"] = manifest_hash(cfg.data.directory)
     text = json.dumps(asked, sort_keys=True, default=str)
@@ -268,17 +250,6 @@ def training_strategy(cfg: DictConfig) -> "Strategy":
 
     keys = ("accumulation", "activation_checkpointing", "compile")
     return Strategy(cfg.strategy, **{key: cfg[key] for key in keys})
-
-
-def describe_objective(cfg: DictConfig) -> str:
-    """The objective's values, and the method where it is not the plain one."""
-    node = cfg.objective
-    keys = [key for key in ("masking", "path", "target", "times", "weight") if key in node]
-    parts = [node[key]["_target_"].rsplit(".", 1)[-1] for key in keys]
-    parts += ["masked", node.estimator] if "masking" in node else []
-    parts += ["learned_variance"] if node.get("learned_variance") else []
-    parts += [] if _is_fit(cfg) else [cfg.method._target_.rsplit(".", 1)[-1]]
-    return "+".join(parts)
 
 
 def sample_measures(

@@ -12,7 +12,8 @@ from dit.config.checks import check_averages
 from dit.config.data import check_encoded, held_out_count
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
-from dit.config.job import check_list, data_facts, network_config, out_channels
+from dit.config.job import check_list, data_facts, network_config
+from dit.config.objective import out_channels
 from dit.data.autoencoder import latent_domain
 from dit.domain import Domain
 from dit.errors import InputError, check_number

@@ -121,8 +121,6 @@ class Work:
             if loaded.pixels is not None and not loaded.held_out:
                 yield torch.from_numpy(loaded.pixels).permute(2, 0, 1)[None]
 
-    # -- reading
-
     def load(self, indices: Iterable[int], threads: int) -> Iterator[Loaded]:
         """Reads and decodes images, in order; ``threads`` decode ahead (0: none)."""
         if threads == 0:
@@ -150,8 +148,6 @@ class Work:
         except UnreadableImage as error:
             return Loaded(index, held_out, content, None, str(error))
         return Loaded(index, held_out, content, pixels, "")
-
-    # -- writing
 
     def encode_block(
         self, number: int, autoencoder: Autoencoder, batch_size: int, device: str, threads: int
@@ -189,8 +185,6 @@ class Work:
             size, digest = write_safetensors(partial, columns)
         entry = {"file": path.name, "count": len(label), "bytes": size, "sha256": digest}
         return entry | {"totals": writer.totals.as_dict(), "posterior": posterior}
-
-    # -- the end
 
     def finish(self, device: str, allow_bad: int, normalise: str) -> None:
         """Writes the manifest, once all blocks are there."""
