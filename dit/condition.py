@@ -5,7 +5,7 @@ Kinds import no torch until they make tensors, so that planning stays fast.
 B batch, L tokens of a text, W channels of each, P channels of a vector that sums the text up.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -242,6 +242,11 @@ class Several:
 def joined(conditions: Iterable[Condition]) -> Condition:
     """What several conditions say of the same samples; the later one where two hold tensors of one name."""
     return Condition({name: tensor for told in conditions for name, tensor in told.items()})
+
+
+def together(kinds: Sequence[ConditionKind]) -> ConditionKind:
+    """The kind of conditions that say all that these say."""
+    return (kinds[0] if len(kinds) == 1 else Several(tuple(kinds))) if kinds else Nothing()
 
 
 Kind = TypeVar("Kind", Classes, Text)

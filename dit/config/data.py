@@ -12,12 +12,13 @@ from dit.config.given import given_values
 from dit.config.instantiation import instantiate
 from dit.config.nodes import node_of
 from dit.data import origin
+from dit.data.conditions.base import Conditions
 from dit.data.manifest import check_settings, read_manifest
 from dit.errors import InputError
 
 # What may be given though latents that are there leave it without effect: where they came from, and their names. All
 # else that encoding heeds is compared with their manifest; what it computes with has no say in training.
-OF_LATENTS = ("data.source", "data.name", "autoencoder.name")
+OF_LATENTS = ("data.source", "data.name", "autoencoder.name", "condition.name", "condition.suffix")
 
 
 def check_images(cfg: DictConfig) -> None:
@@ -55,6 +56,12 @@ def check_encoded(cfg: DictConfig) -> None:
         with suppress(InputError):
             asked["autoencoder"] = instantiate(cfg.autoencoder.spec).config
     check_settings(directory, asked)
+
+
+def conditions(cfg: DictConfig) -> Conditions:
+    """What networks are told of the data: of older runs, which do not say, the label."""
+    node = cfg.get("condition")
+    return Conditions() if node is None else instantiate(node.spec)
 
 
 def in_sweep() -> bool:

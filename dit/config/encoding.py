@@ -13,6 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from dit.config.given import unnoted
 from dit.errors import InputError
 
+GROUPS = ("data", "autoencoder", "condition")  # of which latents are made
+SHIPPED = "condition=label"  # encode has it without a word
+
 
 def require_latents(cfg: DictConfig) -> None:
     """Raises InputError, with the command that makes them, where a configuration's latents are not there."""
@@ -31,9 +34,9 @@ def require_latents(cfg: DictConfig) -> None:
 
 def encode_words(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
     """The words after ``dit encode``: the choices, and what differs from them."""
-    words = [f"{group}={choices[group]}" for group in ("data", "autoencoder")]
+    words = [word for group in GROUPS if (word := f"{group}={choices[group]}") != SHIPPED]
     shipped = compose("encode", overrides=words)
-    for group in ("data", "autoencoder"):
+    for group in GROUPS:
         asked = OmegaConf.to_container(cfg[group], resolve=True)
         known = dict(leaves(group, OmegaConf.to_container(shipped[group], throw_on_missing=False)))
         changed = {"data.directory"} if cfg.data.directory != _named(cfg) else set()
@@ -45,7 +48,7 @@ def encode_words(cfg: DictConfig, choices: Mapping[str, Any]) -> list[str]:
 
 def _named(cfg: DictConfig) -> str:
     """The directory named after the data, as every file of conf/data has it."""
-    return f"latents/{cfg.data.name}-{cfg.autoencoder.name}"
+    return f"latents/{cfg.data.name}-{cfg.autoencoder.name}{cfg.condition.suffix}"
 
 
 def leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:

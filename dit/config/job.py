@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dit.condition import Classes
-from dit.config.data import OF_LATENTS, check_encoded, check_images, held_out_count, in_sweep
+from dit.condition import Classes, ConditionKind
+from dit.config.data import (
+    OF_LATENTS,
+    check_encoded,
+    check_images,
+    conditions,
+    held_out_count,
+    in_sweep,
+)
 from dit.config.given import refuse_unread, unnoted
 from dit.config.instantiation import instantiate
 from dit.config.objective import describe_objective, is_fit, out_channels
@@ -37,7 +44,7 @@ if TYPE_CHECKING:
     from dit.training.strategy import Strategy
 
 # What a run computes on, where it lies, how it is shown and how often it is saved: not what it is.
-# The data and its autoencoder are known by the hash of the latents instead.
+# The data, their autoencoder and their conditions are known by the hash of the latents instead.
 NOT_IDENTITY = (
     "run_dir",
     "run_name",
@@ -53,6 +60,7 @@ NOT_IDENTITY = (
     "compile",
     "data",
     "autoencoder",
+    "condition",
 )
 # The numbers of the training loop.
 SETTINGS = (
@@ -71,7 +79,7 @@ SETTINGS = (
 # -- without torch ---------------------------------------------------------------------------------------
 
 
-def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:
+def data_facts(cfg: DictConfig) -> tuple[Domain, ConditionKind, int | None]:
     """Domain, kind of condition and number of training images: from the manifest, or from the settings before encoding.
 
     Raises:
@@ -82,6 +90,7 @@ def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:
         # not the source and the autoencoder's weights, which need not be where a run is
         asked = {key: cfg.data[key] for key in ("flip", "normalise") if key in cfg.data}
         asked["image_size"] = cfg.data.get("image_size")  # None of arrays
+        asked["condition"] = conditions(cfg).config
         manifest, split = read_manifest(directory), instantiate(cfg.data.split).config
         if not is_of_before(manifest["config"].get("split"), split):
             asked["split"] = split
@@ -90,7 +99,8 @@ def data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None]:
     source = instantiate(cfg.data.source)
     domain = latent_domain(instantiate(cfg.autoencoder.spec), source, cfg.data.get("image_size"))
     held = instantiate(cfg.data.split).held_out(source)
-    return domain, Classes(len(source.class_names)), None if held is None else len(source) - held
+    kind = conditions(cfg).kind(Classes(len(source.class_names)))
+    return domain, kind, None if held is None else len(source) - held
 
 
 def network_config(cfg: DictConfig, **overrides: Any) -> DiTConfig:

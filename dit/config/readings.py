@@ -232,12 +232,14 @@ def _changed(partial: Any, **values: Any) -> Any:
 
 def measure(yardstick: Yardstick, sampling: Sampling, denoiser: Any, weights: str) -> Evaluation:
     """A denoiser's samples, drawn one way and measured; on every rank of the process group, if there is one."""
+    held_out = LatentSet(yardstick.cfg.data.directory, "validation")  # whose texts samples are made for
     return evaluate_samples(
         sampling.guided(denoiser),
         yardstick.codec,
         yardstick.extractor,
         yardstick.reference,
         n=sampling.n,
+        condition=held_out.drawn(sampling.labels, sampling.seed, sampling.n),
         solver=sampling.solver,
         grid=sampling.grid,
         guidance=sampling.guidance_text,

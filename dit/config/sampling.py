@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from dit.condition import Condition
+from dit.condition import Condition, joined
+from dit.config.data import conditions
 from dit.config.given import refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.run import Loaded, load_run
 from dit.data.codec import Codec
+from dit.data.conditions.base import open_encoder
 from dit.data.latents import LatentSet
 from dit.diffusion import editing
-from dit.diffusion.guidance import Autoguidance, Classifier
+from dit.diffusion.guidance import Autoguidance, Classifier, ClassifierFree
 from dit.errors import InputError, check_choice, check_number
 from dit.evaluation.distributed import place
 from dit.evaluation.generate import PRECISIONS, generate_shared, sample_seeds
@@ -45,7 +47,9 @@ def draw(cfg: DictConfig, out: Path, device: torch.device, distributed: bool) ->
     if not codec.pictures:
         for key in ("save", "columns") if cfg.save != "npz" else ("columns",):
             refuse_given(cfg, key, f"samples {held_out.shape} are no pictures, and lie in samples.npz")
-    denoiser, condition = _guided(cfg, loaded.denoiser, device), _condition(cfg, held_out)
+    told = _told(cfg, loaded.cfg, held_out)
+    condition = _condition(cfg, held_out, told.get("prompt"))
+    denoiser = _guided(cfg, loaded.denoiser, device, told.get("negative"))
     refuse_unread(cfg)
     make_directory("out", out)
     if cfg.task == "generate":
@@ -86,12 +90,31 @@ def _write_pictures(cfg: DictConfig, out: Path, drawn: Iterator[torch.Tensor], c
     write_png(out / "grid.png", picture_grid(torch.cat(shown)[:GRID_IMAGES], columns=cfg.columns))
 
 
-def _condition(cfg: DictConfig, held_out: LatentSet) -> Condition:
-    """That asked for; one and the same between two seeds, that of the held-out images that are changed."""
+def _told(cfg: DictConfig, run: DictConfig, held_out: LatentSet) -> dict[str, Condition]:
+    """``prompt`` and ``negative`` as the conditions (1, ...) of one sample, as far as they are given.
+
+    Raises:
+        InputError: the run is told no texts, or their encoder is not there.
+    """
+    given = {key: cfg[key] for key in ("prompt", "negative") if cfg[key] is not None}
+    if not given:
+        return {}
+    encode = open_encoder(conditions(run), run.data.directory, held_out.manifest["config"])
+    return {key: Condition(encode([text])) for key, text in given.items()}
+
+
+def _condition(cfg: DictConfig, held_out: LatentSet, prompt: Condition | None) -> Condition:
+    """That asked for; one and the same between two seeds, that of the held-out images that are changed.
+
+    A prompt takes the place of their texts.
+    """
+    every = torch.zeros(cfg.n, dtype=torch.int64)
     if cfg.task in ("image_to_image", "inpaint"):
-        return held_out.condition(torch.arange(cfg.n) % len(held_out))
-    condition = held_out.kind.drawn(cfg.labels, cfg.seed, cfg.n)
-    return condition if cfg.task == "generate" else condition.part(torch.zeros(cfg.n, dtype=torch.int64))
+        condition = held_out.condition(torch.arange(cfg.n) % len(held_out))
+    else:
+        condition = held_out.drawn(cfg.labels, cfg.seed, cfg.n)
+        condition = condition if cfg.task == "generate" else condition.part(every)
+    return condition if prompt is None else joined([condition, prompt.part(every)])
 
 
 def _kept(batches: Iterator[torch.Tensor], shown: list[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -102,14 +125,20 @@ def _kept(batches: Iterator[torch.Tensor], shown: list[torch.Tensor]) -> Iterato
         yield batch
 
 
-def _guided(cfg: DictConfig, denoiser: Any, device: torch.device) -> Any:
-    """The denoiser under the configuration's guidance."""
+def _guided(cfg: DictConfig, denoiser: Any, device: torch.device, negative: Condition | None) -> Any:
+    """The denoiser under the configuration's guidance, away from a negative text where there is one."""
     guidance = instantiate(cfg.guidance)
+    if negative is not None and (guidance.func is not ClassifierFree or guidance.keywords.get("scale") == 1):
+        allowed = "a text with guidance=classifier_free and guidance.scale other than 1"
+        raise InputError("negative", cfg.negative, allowed)
     if guidance.func is Classifier:
         allowed = "guidance without a classifier of noisy latents"
         raise InputError("guidance", "classifier", allowed, "Use dit.diffusion.guidance.")
     if guidance.keywords.get("scale") == 1:
         return denoiser
+    if negative is not None:
+        null = denoiser.network.kind.null(1)  # of all else that it is told
+        return guidance(denoiser, negative=joined([null, negative]))
     if guidance.func is not Autoguidance:
         return guidance(denoiser)
     if cfg.weak_run is None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dit.condition import Classes
+from dit.condition import Classes, ConditionKind
 from dit.config.checks import check_averages
-from dit.config.data import check_encoded, held_out_count
+from dit.config.data import check_encoded, conditions, held_out_count
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.job import check_list, data_facts, network_config
@@ -92,7 +92,7 @@ def refuse_unused(cfg: DictConfig, plan: Plan) -> None:
             log.warning("network.width=%s has no say in a study: study.widths has", given)
             given.read.add(given.word)
     # which a study's report and its runs use
-    unplanned = ("data", "autoencoder", "logger", "hardware")
+    unplanned = ("data", "autoencoder", "condition", "logger", "hardware")
     refuse_unread(cfg, besides=unplanned, of_file_too=True)
 
 
@@ -101,7 +101,7 @@ def _price(cfg: DictConfig) -> Price | None:
     return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
 
 
-def _data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None, int | None]:
+def _data_facts(cfg: DictConfig) -> tuple[Domain, ConditionKind, int | None, int | None]:
     """``data_facts`` and the number of held-out images, or what the study says of data that are not there yet."""
     said = cfg.study.data
     if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
@@ -113,7 +113,7 @@ def _data_facts(cfg: DictConfig) -> tuple[Domain, Classes, int | None, int | Non
     size = cfg.data.get("image_size")
     source = None if size is not None else instantiate(cfg.data.source)  # arrays say what they are
     domain = latent_domain(instantiate(cfg.autoencoder.spec), source, size)
-    return domain, Classes(said.num_classes), said.n_train, None
+    return domain, conditions(cfg).kind(Classes(said.num_classes)), said.n_train, None
 
 
 def _study(cfg: DictConfig) -> DictConfig:

@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dit.condition import Classes
 from dit.data.autoencoder import AutoencoderSpec, Progress, files_sha256, silent
 from dit.data.codec import Autoencoder, to_uint8
-from dit.data.images import Source, UnreadableImage
+from dit.data.conditions.base import Captions, Conditions
+from dit.data.images import Source, UnreadableImage, check_bad
 from dit.data.latents import DTYPES, Shard
-from dit.data.manifest import canonical, file_sha256, write_manifest
+from dit.data.manifest import canonical, columns_of, file_sha256, write_manifest
 from dit.data.schema import FORMAT
 from dit.data.shards import ShardWriter, statistics, write_safetensors
 from dit.data.split import Chooser
@@ -32,7 +34,6 @@ from dit.files import whole
 SPLITS = ("train", "validation")
 PSNR_IMAGES = 512  # reconstruction is measured on at most this many held-out images
 CHUNK = 16  # images that a decoding thread takes at a time
-BAD_SHOWN = 20  # unreadable images that an error lists by name
 
 
 class Loaded(NamedTuple):
@@ -58,6 +59,8 @@ class Work:
         autoencoder: its spec.
         held_out: which images are validation images.
         domain: what one latent is.
+        condition: what shards hold for networks to be told.
+        captions: the texts that are part of it; None where there are none.
     """
 
     folder: Path
@@ -67,6 +70,8 @@ class Work:
     autoencoder: AutoencoderSpec
     held_out: Chooser
     domain: Domain
+    condition: Conditions
+    captions: Captions | None
 
     def make_folders(self) -> None:
         """Makes the folders; fails where nothing can be written."""
@@ -181,6 +186,7 @@ class Work:
         label = torch.tensor([self.source.label(index) for index in writer.index])
         path = self.result / f"{split}-{number:05d}.safetensors"
         columns = writer.parts | {"label": [label], "index": [torch.tensor(writer.index)]}
+        columns |= self.captions.columns(writer.index) if self.captions else {}
         with whole(path, self.scratch) as partial:
             size, digest = write_safetensors(partial, columns)
         entry = {"file": path.name, "count": len(label), "bytes": size, "sha256": digest}
@@ -231,6 +237,8 @@ class Work:
         if self.domain.vocabulary:
             manifest["vocabulary"] = self.domain.vocabulary
             manifest["tokens_are_levels"] = getattr(self.source, "tokens_are_levels", False)
+        if self.condition != Conditions():
+            manifest["columns"] = columns_of(self.condition.kind(Classes(manifest["num_classes"])))
         if empty := self._empty_classes(splits["train"]):
             manifest["empty_classes"] = empty
         write_manifest(self.result, self.scratch, manifest)
@@ -270,20 +278,6 @@ class Work:
     def remove(self) -> None:
         """Removes what is left after the rename."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def check_bad(bad: list[dict[str, Any]], allowed: int) -> None:
-    """Raises InputError, listing them, where more images are unreadable than allowed."""
-    if len(bad) <= allowed:
-        return
-    listed = "; ".join(f"{item['name']}: {item['why']}" for item in bad[:BAD_SHOWN])
-    more = f"; and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
-    raise InputError(
-        "data.source",
-        f"({len(bad)} unreadable images: {listed}{more})",
-        f"at most {allowed}",
-        f"Repair or remove them, or skip them with data.allow_bad={len(bad)}.",
-    )
 
 
 def _split_entry(shards: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from dit.data.autoencoder import AutoencoderSpec, Progress, latent_domain, silent
 from dit.data.autoencoder_training import fixed_threads
 from dit.data.blocks import Work
+from dit.data.conditions.base import Captions, Conditions
 from dit.data.images import Source
 from dit.data.manifest import canonical, check_settings
 from dit.data.origin import begin, check_origin
@@ -53,6 +54,7 @@ def encode_dataset(
     split: ByContent | ByDocument | Stratified | StratifiedShare,
     *,
     name: str,
+    condition: Conditions = Conditions(),  # noqa: B008 - frozen
     image_size: int | None = None,
     flip: bool = False,
     dtype: str = "float32",
@@ -75,6 +77,7 @@ def encode_dataset(
         autoencoder: one of the values of `dit.data.autoencoder`.
         split: which images are held out.
         name: of the data, as shown in tables.
+        condition: what is stored of each sample for networks to be told: its class, its caption.
         image_size: pixels per side of pictures; None for arrays.
         flip: store the mirrored image too, as an entry of its own.
         dtype: storage of the moments, float32 or bfloat16; pixels (identity) are always stored as uint8, arrays as
@@ -93,7 +96,7 @@ def encode_dataset(
 
     Raises:
         InputError: the directory holds something else, or the same data made another way, or of images that have
-            changed since; images cannot be read.
+            changed since; images cannot be read; a caption is missing.
     """
     check_choice("data.dtype", dtype, ("float32", "bfloat16"))
     check_choice("data.flip", flip, (True, False))
@@ -125,12 +128,17 @@ def encode_dataset(
         "normalise": normalise,
         "shard_images": shard_images,
     }
-    if _already_there(directory, config):
+    captions = Captions(source, condition.text, device, batch_size) if condition.text else None
+    if condition.config is not None:
+        config["condition"] = condition.config
+    if captions is not None:
+        config["texts"] = captions.identity
+    if _already_there(directory, {"condition": None, **config}):
         check_origin(directory, source)
         return Encoded(directory, True, 0, False)
     digest = hashlib.sha256(canonical(config)).hexdigest()
     folder = directory.with_name(f"{directory.name}.tmp-{digest[:12]}")
-    work = Work(folder, config, name, source, autoencoder, split.chooser(source), domain)
+    work = Work(folder, config, name, source, autoencoder, split.chooser(source), domain, condition, captions)
     work.make_folders()
     begin(folder, source)
     with fixed_threads(ENCODING_THREADS):

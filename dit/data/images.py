@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2**30  # twice the largest image that is decoded, uncompressed: more is no picture
 
 
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+BAD_SHOWN = 20  # unreadable images that an error lists by name
+
+
 class UnreadableImage(Exception):
     """One image that cannot be read or decoded; the message is the reason."""
 
@@ -60,6 +64,7 @@ class Source(Protocol):
 
     A source of arrays or tokens has a ``domain`` besides: what one item is. Where tokens are grey levels of a picture,
     it has ``tokens_are_levels`` = True.
+    A source of captioned items has ``captions()``: a list of the caption of each, None where it has none.
     """
 
     @property
@@ -104,6 +109,20 @@ class Source(Protocol):
             UnreadableImage: it cannot be decoded.
         """
         ...
+
+
+def check_bad(bad: list[dict[str, Any]], allowed: int) -> None:
+    """Raises InputError, listing them, where more images are unreadable than allowed."""
+    if len(bad) <= allowed:
+        return
+    listed = "; ".join(f"{item['name']}: {item['why']}" for item in bad[:BAD_SHOWN])
+    more = f"; and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
+    raise InputError(
+        "data.source",
+        f"({len(bad)} unreadable images: {listed}{more})",
+        f"at most {allowed}",
+        f"Repair or remove them, or skip them with data.allow_bad={len(bad)}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -155,6 +174,10 @@ class Digits:
 
     def label(self, index: int) -> int:
         return int(self._table[index, 64])
+
+    def captions(self) -> list[str]:
+        """The names of the digits in words: a seven."""
+        return [f"{'an' if digit == 8 else 'a'} {WORDS[digit]}" for digit in self._table[:, 64]]
 
     def content(self, index: int) -> bytes:
         return self._table[index, :64].tobytes()

@@ -7,10 +7,11 @@ A shard is a safetensors file with the tensors
                                     autoencoder commutes with mirroring
     label            (n,) int64
     index            (n,) int64     position in the source
-Numbers are float32, bfloat16, or uint8 (pixels, for the identity); tokens uint8, uint16 or int32. Rows are
-read with `pread` at their offsets: nothing is held in memory but labels, and forked or spawned workers may share a set.
+and the other columns that the manifest names, with dtype and shape: text (n, L, W), text_mask (n, L), pooled (n, P).
+Moments are float32, bfloat16, or uint8 (pixels, for the identity); tokens uint8, uint16 or int32. Rows are read with
+`pread` at their offsets: nothing is held in memory but labels, and forked or spawned workers may share a set.
 
-B batch, C H W latent; of arrays C and any number of sizes.
+B batch, C H W latent; of arrays C and any number of sizes; L tokens of a text, W channels of each.
 """
 
 import json
@@ -25,8 +26,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dit.condition import Classes, Condition, labelled
+from dit.condition import POLICIES, Classes, Condition, ConditionKind, Nothing
 from dit.data.manifest import (
+    LABEL,
     REENCODE,
     check_files,
     condition_kind,
@@ -39,8 +41,10 @@ from dit.errors import InputError, check_choice
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
 DTYPES |= {"uint16": torch.uint16, "int32": torch.int32}
+DTYPES |= {"float16": torch.float16, "int64": torch.int64, "bool": torch.bool}
 SAFETENSORS_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int64: "I64"}
-SAFETENSORS_NAMES |= {torch.uint16: "U16", torch.int32: "I32"}
+SAFETENSORS_NAMES |= {torch.uint16: "U16", torch.int32: "I32", torch.float16: "F16", torch.bool: "BOOL"}
+TEXT_STREAM = 0x7E77
 
 
 class Shard:
@@ -124,7 +128,11 @@ class LatentSet:
         self._dtype = DTYPES[self.manifest["dtype"]]
         channels, *sizes = self.shape
         self._stored = (channels * (2 if self.has_posterior else 1), *sizes)
-        self._row_bytes = math.prod(self._stored) * self._dtype.itemsize
+        self._columns = {
+            name: (DTYPES[column["dtype"]], tuple(column["shape"]))
+            for name, column in self.manifest.get("columns", LABEL).items()
+        }
+        self.kind: ConditionKind = condition_kind(self.manifest)
         self._check_shards()
         self.labels: Tensor = self._column("label")
         self.source_index: Tensor = self._column("index")
@@ -141,7 +149,8 @@ class LatentSet:
     def _check_shards(self) -> None:
         """Every shard holds what the manifest says of it, so that no row is read from another place."""
         moments = (SAFETENSORS_NAMES[self._dtype], self._stored)
-        columns = {"moments": moments, "label": ("I64", ()), "index": ("I64", ())}
+        columns = {name: (SAFETENSORS_NAMES[dtype], shape) for name, (dtype, shape) in self._columns.items()}
+        columns |= {"moments": moments, "label": ("I64", ()), "index": ("I64", ())}
         columns |= {"moments_flipped": moments} if self.has_flips else {}
         for shard, entry in zip(self._shards, self._entries):
             for name, (dtype, shape) in columns.items():
@@ -156,11 +165,10 @@ class LatentSet:
                     )
 
     def _check_labels(self) -> None:
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.kind.n:
+        n = self.manifest["num_classes"]
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < n:
             got = f"(labels {int(self.labels.min())} to {int(self.labels.max())})"
-            raise InputError(
-                str(self.directory), got, f"labels below {self.kind.n}, as in manifest.json", REENCODE
-            )
+            raise InputError(str(self.directory), got, f"labels below {n}, as in manifest.json", REENCODE)
 
     def _column(self, name: str) -> Tensor:
         parts = [shard.integers(name) for shard in self._shards]
@@ -179,14 +187,25 @@ class LatentSet:
         """What one latent is."""
         return domain_of(self.manifest)
 
-    @cached_property
-    def kind(self) -> Classes:
-        """The class of each image."""
-        return condition_kind(self.manifest)
-
     def condition(self, index: Tensor) -> Condition:
-        """The conditions of the images ``index`` (B,)."""
-        return labelled(self.labels[index])
+        """The conditions of the samples ``index`` (B,), in the dtypes of the columns."""
+        told: dict[str, Tensor] = {}
+        for name, (dtype, shape) in self._columns.items():
+            told[name] = self.labels[index] if name == "label" else self._rows(name, index, dtype, shape)
+        return Condition(told)
+
+    def drawn(self, policy: str, seed: int, n: int) -> Condition:
+        """The conditions of ``n`` samples to be made: classes as their kind draws them, else those of samples of this
+        split, which hold all that goes together: in turn (``balanced``), or uniform and independent by seed
+        (``random``).
+        """
+        if isinstance(self.kind, Classes | Nothing):
+            return self.kind.drawn(policy, seed, n)
+        check_choice("labels", policy, POLICIES)
+        if policy == "balanced":
+            return self.condition(torch.arange(n) % len(self))
+        place = np.random.default_rng([seed, TEXT_STREAM]).integers(len(self), size=n, dtype=np.int64)
+        return self.condition(torch.from_numpy(place))
 
     @property
     def has_posterior(self) -> bool:
@@ -209,21 +228,33 @@ class LatentSet:
             raise InputError(
                 "flip", True, "false: this directory holds no mirrored images", "Encode with data.flip=true."
             )
-        positions = index.numpy()
+        numbers = self._rows("moments", index, self._dtype, self._stored, flip)
+        if self.domain.vocabulary:
+            return numbers.long()
+        return numbers.float() / 127.5 - 1 if self._dtype == torch.uint8 else numbers.float()
+
+    def _rows(
+        self,
+        name: str,
+        index: Tensor,
+        dtype: torch.dtype,
+        shape: tuple[int, ...],
+        flip: Tensor | None = None,
+    ) -> Tensor:
+        """Rows (B, *shape) of a column; those of ``flip`` (B,) from its mirrored twin."""
+        positions, row_bytes = index.numpy(), math.prod(shape) * dtype.itemsize
         if len(positions) and (positions.min() < 0 or positions.max() >= len(self)):
             raise IndexError(f"index outside [0, {len(self)})")
-        stored = np.empty((len(positions), self._row_bytes), np.uint8)
+        stored = np.empty((len(positions), row_bytes), np.uint8)
         which = np.searchsorted(self._ends, positions, side="right")
         flips = flip.tolist() if flip is not None else [False] * len(positions)
         for row, position, shard_index, flipped in zip(stored, positions.tolist(), which.tolist(), flips):
             shard = self._shards[shard_index]
             offset = position - (int(self._ends[shard_index - 1]) if shard_index else 0)
-            name = "moments_flipped" if flipped else "moments"
-            os.preadv(shard.descriptor, [row.data], shard.start[name] + offset * self._row_bytes)
-        numbers = torch.from_numpy(stored).view(self._dtype).view(-1, *self._stored)
-        if self.domain.vocabulary:
-            return numbers.long()
-        return numbers.float() / 127.5 - 1 if self._dtype == torch.uint8 else numbers.float()
+            start = shard.start[f"{name}_flipped" if flipped else name]
+            os.preadv(shard.descriptor, [row.data], start + offset * row_bytes)
+        numbers = torch.from_numpy(stored)
+        return (numbers != 0 if dtype == torch.bool else numbers.view(dtype)).view(-1, *shape)
 
     def draw(self, index: Tensor, eps: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
         """Latents at unit variance per channel: (B, C, H, W) float32; tokens (B, 1, size, ...) int64, as they are.

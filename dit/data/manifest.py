@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from dit.condition import Classes
+from dit.condition import Classes, ConditionKind, Text, find, together
 from dit.data.schema import REENCODE, check_manifest
 from dit.data.split import FEWEST_HELD_OUT
 from dit.domain import Domain
@@ -63,9 +63,31 @@ def domain_of(manifest: dict[str, Any]) -> Domain:
     return Domain.of(manifest["shape"], manifest.get("vocabulary", 0))
 
 
-def condition_kind(manifest: dict[str, Any]) -> Classes:
-    """The class of each image."""
-    return Classes(manifest["num_classes"], tuple(manifest.get("empty_classes", ())))
+LABEL = {"label": {"dtype": "int64", "shape": []}}  # the only column of directories that name none
+
+
+def columns_of(kind: ConditionKind) -> dict[str, Any]:
+    """The columns of shards that hold conditions of a kind: name -> dtype and shape of one sample's."""
+    columns = LABEL if find(kind, Classes) else {}
+    if (text := find(kind, Text)) is None:
+        return columns
+    half = {"dtype": "float16"}
+    columns = columns | {
+        "text": half | {"shape": [text.length, text.width]},
+        "text_mask": {"dtype": "bool", "shape": [text.length]},
+    }
+    return columns | ({"pooled": half | {"shape": [text.pooled]}} if text.pooled else {})
+
+
+def condition_kind(manifest: dict[str, Any]) -> ConditionKind:
+    """The kind of the conditions that a directory's columns hold."""
+    columns, kinds = manifest.get("columns", LABEL), list[ConditionKind]()
+    if "label" in columns:
+        kinds.append(Classes(manifest["num_classes"], tuple(manifest.get("empty_classes", ()))))
+    if "text" in columns:
+        pooled = columns.get("pooled", {"shape": [0]})["shape"]
+        kinds.append(Text(*columns["text"]["shape"], *pooled))
+    return together(kinds)
 
 
 def doubts(manifest: dict[str, Any]) -> list[str]:

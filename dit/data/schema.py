@@ -133,8 +133,31 @@ def _autoencoder(value: Any) -> bool:
     )
 
 
-# only where there are some; only of pictures; only of tokens
-OPTIONAL = {"empty_classes", "image_shape", "vocabulary", "tokens_are_levels"}
+def _columns(value: Any) -> bool:
+    """Columns {name: {dtype, shape}} that make up conditions: ``label``; ``text`` with its mask, and ``pooled``."""
+    if not isinstance(value, dict) or not set(value) <= set(COLUMNS):
+        return False
+    for name, column in value.items():
+        dtypes, n_axes = COLUMNS[name]
+        if not isinstance(column, dict) or set(column) != {"dtype", "shape"} or column["dtype"] not in dtypes:
+            return False
+        shape = column["shape"]
+        if not isinstance(shape, list) or len(shape) != n_axes or not all(map(_positive, shape)):
+            return False
+    if "text" not in value:
+        return set(value) <= {"label"}
+    return "text_mask" in value and value["text_mask"]["shape"] == value["text"]["shape"][:1]
+
+
+# of each column that there may be: its dtypes, and the axes of one sample's
+COLUMNS = {
+    "label": (("int64",), 0),
+    "text": (("float16", "float32"), 2),
+    "text_mask": (("bool",), 1),
+    "pooled": (("float16", "float32"), 1),
+}
+# only where there are some; only of pictures; only of tokens; only where conditions are not labels alone
+OPTIONAL = {"empty_classes", "image_shape", "vocabulary", "tokens_are_levels", "columns"}
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
     "config": lambda value: isinstance(value, dict) and _positive(value.get("shard_images")),
@@ -146,6 +169,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "tokens_are_levels": lambda value: isinstance(value, bool),
     "posterior": lambda value: isinstance(value, bool),
     "flip": lambda value: isinstance(value, bool),
+    "columns": _columns,
     "empty_classes": lambda value: isinstance(value, list) and all(map(is_count, value)),
     "channel_mean": _numbers(positive=False),
     "channel_std": _numbers(positive=True),

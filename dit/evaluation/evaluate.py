@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dit.condition import Classes, Condition
+from dit.condition import Classes, Condition, find
 from dit.errors import check_number
 from dit.evaluation.distributed import gather_images
 from dit.evaluation.features import Extractor
@@ -46,6 +46,7 @@ def evaluate_samples(
     reference: Measured | Statistics,
     *,
     n: int,
+    condition: Condition | None = None,
     solver: Any,
     grid: Any,
     metrics: Iterable[str] = ("fd",),
@@ -67,6 +68,7 @@ def evaluate_samples(
         extractor: features, and logits for the accuracy where they are of as many classes as the data.
         reference: real images on the same extractor; with features kept where a metric needs them.
         n: images generated.
+        condition: what each of them shall be; None draws them as ``labels`` says, by what the network is told.
         solver: a solver (function or partial).
         grid: path -> decreasing times.
         metrics: names of ``dit.evaluation.catalogue.METRICS``.
@@ -85,17 +87,18 @@ def evaluate_samples(
     if not isinstance(reference, Measured):
         reference = Measured(reference)
     metrics, kind = check_reference(reference, metrics, extractor), denoiser.network.kind
-    num_classes = kind.n if isinstance(kind, Classes) else None
+    num_classes = classes.n if (classes := find(kind, Classes)) else None
     meter = Meter(extractor, metrics, [*subsets, n], num_classes=num_classes, distributed=distributed)
-    condition, seeds = kind.drawn(labels, seed, n), sample_seeds(seed, n)
+    told: Condition = kind.drawn(labels, seed, n) if condition is None else condition
+    seeds = sample_seeds(seed, n)
     how = {"solver": solver, "grid": grid, "device": device, "precision": precision}
-    batches = generate_in_turn(denoiser, codec, condition, seeds, batch_size, distributed, **how)
+    batches = generate_in_turn(denoiser, codec, told, seeds, batch_size, distributed, **how)
     nfe, first = _measure(meter, batches, preview)
     stated = {"weights": "raw", "decoder": codec.autoencoder.kind, **stated}
     stated |= {"solver": describe(solver), "grid": describe(grid), "nfe": nfe}
     stated |= {"labels": labels, "seed": seed, "precision": precision}
-    told = condition.part(slice(len(first)))
-    return evaluated(meter.marks, meter.results(), extractor, reference, metrics, stated, first, told)
+    shown = told.part(slice(len(first)))
+    return evaluated(meter.marks, meter.results(), extractor, reference, metrics, stated, first, shown)
 
 
 def _measure(

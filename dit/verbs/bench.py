@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dit.condition import Classes
+from dit.condition import Classes, ConditionKind
 from dit.config import job as job_config
 from dit.config.checks import check_run
-from dit.config.data import OF_LATENTS, check_encoded
+from dit.config.data import OF_LATENTS, check_encoded, conditions
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.domain import Domain
@@ -69,7 +69,7 @@ class Bench:
     hardware: "Hardware"
     network: DiTConfig
     domain: Domain
-    kind: Classes
+    kind: ConditionKind
     objective: Any
     size: Counts
 
@@ -125,8 +125,8 @@ def _bench(cfg: DictConfig, world: World) -> Bench:
     return Bench(cfg, world, hardware, network, domain, kind, objective, size)
 
 
-def _facts(cfg: DictConfig) -> tuple[Domain, Classes]:
-    """What a latent is, and the classes: as configured, or the data's."""
+def _facts(cfg: DictConfig) -> tuple[Domain, ConditionKind]:
+    """What a latent is, and what networks are told: as configured, or the data's."""
     given = {key: cfg[key] for key in ("latent_shape", "num_classes") if cfg[key] is not None}
     if not given:
         check_encoded(cfg)
@@ -142,7 +142,7 @@ def _facts(cfg: DictConfig) -> tuple[Domain, Classes]:
     if not OmegaConf.is_list(cfg.latent_shape) or len(cfg.latent_shape) < 2:
         allowed = "integers: channels and the size of each axis, as [channels,height,width]"
         raise InputError("latent_shape", cfg.latent_shape, allowed)
-    return Domain.of(list(cfg.latent_shape)), Classes(cfg.num_classes)
+    return Domain.of(list(cfg.latent_shape)), conditions(cfg).kind(Classes(cfg.num_classes))
 
 
 def _train(bench: Bench) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from dit.config.encoding import GROUPS
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
 from dit.data.manifest import doubts, read_manifest, verify
@@ -25,10 +26,8 @@ def task(cfg: DictConfig) -> None:
         log.info("%s: %d files are as written", cfg.verify, verify(cfg.verify))
         return
     data = cfg.data
-    source, autoencoder, split = (
-        instantiate(data.source),
-        instantiate(cfg.autoencoder.spec),
-        instantiate(data.split),
+    source, autoencoder, split, condition = (
+        instantiate(node) for node in (data.source, cfg.autoencoder.spec, data.split, cfg.condition.spec)
     )
     from dit.data.encode import encode_dataset, share_of_this_process  # torch: after the cheap checks
 
@@ -36,13 +35,14 @@ def task(cfg: DictConfig) -> None:
     settings = {str(key): data[key] for key in data if key not in ("directory", "source", "split")}
     rank, world_size = share_of_this_process()
     device = _device(cfg.device)
-    refuse_unread(cfg, besides=("data", "autoencoder"))  # a directory named otherwise needs neither's name
+    refuse_unread(cfg, besides=GROUPS)  # a directory named otherwise needs neither's name
     result = encode_dataset(
         data.directory,
         source,
         autoencoder,
         split,
         **settings,
+        condition=condition,
         device=device,
         rank=rank,
         world_size=world_size,

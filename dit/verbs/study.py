@@ -17,7 +17,7 @@ from dit.config import job as job_config
 from dit.config import study as study_config
 from dit.config.checks import check_planned
 from dit.config.data import check_images
-from dit.config.encoding import leaves
+from dit.config.encoding import GROUPS, leaves
 from dit.errors import EXIT_INPUT, EXIT_RESUMABLE, InputError, RunError, Stopped, check_number
 from dit.files import remove_unfinished, write_json
 from dit.launch import in_child
@@ -89,7 +89,7 @@ def encode_if_missing(cfg: DictConfig, choices: dict[str, Any]) -> None:
         return
     log.info("encoding %s", cfg.data.directory)
     words = []
-    for group in ("data", "autoencoder"):
+    for group in GROUPS:
         # every setting, since an experiment's file changes them too, and encode takes no experiment
         settings = leaves(group, OmegaConf.to_container(cfg[group], resolve=True))
         words += [f"{group}={choices[group]}", *(f"++{override(key, value)}" for key, value in settings)]

@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from dit.config.encoding import GROUPS
 from dit.verbs import study
 
 CONF = str(Path(__file__).parents[2] / "conf")
@@ -21,7 +22,7 @@ def test_encoding_has_every_setting_of_the_data(data, monkeypatch, tmp_path):
 
     monkeypatch.setattr(study, "in_child", note)
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", [f"data={data}", "autoencoder=sd_vae_ft_ema"])
+        cfg = compose("train", [f"data={data}", "autoencoder=sd_vae_ft_ema", "condition=bytes"])
         OmegaConf.set_struct(cfg, False)
         # as an experiment's file would
         cfg.data.update(name="my pets, 'old'", directory=str(tmp_path / "a b=c"), image_size=48, flip=False)
@@ -29,10 +30,10 @@ def test_encoding_has_every_setting_of_the_data(data, monkeypatch, tmp_path):
             "_target_": "dit.data.sources.folder.Folder",
             "path": "pets (small)/1,2",
         }
-        study.encode_if_missing(cfg, {"data": data, "autoencoder": "sd_vae_ft_ema"})
+        study.encode_if_missing(cfg, {"data": data, "autoencoder": "sd_vae_ft_ema", "condition": "bytes"})
         assert given[1:4] == ["-m", "dit", "encode"]
         told = compose("encode", given[4:])
-    expected = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("data", "autoencoder")}
+    expected = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS}
     found = OmegaConf.to_container(told, resolve=True)
     for key, value in expected["data"]["source"].items():
         assert found["data"]["source"][key] == value
@@ -48,6 +49,8 @@ def test_latents_that_are_there_are_not_encoded_again(monkeypatch, tmp_path):
 
 def test_a_mistake_that_encoding_finds_is_the_studys(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "in_child", lambda _: 2)
-    cfg = OmegaConf.create({"data": {"directory": str(tmp_path / "latents")}, "autoencoder": {}})
+    cfg = OmegaConf.create(
+        {"data": {"directory": str(tmp_path / "latents")}, "autoencoder": {}, "condition": {}}
+    )
     with pytest.raises(SystemExit, match="2"):
-        study.encode_if_missing(cfg, {"data": "folder", "autoencoder": "identity"})
+        study.encode_if_missing(cfg, {"data": "folder", "autoencoder": "identity", "condition": "label"})

@@ -106,6 +106,17 @@ def check_label_column(path: Path, schema: Any, label_column: str) -> None:
         )
 
 
+def check_text_column(path: Path, schema: Any, name: str, key: str) -> None:
+    """Refuses a column of captions, set by ``key``, that is missing or holds no texts."""
+    import pyarrow as pa
+
+    kind = type_of(schema, name)
+    if kind is None:
+        raise InputError(key, name, f"a column of {path.name}: {schema.names}")
+    if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+        raise InputError(key, name, f"a column of texts; in {path.name} it holds {kind}")
+
+
 def classes(values: Sequence[Any], hub: Sequence[str] | None, name: str) -> tuple[list[int], tuple[str, ...]]:
     """Labels and names of the classes of a column: numbers, with the Hub's names where there are some; text and
     booleans in alphabetical order.

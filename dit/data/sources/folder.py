@@ -9,12 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
 from dit.data.images import UnreadableImage, check_file_bytes, read_picture
 from dit.data.sources.base import EncodedFiles, Stamp, at_home, check_regular, file_stamps, stamp_of
+from dit.data.sources.captions import caption_name, caption_of, without_captions
 from dit.data.sources.names import (
     EXTENSIONS,
     check_composed,
@@ -39,7 +40,7 @@ class Folder(EncodedFiles):
     alphabetical order.
 
     Files without an image's extension and hidden ones are not listed; a folder without images is no class. A
-    folder of images without sub-folders is one class.
+    folder of images without sub-folders is one class. The caption of ``name.jpg`` is the text in ``name.txt``.
 
     Args:
         path: the folder.
@@ -92,6 +93,13 @@ class Folder(EncodedFiles):
     def _stamps(self) -> Iterable[Stamp]:
         return (stamp_of(name, status) for name, _, status in self._files)
 
+    def captions(self) -> list[str | None]:
+        """The text in ``name.txt`` beside each ``name.jpg``."""
+        paths = [self._root / caption_name(name) for _, name, _ in self._files]
+        return [
+            caption_of(partial(read_picture, path), str(path)) if path.exists() else None for path in paths
+        ]
+
     def content(self, index: int) -> bytes:
         return read_picture(self._root / self._files[index][1])
 
@@ -125,7 +133,8 @@ class Zip(EncodedFiles):
         check_distinct(self.path, [portable(info.filename) for info in images])
         check_composed(self.path, (info.filename.rpartition("/")[0] for info in images))
         rest = [info for info in infos if not is_image(info.filename)]
-        say_passed_over(self.path, [info.filename for info in rest])
+        names = (portable(info.filename) for info in rest)
+        say_passed_over(self.path, without_captions(names, (portable(info.filename) for info in images)))
         for info in filter(_is_link, rest):
             log.warning("%s: passed over the link %s to a folder", self.path, info.filename)
         return sorted((portable(info.filename), self._target(info, named)) for info in images)
@@ -156,8 +165,20 @@ class Zip(EncodedFiles):
     def _stamps(self) -> Iterable[Stamp]:
         return file_stamps([at_home(self.path)])
 
+    def captions(self) -> list[str | None]:
+        """The text in ``name.txt`` beside each ``name.jpg``."""
+        named = {portable(info.filename): info for info in self._file.infolist()}
+        found = [named.get(caption_name(name)) for name, _ in self._members]
+        return [
+            info
+            and caption_of(partial(self._read, self._target(info, named)), f"{self.path}/{info.filename}")
+            for info in found
+        ]
+
     def content(self, index: int) -> bytes:
-        info = self._members[index][1]
+        return self._read(self._members[index][1])
+
+    def _read(self, info: zipfile.ZipInfo) -> bytes:
         check_file_bytes(info.file_size)
         try:
             return self._file.read(info)

@@ -30,11 +30,13 @@ class Parquet(EncodedFiles):
         label_column: name of the label column; None makes all images one class.
         image_column: name of the image column, ``outer.inner`` for a field of a nested one; None is the only one
             there is.
+        caption_column: name of the column of captions; None has none.
     """
 
     path: str
     label_column: str | None = "label"
     image_column: str | None = None
+    caption_column: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
     _recent: list[tuple[int, list[bytes | None]]] = field(
         default_factory=list, init=False, repr=False, compare=False
@@ -76,7 +78,11 @@ class Parquet(EncodedFiles):
     def _listing(self):
         names, sizes, values = [], [], []
         for path, file in zip(self._paths, self._files):
-            rows = self._labels(path, file)
+            rows = (
+                self._column(path, file, self.label_column)
+                if self.label_column
+                else [0] * file.metadata.num_rows
+            )
             values += rows
             names += [f"{shown(path.name)}:{row}" for row in range(len(rows))]
             sizes += [path.stat().st_size] * len(rows)  # the rows' own sizes would mean reading everything
@@ -88,17 +94,28 @@ class Parquet(EncodedFiles):
         where = f"{self._paths[0].name}: {self.label_column}"
         return names, sizes, *columns.classes(values, hub, where)
 
-    def _labels(self, path: Path, file: Any) -> list[Any]:
-        """The label of every row of a file, as it stands there."""
+    def _column(self, path: Path, file: Any, name: str) -> list[Any]:
+        """The value of a column in every row of a file, as it stands there."""
         import pyarrow as pa
 
-        if self.label_column is None:
-            return [0] * file.metadata.num_rows
         try:
-            table = file.read(columns=[self.label_column])
+            table = file.read(columns=[name])
         except (OSError, pa.ArrowException, MemoryError) as error:
             raise InputError("data.source.path", f"{path} ({error})", "readable parquet files") from error
-        return columns.leaf(table.column(0), table.column_names[0], self.label_column).to_pylist()
+        return columns.leaf(table.column(0), table.column_names[0], name).to_pylist()
+
+    def captions(self) -> list[str | None]:
+        """The texts in the column of captions."""
+        key = "data.source.caption_column"
+        if self.caption_column is None:
+            raise InputError(key, None, "the name of a column of captions, to train on texts")
+        found: list[str | None] = []
+        for path, file in zip(self._paths, self._files):
+            columns.check_text_column(path, file.schema_arrow, self.caption_column, key)
+            found += [
+                text and (text.strip() or None) for text in self._column(path, file, self.caption_column)
+            ]
+        return found
 
     def _stamps(self) -> Iterable[Stamp]:
         return file_stamps(self._paths)

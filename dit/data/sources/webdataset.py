@@ -6,11 +6,13 @@ import posixpath
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from dit.data.images import check_file_bytes
 from dit.data.sources.base import EncodedFiles, Stamp, check_labels, expand, file_stamps, numbered
+from dit.data.sources.captions import caption_of
 from dit.data.sources.names import is_hidden, is_image, say_passed_over, shown
 from dit.errors import InputError
 
@@ -22,7 +24,8 @@ class Tar(EncodedFiles):
     """Tar files in WebDataset's layout: files that share a name up to the first dot are one sample,
     ``key.jpg`` and ``key.cls``.
 
-    One image each; ``key.mask.png`` is something else beside it. The label is the integer in ``.cls``.
+    One image each; ``key.mask.png`` is something else beside it. The label is the integer in ``.cls``, the caption the
+    text in ``.txt``; images with captions need no labels, and are then of one class.
     Order: tar files by name, samples as they lie in them. A link is the file that it leads to in the same tar file.
 
     Args:
@@ -32,13 +35,17 @@ class Tar(EncodedFiles):
     path: str
 
     @cached_property
-    def _samples(self) -> list[tuple[int, str, int, int, int]]:
-        """(number of the tar file, key, offset, bytes, label) of every image."""
-        return [
-            (number, *sample)
+    def _samples(self) -> list[tuple[int, "_Sample"]]:
+        """Every image, and the number of its tar file."""
+        found = [
+            (number, sample)
             for number, path in enumerate(self._paths)
             for sample in _webdataset_samples(path)
         ]
+        if len({sample.label is None for _, sample in found}) > 1:
+            got = f"({self.path}: labels in some of its tar files alone)"
+            raise InputError("data.source.path", got, "labels in all of them, or in none")
+        return found
 
     @cached_property
     def _paths(self) -> list[Path]:
@@ -50,17 +57,41 @@ class Tar(EncodedFiles):
 
     @cached_property
     def _listing(self):
-        names = [f"{shown(self._paths[number].name)}/{key}" for number, key, *_ in self._samples]
-        labels = [sample[4] for sample in self._samples]
-        return names, [sample[3] for sample in self._samples], labels, numbered(labels)
+        names = [f"{shown(self._paths[number].name)}/{sample.key}" for number, sample in self._samples]
+        labels = [sample.label or 0 for _, sample in self._samples]
+        return names, [sample.image[1] for _, sample in self._samples], labels, numbered(labels)
 
     def _stamps(self) -> Iterable[Stamp]:
         return file_stamps(self._paths)
 
     def content(self, index: int) -> bytes:
-        number, _, offset, size, _ = self._samples[index]
+        number, sample = self._samples[index]
+        return self._read(number, sample.image)
+
+    def captions(self) -> list[str | None]:
+        """The text in ``key.txt`` beside each ``key.jpg``."""
+        return [
+            sample.text
+            and caption_of(
+                partial(self._read, number, sample.text), f"{self._paths[number].name}/{sample.key}.txt"
+            )
+            for number, sample in self._samples
+        ]
+
+    def _read(self, number: int, place: tuple[int, int]) -> bytes:
+        """The bytes of a member of a tar file, by offset and size."""
+        offset, size = place
         check_file_bytes(size)
         return os.pread(self._files[number], size, offset)
+
+
+class _Sample(NamedTuple):
+    """One sample of a tar file: offset and size of its image and of its caption; its label. None: it has none."""
+
+    key: str
+    image: tuple[int, int]
+    label: int | None
+    text: tuple[int, int] | None
 
 
 class _WithinFile(io.FileIO):
@@ -73,11 +104,11 @@ class _WithinFile(io.FileIO):
         return super().read(size) or b""
 
 
-def _webdataset_samples(path: Path) -> list[tuple[str, int, int, int]]:
+def _webdataset_samples(path: Path) -> list[_Sample]:
     try:
         with _WithinFile(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             members = _members(path, tar)
-            images, labels = _by_key(path, file, members)
+            images, labels, texts = _by_key(path, file, members)
     except (OSError, tarfile.TarError, OverflowError, MemoryError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -85,8 +116,9 @@ def _webdataset_samples(path: Path) -> list[tuple[str, int, int, int]]:
         raise InputError("data.source.path", got, "readable, uncompressed tar files") from error
     if not images:
         raise InputError("data.source.path", str(path), "tar files with images (key.jpg beside key.cls)")
-    _check_pairs(path, images, labels)
-    return [(key, member.offset_data, member.size, labels[key]) for key, member in images.items()]
+    if labels or not texts:
+        _check_pairs(path, images, labels)
+    return [_Sample(key, place, labels.get(key), texts.get(key)) for key, place in images.items()]
 
 
 def _members(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
@@ -125,10 +157,11 @@ def _target(path: Path, name: str, found: dict[str, tarfile.TarInfo]) -> tarfile
 
 def _by_key(
     path: Path, file: io.FileIO, members: dict[str, tarfile.TarInfo]
-) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
-    """Images and labels by the key of their sample."""
-    images: dict[str, tarfile.TarInfo] = {}
+) -> tuple[dict[str, tuple[int, int]], dict[str, int], dict[str, tuple[int, int]]]:
+    """Images, labels and captions by the key of their sample; of images and captions offset and size."""
+    images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
+    texts: dict[str, tuple[int, int]] = {}
     others = []
     for name, member in members.items():
         folder, _, base = name.rpartition("/")
@@ -138,14 +171,16 @@ def _by_key(
             if key in images:
                 got = f"{path.name}/{key}.{extension}, a second image of this key"
                 raise InputError("data.source.path", got, "one image per key")
-            images[key] = member
+            images[key] = (member.offset_data, member.size)
         elif extension == "cls":
             file.seek(member.offset_data)
             labels[key] = _class_number(file.read(min(member.size, MAX_LABEL_BYTES)), f"{path.name}/{name}")
+        elif extension == "txt":
+            texts[key] = (member.offset_data, member.size)
         else:
             others.append(name)
     say_passed_over(str(path), others)
-    return images, labels
+    return images, labels, texts
 
 
 def _check_pairs(path: Path, images: Iterable[str], labels: Iterable[str]) -> None:

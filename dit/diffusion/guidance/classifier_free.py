@@ -86,6 +86,7 @@ class ClassifierFree(_TwoConditions):
         channels: guide the first k channels only, the others staying conditional; None guides all. DiT's
             released numbers guide 3 of 4: its 1.5 on 3 channels is about 1.375 on 4.
         interval: [low, high] in log-SNR where guidance is on; None is everywhere.
+        negative: the condition (1, ...) of one sample to keep away from, such as a text; None is the null condition.
 
     Raises:
         InputError: a value is out of range, or the network has no null condition.
@@ -99,8 +100,16 @@ class ClassifierFree(_TwoConditions):
         scale: float = 1.5,
         channels: int | None = None,
         interval: Interval | None = None,
+        negative: Condition | None = None,
     ) -> None:
-        super().__init__(denoiser, scale, _kind_of(denoiser).null, channels, interval)
+        null = _kind_of(denoiser).null
+        other = null if negative is None else partial(_repeated, negative)
+        super().__init__(denoiser, scale, other, channels, interval)
+
+
+def _repeated(condition: Condition, n: int, device: torch.device) -> Condition:
+    """The condition of one sample for ``n`` of them."""
+    return condition.to(device).part(torch.zeros(n, dtype=torch.int64, device=device))
 
 
 class NegativeClass(_TwoConditions):
