@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -31,6 +32,7 @@ from dit.data.sources.webdataset import Tar
 from dit.data.split import ByContent
 from dit.errors import InputError
 
+ADDING = Path(__file__).parents[2] / "docs" / "adding.md"
 CAPTIONS = {f"{kind}/{n}": f"{kind} number {n}, ü" for kind in ("bee", "cat") for n in range(8)}
 SPLIT = ByContent(0.3)
 
@@ -321,3 +323,18 @@ def test_encoders_of_transformers(encoders, tmp_path, name, width, pooled):
     moved = Conditions(False, Transformer(str(encoders[name]), 6, pooled))
     with pytest.raises(InputError, match=r"condition\.spec\.text\.path: .*the very encoder"):
         open_encoder(moved, str(directory), latents.manifest["config"])
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    """docs/adding.md: its encoder's texts are columns, a word that is not known is a token of zeros."""
+    text = ADDING.read_text().split("## A condition")[1].split("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    found: dict = {"__name__": "words"}
+    exec(code, found)
+    condition = Conditions(False, found["Words"](("a", "seven"), 3))
+    latents = LatentSet(encode(tmp_path / "latents", Digits(), condition, shard_images=600), "train")
+    assert latents.kind == Text(3, 2)
+    first = [int((latents.labels == digit).nonzero()[0]) for digit in (7, 2)]
+    told = latents.condition(torch.tensor(first))
+    assert told["text"].tolist() == [[[1, 0], [0, 1], [0, 0]], [[1, 0], [0, 0], [0, 0]]]
+    assert told["text_mask"].tolist() == [[True, True, False]] * 2
