@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dit.data.autoencoder import Identity
+from dit.data.codec import Codec
 from dit.data.encode import encode_dataset
 from dit.data.latents import LatentSet
 from dit.data.sources.array import Array
@@ -129,3 +130,9 @@ def test_the_example_of_the_documentation(tmp_path):
     assert (train.shape, len(train), train.kind.n) == ((1, 32), 38, 2)
     x0 = train.draw(torch.arange(38))
     torch.testing.assert_close(x0.std(correction=0), torch.tensor(1.0))
+
+
+def test_arrays_are_decoded_as_they_are(tmp_path):
+    """Nothing of them is rounded to the 256 levels of pictures."""
+    encoded(tmp_path, Array(saved(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(9, 1, 5)))))
+    assert not Codec.open(tmp_path / "latents").pictures

@@ -15,7 +15,7 @@ from dit.data.images import Digits, UnreadableImage, check_file_bytes
 from dit.data.latents import LatentSet
 from dit.data.schema import is_count
 from dit.data.sources.base import MAX_CLASSES, check_labels
-from dit.data.sources.names import check_one_split
+from dit.data.sources.names import check_one_split, class_folders
 from dit.data.sources.webdataset import Tar, _WithinFile
 from dit.data.split import ByContent, Stratified, StratifiedShare
 from dit.errors import InputError
@@ -212,3 +212,9 @@ def test_an_archive_is_never_read_beyond_its_end(tmp_path):
         for size in (None, -1, 10_241, 2**50):
             with pytest.raises(tarfile.ReadError):
                 file.read(size)
+
+
+def test_a_folder_of_one_split_is_a_class_only_where_no_classes_lie_below():
+    assert class_folders("folder", ["train/1.jpg", "train/2.jpg"])[1] == ("train",)
+    with pytest.raises(InputError, match="which are splits"):
+        class_folders("folder", ["train/cat/1.jpg", "train/dog/2.jpg"])

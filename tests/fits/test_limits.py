@@ -294,6 +294,8 @@ def test_ranges_of_profiles():
     both = {name: (np.log(1e-2), np.log(1e4)) for name in ("R_D", "R_N")}
     both |= {name: (1e-3 * expected[name][1], expected[name][1]) for name in ("alpha", "beta")}
     assert ends == {name: pytest.approx(value) for name, value in {**both, "E": expected["E"]}.items()}
+    axes = DataLimitedProblem(repeats, "mse", 1).axes(None)
+    assert [axes[name].shown(np.log(3.0)) for name in ("R_D", "R_N", "E")] == pytest.approx([3.0] * 3)
     x, low = np.log(line(9).c), PowerProblem(line(9), True, "mse", 1).axes(None)["exponent"]
     assert (low.low, low.high) == pytest.approx((-30 / np.ptp(x), 30 / np.ptp(x)))
 
