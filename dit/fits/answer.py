@@ -187,5 +187,15 @@ def _sensitivity(found: Fitted, others: Mapping[str, Mapping[str, Points]] | Non
         "exponent": exponent(found.fit, law),
         "sd": boot and boot.sd(lambda x: exponent(x, law)),
         "largest_shift": max(shifts, default=None),
+        "leverage": [
+            {
+                "by": one.by,
+                "groups": len(one.groups),
+                "sd": one.sd,
+                "without": one.most[0],
+                "value": one.most[1],
+            }
+            for one in found.leverages
+        ],
         "variants": [asdict(one) for one in variants],
     }

@@ -15,6 +15,15 @@ from dit.fits.restrict import Fixed, checked
 LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited")
 
 
+# the exponent that a study is made for: a of N*(C), a power law's own, or that of data
+EXPONENTS = {
+    "additive": "a",
+    "isoflop": "a",
+    "envelope": "a",
+    "power": "exponent",
+    "power_floor": "exponent",
+    "data_limited": "beta",
+}
 NAMES = {"additive": PARAMETERS, "data_limited": NAMES_OF}  # of parameters that can be fixed
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError, check_number
+from dit.fits import leverage
 from dit.fits.bootstrap import LEVELS, Bootstrap, bootstrap
-from dit.fits.choose import fit_law
+from dit.fits.choose import EXPONENTS, fit_law
 from dit.fits.doubts import Doubts, doubts, of_interval
 from dit.fits.holdout import Holdout, holdout
 from dit.fits.laws import settled
+from dit.fits.leverage import Leverage
 from dit.fits.points import Points
 from dit.fits.restrict import Fixed
 
@@ -55,6 +57,16 @@ class Fitted:
         """The doubts about its numbers."""
         return doubts(self.points, self.fit)
 
+    @property
+    def exponent(self) -> str:
+        """The name of the exponent that a study is made for."""
+        return EXPONENTS[self.law]
+
+    @cached_property
+    def leverages(self) -> list[Leverage]:
+        """That exponent without each size, budget and run."""
+        return leverage.leverages(self.points, self.fit, self.parameter(self.exponent))
+
     def drawn(self, of: Of | None = None) -> Bootstrap | None:
         """The bootstrap; None where fewer draws than ENOUGH converged, or have the number."""
         if self.boot is None:
@@ -89,7 +101,10 @@ class Fitted:
         if self.fixed and not found["sd"]:
             return found | {"doubt": "follows from what is given"}
         found |= {f"interval_{round(100 * level)}": boot.interval(of, level) for level in LEVELS}
-        found["doubt"] = "; ".join(filter(None, (doubt, of_interval(name, found["interval_95"])))) or None
+        rests = leverage.doubt(self.leverages, found["sd"]) if name == self.exponent else None
+        found["doubt"] = (
+            "; ".join(filter(None, (doubt, of_interval(name, found["interval_95"]), rests))) or None
+        )
         return found | {f"percentiles_{round(100 * level)}": boot.percentiles(of, level) for level in LEVELS}
 
     def parameter(self, name: str) -> Of:

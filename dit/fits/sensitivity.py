@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError
-from dit.fits.choose import fit_law
+from dit.fits.choose import EXPONENTS, fit_law
 from dit.fits.losses import NAMES
 from dit.fits.points import Points, drop_outliers
-
-KEY = {"additive": "a", "isoflop": "a", "envelope": "a", "power": "exponent", "power_floor": "exponent"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def sensitivity(
 
 def exponent(fit: Any, law: str) -> Any:
     """The exponent that a study is made for: a of N*(C), or the power law's own."""
-    return getattr(fit, KEY.get(law, "beta"))
+    return getattr(fit, EXPONENTS[law])
 
 
 def _variants(

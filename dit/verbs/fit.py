@@ -167,7 +167,11 @@ def _print_judgement(result: dict[str, Any]) -> None:
 
 def _print_sensitivity(found: dict[str, Any]) -> None:
     sd = "" if found["sd"] is None else f" (bootstrap sd {found['sd']:.4f})"
-    print(f"\nexponent {found['exponent']:.4f}{sd} under other choices:")
+    print()
+    for one in found["leverage"]:
+        moved = f"{one['value']:.4f} without {one['without']:.4g}"
+        print(f"jackknife sd {one['sd']:.4f} over {one['groups']} {one['by']}s; {moved}")
+    print(f"exponent {found['exponent']:.4f}{sd} under other choices:")
     rows: list[tuple[str, ...]] = [("choice", "value", "n", "exponent", "shift")]
     for row in found["variants"]:
         shift = row["reason"] if row["shift"] is None else f"{row['shift']:+.4f}"
