@@ -49,17 +49,17 @@ def batch(folder: Path) -> dict[str, set[tuple[str, int]]]:
 
     from dit.config import job as job_config
     from dit.config.instantiation import config_dir
+    from dit.config.parts import Parts
     from dit.launch import World
     from dit.training.batches import Batches
-    from dit.training.job import build_module
 
     data = ["autoencoder=identity", "data.image_size=8", f"data.directory={folder}/latents"]
     subprocess.run([sys.executable, "-m", "dit", "encode", *data], check=True, capture_output=True)
     network = ["network.width=32", "network.aspect=16", "network.head_dim=16"]
     with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = hydra.compose("train", [*data, *network, "duration.images=null", "duration.steps=2"])
-    job = job_config.training_job(cfg, "corridor", folder, World())
-    module = build_module(job)
+    job = job_config.training_job(Parts(cfg), "corridor", folder, World())
+    module = job.module()
     module.configure_model()
     batches = Batches(job.latents, module.streams, 0, 2)
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dit.condition import labelled
 from dit.config import job as job_config
 from dit.config.instantiation import config_dir
+from dit.config.parts import Parts
 from dit.launch import World
 from dit.rundir import RunDirectory
 from dit.training import engine
@@ -114,7 +115,7 @@ def compare(name: str, folder: Path, steps: int, warm_up: int) -> dict[str, Any]
         subprocess.run(command, check=True, capture_output=True)
     path = folder / name.split(",")[0].replace("/", "-")
     path.mkdir()
-    job = job_config.training_job(cfg, "benchmark", path, World())
+    job = job_config.training_job(Parts(cfg), "benchmark", path, World())
     turns = Turns(BareLoop(job))
     make = engine.make_trainer
 

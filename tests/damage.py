@@ -83,7 +83,7 @@ def examples(folder: Path) -> list[Example]:
     def resumed() -> Any:
         known = read_environment(run)
         checkpoint = CheckpointManager(run / "checkpoints").latest()
-        whole = is_done(run, known["config_hash"]) and _has_rows(run)
+        whole = is_done(run, known["config_hash"]) and _has_rows(run, [])
         stored = {key: checkpoint.manifest[f"records_{key}"] for key in ("bytes", "sha256")}
         return whole, checkpoint.images_seen, check_prefix(run / "records.jsonl", stored)
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dit.condition import Classes, labelled
 from dit.config.files import read_yaml
-from dit.config.job import network_config
+from dit.config.parts import Parts
 from dit.data.codec import Codec
 from dit.data.latents import LatentSet
 from dit.data.manifest import read_manifest
@@ -132,7 +132,7 @@ def _check_equal(folder: Path) -> None:
 
 def _check_counts(run: Path, row: dict, shape: tuple[int, ...]) -> None:
     domain, kind = Domain.of(shape), Classes(2)
-    config = network_config(read_yaml(run / "config.yaml"))
+    config = Parts(read_yaml(run / "config.yaml")).network
     network = config.build(domain, kind)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *shape), torch.zeros(1), labelled(torch.zeros(1, dtype=torch.int64)))

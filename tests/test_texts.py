@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dit.config.files import read_yaml
-from dit.config.job import network_config
+from dit.config.parts import Parts
 from dit.data.latents import LatentSet
 from dit.data.manifest import domain_of
 from tests.test_arrays import RUN, killed_at
@@ -76,7 +76,7 @@ def test_two_processes_share_the_run_of_one(folder):
 def test_its_flops_are_those_of_torch(folder):
     """Of one sample with a text, keys and values of its tokens included."""
     held_out, row = LatentSet(folder / LATENTS, "validation"), rows(folder / "run")[0]
-    config, domain = network_config(read_yaml(folder / "run" / "config.yaml")), domain_of(held_out.manifest)
+    config, domain = Parts(read_yaml(folder / "run" / "config.yaml")).network, domain_of(held_out.manifest)
     network = config.build(domain, held_out.kind)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *domain.shape), torch.zeros(1), held_out.condition(torch.tensor([0])))

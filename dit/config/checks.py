@@ -1,19 +1,15 @@
 """A run's settings checked before its data are read: by training, and by the plan of a study for all of its runs."""
 
 import logging
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from dit.config.given import given_values, refuse_given, shadowed, unnoted
 from dit.config.instantiation import check_parts as check_targets
 from dit.config.instantiation import instantiate
-from dit.config.job import SETTINGS, check_list, training_strategy
+from dit.config.parts import Parts, check_list
 from dit.config.protocols import protocols
 from dit.errors import InputError, check_choice, check_number
-
-if TYPE_CHECKING:
-    from dit.training.settings import Duration
 
 log = logging.getLogger("dit")
 
@@ -31,21 +27,23 @@ OF_TORCH = (
 OF_TORCH += ("activation_checkpointing", "label_dropout")
 
 
-def check_run(cfg: DictConfig, *, duration: bool) -> None:
+def check_run(parts: Parts, *, whole: bool) -> None:
     """Raises InputError where a run's settings are wrong, whatever its data.
 
     Args:
-        cfg: of a run, or of a study whose runs share it.
-        duration: whether the run says how long it trains; a study says it for its runs.
+        parts: of a run, or of a study whose runs share them.
+        whole: whether the configuration says what network it is and how long it trains; a study says it for its runs.
     """
-    from dit.training.settings import Duration, Settings, seconds
+    from dit.training.settings import seconds
 
+    cfg = parts.cfg
     with unnoted():
         check_targets(OmegaConf.to_container(cfg, resolve=True))
-    Settings(**{key: cfg[key] for key in SETTINGS})
+    parts.make("settings", "schedule")
     seconds(cfg.max_time)
-    if duration:
-        _check_end(cfg, Duration(**cfg.duration))
+    if whole:
+        parts.make("network")
+        _check_end(parts)
         check_list("read_at_flops", cfg.read_at_flops)
     check_choice("hardware.device", cfg.hardware.device, ("auto", "cpu", "cuda"))
     check_choice("hardware.precision", cfg.hardware.precision, ("auto", "32-true", "bf16-mixed"))
@@ -55,50 +53,43 @@ def check_run(cfg: DictConfig, *, duration: bool) -> None:
         check_number("hardware.workers", cfg.hardware.workers, low=0, integer=True)
     for key, low in (("n_bins", 1), ("n_draws", cfg.validation.n_bins), ("seed", 0)):
         check_number(f"validation.{key}", cfg.validation[key], low=low, integer=True)
-    instantiate(cfg.schedule)
-    with shadowed(cfg.network, [] if duration else ["width"]):  # of a study the grid has the widths
-        instantiate(cfg.network)
     if protocols(cfg):
         check_choice("sample_weights", cfg.sample_weights, ["raw", *cfg.averages])
 
 
-def _check_end(cfg: DictConfig, duration: "Duration") -> None:
+def _check_end(parts: Parts) -> None:
     """Holds to the end of a run what must fit into it, where the end is known without the data."""
-    images = duration.in_images(cfg.batch_size)
+    images = parts.duration.in_images(parts.cfg.batch_size)
     if images is not None:
-        check_averages(cfg, images, images)
-        instantiate(cfg.schedule).check(images, cfg.warmup_images)
+        check_averages(parts.cfg, images, images)
+        parts.schedule.check(images, parts.cfg.warmup_images)
 
 
-def check_parts(cfg: DictConfig) -> None:
+def check_parts(parts: Parts) -> None:
     """The same of the parts that torch makes: objective, method, optimizer, averages, strategy; and of sampling."""
-    objective = instantiate(cfg.objective)
-    instantiate(cfg.method)(objective, cfg.label_dropout)
-    instantiate(cfg.optimizer)
-    instantiate(cfg.averages)
+    cfg = parts.cfg
+    parts.make("objective", "method", "optimizer", "profiles", "strategy")
     if cfg.optimizer.lr_rule == "constant":
         refuse_given(cfg, "optimizer.base_width", "optimizer.lr_rule=constant has one rate for all widths")
-    check_compiler(training_strategy(cfg).compile)
+    check_compiler(parts.strategy.compile)
     if not protocols(cfg):
         return
-    from dit.config.readings import Sampling
-    from dit.diffusion.sampling import rehearse
     from dit.evaluation.catalogue import check_metrics
     from dit.evaluation.generate import PRECISIONS
 
     check_metrics(cfg.evaluation.metrics)
     check_number("evaluation.batch_size", cfg.evaluation.batch_size, low=1, integer=True)
     check_choice("evaluation.precision", cfg.evaluation.precision, PRECISIONS)
-    for name in protocols(cfg):
-        sampling = Sampling.read(cfg.evaluation, name)
-        rehearse(objective.process, sampling.solver, sampling.grid)
+    parts.make("samplings")
 
 
-def check_planned(cfg: DictConfig) -> None:
+def check_planned(parts: Parts) -> None:
     """Checks the settings of a study's runs as training does; imports torch only for given parts that need it."""
-    check_run(cfg, duration=False)
-    if any(given.key.partition(".")[0] in OF_TORCH for given in given_values(cfg, of_file_too=True)):
-        check_parts(cfg)
+    check_run(parts, whole=False)
+    with shadowed(parts.cfg.network, ["width"]):  # the grid has the widths
+        instantiate(parts.cfg.network)
+    if any(given.key.partition(".")[0] in OF_TORCH for given in given_values(parts.cfg, of_file_too=True)):
+        check_parts(parts)
 
 
 def check_averages(cfg: DictConfig, first: int, last: int) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dit.config import job as job_config
 from dit.config.given import refuse_given, refuse_unread, unnoted
 from dit.config.instantiation import instantiate
-from dit.config.readings import Sampling, Yardstick, draw, fields, measure
+from dit.config.readings import Yardstick, draw, fields, measure
 from dit.config.run import Loaded, load_run
-from dit.data.manifest import read_manifest
+from dit.config.samplings import Sampling
 from dit.diffusion.sampling import rehearse
 from dit.errors import InputError, check_number
 from dit.evaluation.catalogue import check_metrics
@@ -46,12 +45,12 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
         loaded.cfg.evaluation = _evaluation(cfg)
     weak = load_run(cfg.weak_run, cfg.weights, None, device) if cfg.weak_run is not None else None
     settings = list(_sweep(cfg, loaded.cfg.evaluation, weak))
-    process = instantiate(loaded.cfg.objective).process
+    process = loaded.parts.objective.process
     for sampling in settings:  # before the first of them is measured
         rehearse(process, sampling.solver, sampling.grid)
     first = place(distributed)[0] == 0
-    yardstick = Yardstick(loaded.cfg, device)
-    if first and read_manifest(loaded.cfg.data.directory)["source"]["kind"] != "digits":
+    yardstick = Yardstick(loaded.parts, device)
+    if first and loaded.parts.manifest.content["source"]["kind"] != "digits":
         _doubt_features(cfg, loaded.cfg.evaluation)
     known = read_environment(Path(cfg.run)) or {}
     asked = {
@@ -65,12 +64,11 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
         "decoder": yardstick.decoder,
         "precision": yardstick.evaluation.precision,
     }
-    network = job_config.network_config(loaded.cfg)
     facts = {
         "run": cfg.name or loaded.cfg.run_name or Path(cfg.run).resolve().name,
         "config_hash": known.get("config_hash"),
         "images_seen": loaded.images_seen,
-        "train_flops": loaded.images_seen * job_config.counts(loaded.cfg, network).train_flops_per_image,
+        "train_flops": loaded.images_seen * loaded.parts.counts.train_flops_per_image,
         "weights": loaded.weights,
         "image_size": loaded.image_size,
         "content": loaded.sha256[:16],
@@ -245,12 +243,12 @@ def _sweep(cfg: DictConfig, evaluation: DictConfig, weak: Loaded | None) -> Iter
         if not len(listed):
             raise InputError(f"sweep.{key}", "[]", "at least one value, or null for the protocol's own")
         axes[str(key)] = list(listed)
-    seen: set[str] = set()
     for name in names:
         if name not in evaluation.protocols:
             allowed = "some of " + ", ".join(map(str, evaluation.protocols))
             raise InputError("protocols", name, allowed)
-        sampling = Sampling.read(evaluation, name, **more)
+    seen: set[str] = set()
+    for sampling in Sampling.read(evaluation, names, **more).values():
         for values in itertools.product(*axes.values()):
             varied = sampling.varied(**dict(zip(axes, values)))
             key = request_hash(varied.facts())

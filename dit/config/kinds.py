@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from dit.config.nodes import NAMED, node_of
-from dit.config.words import NAMES, PATHS
+from dit.config.texts import NAMES, PATHS
 from dit.errors import InputError
 
 ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value

@@ -12,10 +12,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
-from dit.config import job as job_config
 from dit.config.files import read_yaml
-from dit.config.instantiation import instantiate
-from dit.data.manifest import condition_kind, domain_of, read_manifest
+from dit.config.parts import Parts
 from dit.diffusion.denoiser import NetworkReader
 from dit.errors import InputError, RunError, input_error
 from dit.rundir import read_environment
@@ -38,17 +36,22 @@ class Loaded:
 
     Attributes:
         denoiser: in evaluation mode, on the device asked for.
-        cfg: the run's own configuration.
+        parts: those of the run's own configuration.
         images_seen: the clock of its checkpoint.
         weights: ``raw`` or the average's name.
         image_size: pixels per side of the pictures that it samples; None for arrays.
     """
 
     denoiser: NetworkReader
-    cfg: DictConfig
+    parts: Parts
     images_seen: int
     weights: str
     image_size: int | None
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The run's own configuration."""
+        return self.parts.cfg
 
     @cached_property
     def sha256(self) -> str:
@@ -85,7 +88,7 @@ def load_run(run: str | Path, weights: str | None, images_seen: int | None, devi
     checkpoint = _checkpoint(directory / "checkpoints", images_seen)
     checkpoint.check_run((read_environment(directory) or {}).get("config_hash"))
     try:
-        return _built(cfg, checkpoint, weights, device)
+        return _built(Parts(cfg), checkpoint, weights, device)
     except _MISFITS as error:
         if input_error(error) is not None or isinstance(error, (RunError, torch.OutOfMemoryError)):
             raise
@@ -94,25 +97,23 @@ def load_run(run: str | Path, weights: str | None, images_seen: int | None, devi
         raise InputError("run", f"({run}: {type(error).__name__}: {shown})", allowed) from error
 
 
-def _built(cfg: DictConfig, checkpoint: Checkpoint, weights: str, device: torch.device) -> Loaded:
-    data = read_manifest(cfg.data.directory)
-    domain = domain_of(data)
-    objective, config = instantiate(cfg.objective), job_config.network_config(cfg)
-    told, held = job_config.counts(cfg, config).n_params_total, checkpoint.n_bytes
+def _built(parts: Parts, checkpoint: Checkpoint, weights: str, device: torch.device) -> Loaded:
+    parts.make("manifest")  # the latents must be there, and are the data's facts
+    domain, objective = parts.facts.domain, parts.objective
+    told, held = parts.counts.n_params_total, checkpoint.n_bytes
     if told > held:  # before so much memory is taken
         raise InputError(
             "run", f"({told} weights in config.yaml, {held} bytes of them)", "a run of one network"
         )
-    network = config.build(domain, condition_kind(data), objective.process.out_channels(domain))
+    network = parts.network.build(domain, parts.facts.kind, objective.process.out_channels(domain))
     names = [name for name, _ in network.named_parameters()]
-    network.load_state_dict(_tensors(checkpoint, weights, names, cfg), strict=False)
+    network.load_state_dict(_tensors(checkpoint, weights, names, parts), strict=False)
     denoiser = objective.process.denoiser(network).to(device).eval().requires_grad_(False)
-    return Loaded(denoiser, cfg, checkpoint.images_seen, weights, data.get("image_shape", (None, None))[1])
+    size = parts.manifest.content.get("image_shape", (None, None))[1]
+    return Loaded(denoiser, parts, checkpoint.images_seen, weights, size)
 
 
-def _tensors(
-    checkpoint: Checkpoint, weights: str, names: list[str], cfg: DictConfig
-) -> dict[str, torch.Tensor]:
+def _tensors(checkpoint: Checkpoint, weights: str, names: list[str], parts: Parts) -> dict[str, torch.Tensor]:
     """The network's parameters by name."""
     kind, _, width = weights.partition(":")
     if kind == "power" and width:
@@ -122,8 +123,7 @@ def _tensors(
             raise InputError("weights", weights, "power:<sigma_rel>, such as power:0.05") from error
         manager = CheckpointManager(checkpoint.directory.parent)
         earlier = (open_checkpoint(path) for path in manager.directories())
-        profiles = instantiate(cfg.averages)
-        found = synthesize(earlier, profiles, names, sigma_rel, checkpoint.images_seen)
+        found = synthesize(earlier, parts.profiles, names, sigma_rel, checkpoint.images_seen)
         log.info(
             "weights of sigma_rel %g made from stored averages: profile error %.1e", sigma_rel, found.error
         )
@@ -132,7 +132,7 @@ def _tensors(
     try:
         tensors = checkpoint.read(f"{prefix}{name}" for name in names)
     except KeyError as error:
-        choices = ["raw", *cfg.averages, "power:<sigma_rel>"]
+        choices = ["raw", *parts.cfg.averages, "power:<sigma_rel>"]
         raise InputError("weights", weights, f"one of {', '.join(choices)}") from error
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 

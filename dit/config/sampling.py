@@ -9,9 +9,9 @@ import torch
 from omegaconf import DictConfig
 
 from dit.condition import Condition, joined
-from dit.config.data import conditions
 from dit.config.given import refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
+from dit.config.parts import Parts
 from dit.config.run import Loaded, load_run
 from dit.data.codec import Codec
 from dit.data.conditions.base import open_encoder
@@ -99,7 +99,7 @@ def _told(cfg: DictConfig, run: DictConfig, held_out: LatentSet) -> dict[str, Co
     given = {key: cfg[key] for key in ("prompt", "negative") if cfg[key] is not None}
     if not given:
         return {}
-    encode = open_encoder(conditions(run), run.data.directory, held_out.manifest["config"])
+    encode = open_encoder(Parts(run).conditions, run.data.directory, held_out.manifest["config"])
     return {key: Condition(encode([text])) for key, text in given.items()}
 
 

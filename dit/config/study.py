@@ -7,15 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dit.condition import Classes, ConditionKind
+from dit.condition import Classes
 from dit.config.checks import check_averages
-from dit.config.data import check_encoded, conditions, held_out_count
+from dit.config.data import check_encoded, check_held_out
+from dit.config.facts import Facts
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
-from dit.config.job import check_list, data_facts, network_config
-from dit.config.objective import out_channels
+from dit.config.parts import Parts, check_list
 from dit.data.autoencoder import latent_domain
-from dit.domain import Domain
 from dit.errors import InputError, check_number
 from dit.network.counting import Counts
 from dit.study.forecast import Outlook, Surface
@@ -50,18 +49,17 @@ def grid(cfg: DictConfig) -> Grid:
     return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
 
 
-def plan(cfg: DictConfig, grid: Grid) -> Plan:
+def plan(parts: Parts, grid: Grid) -> Plan:
     """The runs of a study."""
-    domain, kind, n_train, held_out = _data_facts(cfg)
-    channels = out_channels(cfg, domain)
+    cfg, facts = parts.cfg, _facts(parts)
 
     def count_width(width: int) -> Counts:
-        return network_config(cfg, width=width).count(domain, kind, channels)
+        return parts.count(instantiate(cfg.network, width=width), facts)
 
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
     check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
     far = 10**15
-    if instantiate(cfg.schedule).shared_until(far) != far:
+    if parts.schedule.shared_until(far) != far:
         raise InputError(
             "schedule", cfg.schedule._target_, "schedule=constant: one run is read at every budget on its way",
             "For what a cool-down would give set study.cooldown_share.",
@@ -73,7 +71,15 @@ def plan(cfg: DictConfig, grid: Grid) -> Plan:
         check_number(f"network.{key}", value, low=1, integer=True)
     step = math.lcm(*ladder.values()) if ladder else None
     return make_plan(
-        grid, count_width, cfg.batch_size, cfg.warmup_images, n_train, _price(cfg), outlook, step, held_out
+        grid,
+        count_width,
+        cfg.batch_size,
+        cfg.warmup_images,
+        facts.n_train,
+        _price(cfg),
+        outlook,
+        step,
+        facts.n_held_out,
     )
 
 
@@ -101,19 +107,20 @@ def _price(cfg: DictConfig) -> Price | None:
     return make_price(**{key: cfg.study[key] for key in ("flops_per_second", "hardware", "mfu", "devices")})
 
 
-def _data_facts(cfg: DictConfig) -> tuple[Domain, ConditionKind, int | None, int | None]:
-    """``data_facts`` and the number of held-out images, or what the study says of data that are not there yet."""
-    said = cfg.study.data
-    if said.num_classes is None or (Path(cfg.data.directory) / "manifest.json").is_file():
-        check_encoded(cfg)
-        return *data_facts(cfg), held_out_count(cfg)
+def _facts(parts: Parts) -> Facts:
+    """What the data are, or what the study says of data that are not there yet."""
+    cfg, said = parts.cfg, parts.cfg.study.data
+    if said.num_classes is None or parts.is_encoded:
+        check_encoded(parts)
+        check_held_out(parts)
+        return parts.facts
     check_number("study.data.num_classes", said.num_classes, low=0, integer=True)
     if said.n_train is not None:
         check_number("study.data.n_train", said.n_train, low=1, integer=True)
     size = cfg.data.get("image_size")
-    source = None if size is not None else instantiate(cfg.data.source)  # arrays say what they are
-    domain = latent_domain(instantiate(cfg.autoencoder.spec), source, size)
-    return domain, conditions(cfg).kind(Classes(said.num_classes)), said.n_train, None
+    source = None if size is not None else parts.source  # arrays say what they are
+    domain = latent_domain(parts.spec, source, size)
+    return Facts(domain, parts.conditions.kind(Classes(said.num_classes)), said.n_train, None)
 
 
 def _study(cfg: DictConfig) -> DictConfig:

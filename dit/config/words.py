@@ -14,19 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
+from dit.config.texts import NAMES, PATHS
 from dit.errors import InputError
 
-# Keys, of all verbs, that hold a path, or a name or another text.
-PATHS = (
-    *("run", "run_dir", "out", "weak_run", "branch_from", "verify", "report_dir", "images", "reference"),
-    *("statistics", "report", "autoencoder_directory", "data.directory", "data.path", "data.source.path"),
-    *("study.directory", "study.pilot", "evaluation.reference", "autoencoder.spec.path"),
-    "condition.spec.text.path",
-)
-NAMES = (
-    *("run_name", "name", "weights", "extractor", "sample_weights", "device"),
-    *("data.name", "study.name", "evaluation.extractor", "prompt", "negative"),
-)
 # The name of a column may be a number or hold any sign.
 COLUMNS = "columns."
 # What Hydra takes for a number or a switch, and is text where a path or a name belongs: run=2024, data.name=1e6.

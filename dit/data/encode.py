@@ -18,7 +18,7 @@ from dit.data.autoencoder_training import fixed_threads
 from dit.data.blocks import Work
 from dit.data.conditions.base import Captions, Conditions
 from dit.data.images import Source
-from dit.data.manifest import canonical, check_settings
+from dit.data.manifest import Manifest, canonical, check_settings
 from dit.data.origin import begin, check_origin
 from dit.data.schema import FORMAT
 from dit.data.split import ByContent, ByDocument, Stratified, StratifiedShare
@@ -201,7 +201,7 @@ def _already_there(directory: Path, config: dict[str, Any]) -> bool:
     """Whether this very data is there; raises where it was made another way."""
     if not (directory / "manifest.json").is_file():
         return False
-    check_settings(directory, config)
+    check_settings(Manifest.read(directory), config)
     return True
 
 

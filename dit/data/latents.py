@@ -27,15 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dit.condition import POLICIES, Classes, Condition, ConditionKind, Nothing
-from dit.data.manifest import (
-    LABEL,
-    REENCODE,
-    check_files,
-    condition_kind,
-    domain_of,
-    manifest_hash,
-    read_manifest,
-)
+from dit.data.manifest import LABEL, REENCODE, Manifest, check_files, condition_kind, domain_of
 from dit.domain import Domain
 from dit.errors import InputError, check_choice
 
@@ -109,17 +101,17 @@ class LatentSet:
     per GB).
 
     Args:
-        directory: written by `encode_dataset`.
+        directory: written by `encode_dataset`; or its manifest, where that was read already.
         split: ``train`` or ``validation``.
 
     Raises:
         InputError: no such directory or split; a file is missing, truncated or corrupted.
     """
 
-    def __init__(self, directory: str | Path, split: str) -> None:
-        self.directory, self.split = Path(directory), split
-        self.manifest: dict[str, Any] = read_manifest(directory)
-        self.manifest_hash: str = manifest_hash(directory)
+    def __init__(self, directory: str | Path | Manifest, split: str) -> None:
+        read = Manifest.read(directory)
+        self.directory, self.split = read.directory, split
+        self.manifest, self.manifest_hash = read.content, read.sha256
         check_choice("split", split, self.manifest["splits"])
         for error in check_files(self.directory, self._entries):
             raise error

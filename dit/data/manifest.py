@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,38 @@ def write_manifest(directory: Path, scratch: Path, manifest: dict[str, Any]) -> 
             partial.write_bytes(data)
 
 
-def read_manifest(directory: str | Path) -> dict[str, Any]:
-    """The manifest of a finished latent directory, checked against its hash.
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of a finished latent directory as it was read, checked against its hash.
 
-    Raises:
-        InputError: there is none, it was changed after it was written, or it is of another format.
+    Attributes:
+        directory: of the latents.
+        content: what the file holds.
+        sha256: of the file: names the data of a run, since the manifest holds the hash of every shard.
     """
-    return _read(Path(directory))[0]
+
+    directory: Path
+    content: dict[str, Any]
+    sha256: str
+
+    @classmethod
+    def read(cls, directory: "str | Path | Manifest") -> "Manifest":
+        """That of a directory; one that was read already is itself.
+
+        Raises:
+            InputError: there is none, it was changed after it was written, or it is of another format.
+        """
+        return directory if isinstance(directory, Manifest) else _read(Path(directory))
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any]:
+    """What the manifest of a finished latent directory holds; raises as ``Manifest.read``."""
+    return Manifest.read(directory).content
 
 
 def manifest_hash(directory: str | Path) -> str:
-    """SHA-256 of the manifest: names the data of a run, since the manifest holds the hash of every shard."""
-    return _read(Path(directory))[1]
+    """SHA-256 of the manifest; raises as ``Manifest.read``."""
+    return Manifest.read(directory).sha256
 
 
 def domain_of(manifest: dict[str, Any]) -> Domain:
@@ -109,7 +130,7 @@ def doubts(manifest: dict[str, Any]) -> list[str]:
     return found
 
 
-def _read(directory: Path) -> tuple[dict[str, Any], str]:
+def _read(directory: Path) -> Manifest:
     path = directory / "manifest.json"
     try:
         if os.path.exists(path) and not path.is_file():  # pathlib raises where a name is too long
@@ -126,17 +147,17 @@ def _read(directory: Path) -> tuple[dict[str, Any], str]:
     actual = hashlib.sha256(text).hexdigest()
     if actual != expected:
         raise InputError(str(path), f"sha256 {actual[:12]}", f"sha256 {expected[:12]} as written", REENCODE)
-    return check_manifest(path, text), actual
+    return Manifest(directory, check_manifest(path, text), actual)
 
 
-def check_settings(directory: str | Path, asked: dict[str, Any]) -> None:
+def check_settings(manifest: Manifest, asked: dict[str, Any]) -> None:
     """Raises InputError unless a finished directory was made with these settings, all or some of its ``config``."""
-    stored = read_manifest(directory)["config"]
+    stored = manifest.content["config"]
     changed = [f"{key}: {stored.get(key)} -> {asked[key]}" for key in asked if stored.get(key) != asked[key]]
     if changed:
         raise InputError(
             "data.directory",
-            f"({directory}, encoded another way: {'; '.join(changed)})",
+            f"({manifest.directory}, encoded another way: {'; '.join(changed)})",
             "latents of this very configuration",
             "Choose another data.directory, or remove this one.",
         )

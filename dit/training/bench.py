@@ -1,4 +1,4 @@
-"""How fast training steps are and where their time goes, measured on the very steps that the trainer makes.
+"""How fast steps of training, samples and batches are; of steps also where their time goes, as the trainer makes them.
 
 b: samples of a batch.
 """
@@ -16,12 +16,14 @@ from torch.utils.data import DataLoader
 
 from dit.condition import Condition, ConditionKind
 from dit.data.latents import LatentSet
+from dit.diffusion.sampling import Sample
 from dit.domain import Domain
 from dit.launch import World
 from dit.training.batches import Batches
 from dit.training.hardware import Hardware
 from dit.training.module import DiffusionModule
 from dit.training.strategy import make_trainer
+from dit.training.streams import Streams
 from dit.training.watching import Waiting, peak_memory
 
 PARTS = ("data", "forward", "backward", "optimizer", "ema")
@@ -141,6 +143,36 @@ def time_training(
     timing = _Timing(Stopwatch(device), waiting, steps, warm_up)
     make_trainer(hardware, strategy, world, [timing]).fit(module, waiting)
     return Timed(timing.step_seconds, timing.part_seconds, peak_memory(device))
+
+
+def time_sampling(
+    draw: Callable[[], Sample], device: torch.device, bf16: bool, steps: int, warm_up: int
+) -> tuple[float, int]:
+    """Seconds that one batch of samples takes, and the network calls that it is made of.
+
+    Args:
+        draw: makes a batch of samples.
+        device: where it does.
+        bf16: whether matrix products are taken in bfloat16.
+        steps: batches that are timed.
+        warm_up: batches before them.
+    """
+    watch, nfe, start = Stopwatch(device), 0, 0.0
+    for number in range(warm_up + steps):
+        start = watch.now() if number == warm_up else start
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            nfe = draw().nfe
+    return (watch.now() - start) / steps, nfe
+
+
+def time_loading(latents: LatentSet, streams: Streams, n_workers: int, steps: int, warm_up: int) -> float:
+    """Seconds that one batch takes to be read: this rank's share, by as many workers as in training."""
+    batches = Batches(latents, streams, 0, warm_up + steps)
+    start = time.perf_counter()
+    for number, _ in enumerate(DataLoader(batches, batch_size=None, num_workers=n_workers), 1):
+        if number == warm_up:
+            start = time.perf_counter()
+    return (time.perf_counter() - start) / steps
 
 
 class _Timing(L.Callback):

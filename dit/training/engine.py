@@ -22,7 +22,7 @@ from dit.training.clock import Clock, Hook, Measure
 from dit.training.former import Former, former_readings
 from dit.training.guards import LOST, DivergedError, RollBack
 from dit.training.hooks import Checkpoints, Events, Progress, Recorder, Samples, TrainRecords, Validation
-from dit.training.job import Job, build_module, run_facts
+from dit.training.job import Job, run_facts
 from dit.training.module import DiffusionModule
 from dit.training.saving import CheckpointManager
 from dit.training.settings import ReadPoint
@@ -84,7 +84,7 @@ class _Attempt:
             checkpoint.check_run(self.job.config_hash)
         self.manager.tidy()
         start = checkpoint or self._branch()
-        module = build_module(job)
+        module = job.module()
         module.passed_over = set(self.passed_over)
         if start is not None:
             module.steps_done = start.images_seen // job.settings.batch_size

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dit.condition import Condition
+from torch import Tensor
+
+from dit.condition import Condition, ConditionKind
 from dit.data.draws import Draws
 from dit.data.latents import LatentSet
 from dit.diffusion.objective import Learnable
+from dit.domain import Domain
 from dit.errors import InputError, check_choice
 from dit.launch import World
 from dit.network.config import DiTConfig
@@ -27,13 +30,34 @@ from dit.training.streams import Streams, key
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything a training run is made of.
+class Recipe:
+    """What is trained, and how, whatever it is trained on.
+
+    Attributes:
+        objective, network: what is trained.
+        method: what a step asks of the network for the objective.
+        optimizer, schedule, profiles, settings: how; ``schedule`` is of the learning rate, ``profiles`` of averages.
+        strategy: how a step is carried out.
+        hardware: device, precision and processes.
+    """
+
+    objective: Learnable
+    method: Method
+    network: DiTConfig
+    optimizer: AdamW
+    schedule: Schedule
+    profiles: Mapping[str, Profile]
+    settings: Settings
+    strategy: Strategy
+    hardware: Hardware
+
+
+@dataclass(frozen=True)
+class Job(Recipe):
+    """Everything a training run is made of: a recipe, its data, and what is measured on the way.
 
     Attributes:
         name: the run's name in its records.
-        objective, network, optimizer, profiles, settings: what is trained, and how.
-        method: what a step asks of the network for the objective.
         counts: the network's parameters and multiply-adds on this data.
         latents: training latents.
         validation, validation_condition: stored draws of held-out latents, and what is known of each.
@@ -43,9 +67,6 @@ class Job:
         measures: measures of generated images: when (``read_points`` | ``end``), and
             (denoiser, name, weights) -> fields of a ``samples`` record.
         sample_weights: the average that samples are drawn from.
-        hardware: device, precision and processes.
-        strategy: how a step is carried out.
-        schedule: of the learning rate.
         world: this process among those that share the run.
         deadline: of the monotonic clock, at which to stop with a checkpoint.
         branch_from: a checkpoint of another run, to begin from at its clock.
@@ -53,22 +74,13 @@ class Job:
     """
 
     name: str
-    objective: Learnable
-    method: Method
-    network: DiTConfig
     counts: Counts
-    optimizer: AdamW
-    profiles: Mapping[str, Profile]
-    settings: Settings
     latents: LatentSet
     validation: Draws
     validation_condition: Condition
     points: Sequence[ReadPoint]
     config_hash: str
     facts: Mapping[str, Any]
-    hardware: Hardware
-    strategy: Strategy
-    schedule: Schedule
     world: World = World()  # noqa: RUF009 - frozen
     deadline: float | None = None
     branch_from: Path | None = None
@@ -87,33 +99,46 @@ class Job:
                 "See checkpoints/ in a run.",
             )
 
+    def module(self) -> DiffusionModule:
+        """The Lightning module, not yet on its device."""
+        total_images = self.points[-1].step * self.settings.batch_size
+        domain, kind, edges = self.latents.domain, self.latents.kind, self.validation.edges
+        return build_module(self, domain, kind, total_images, edges, self.world)
+
     @property
     def resolved_strategy(self) -> str:
         """The strategy's name in this world."""
         return self.strategy.resolve(self.world, self.settings.batch_size)
 
 
-def build_module(job: Job) -> DiffusionModule:
-    """The Lightning module of a job; the network's initial weights are a function of the seed alone."""
-    latents, settings, world = job.latents, job.settings, job.world
-    network = job.network.build(
-        latents.domain,
-        latents.kind,
-        job.objective.process.out_channels(latents.domain),
-        seed=key(settings.seed, "weights", 0),
-    )
-    total_images = job.points[-1].step * settings.batch_size
+def build_module(
+    recipe: Recipe, domain: Domain, kind: ConditionKind, total_images: int, edges: Tensor, world: World
+) -> DiffusionModule:
+    """The Lightning module of a run; the network's initial weights are a function of the seed alone.
+
+    Args:
+        recipe: what is trained, and how.
+        domain: what one sample is.
+        kind: what the network is told of each.
+        total_images: the clock at the run's end.
+        edges: (K + 1,) of the log-SNR bins in which the training loss is watched.
+        world: this process among those that share the run.
+    """
+    settings, strategy = recipe.settings, recipe.strategy
+    name = strategy.resolve(world, settings.batch_size)
+    seed = key(settings.seed, "weights", 0)
+    network = recipe.network.build(domain, kind, recipe.objective.process.out_channels(domain), seed=seed)
     return DiffusionModule(
-        job.method,
+        recipe.method,
         network,
-        optimizer=job.optimizer,
-        rate=Rate(job.schedule, total_images, job.optimizer.learning_rate(job.network.width)),
-        profiles=job.profiles,
+        optimizer=recipe.optimizer,
+        rate=Rate(recipe.schedule, total_images, recipe.optimizer.learning_rate(recipe.network.width)),
+        profiles=recipe.profiles,
         settings=settings,
         streams=Streams(settings.seed, settings.batch_size, world.rank, world.size),
-        edges=job.validation.edges,
-        accumulation=job.strategy.accumulation,
-        prepare=lambda network: job.strategy.prepare(network, job.resolved_strategy, world, job.hardware),
+        edges=edges,
+        accumulation=strategy.accumulation,
+        prepare=lambda network: strategy.prepare(network, name, world, recipe.hardware),
     )
 
 

@@ -5,10 +5,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dit.condition import Classes
-from dit.config.data import conditions
 from dit.config.given import refuse_unread
 from dit.config.instantiation import instantiate
-from dit.config.job import check_list
+from dit.config.parts import Parts, check_list
 from dit.domain import Domain
 from dit.network.counting import count_dict
 from dit.verbs.app import check_format, console, hydra_app, show
@@ -18,7 +17,7 @@ def task(cfg: DictConfig) -> None:
     """Prints parameters, multiply-adds and memory of one network."""
     check_list("input_shape", cfg.input_shape)
     domain = Domain.of(list(cfg.input_shape))
-    kind = conditions(cfg).kind(Classes(cfg.num_classes))
+    kind = Parts(cfg).conditions.kind(Classes(cfg.num_classes))
     result = count_dict(instantiate(cfg.network), domain, kind, cfg.out_channels, cfg.batch_size)
     check_format(cfg.format)
     refuse_unread(cfg)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from dit.config import job as job_config
 from dit.config.given import refuse_unread
+from dit.config.parts import check_list
 from dit.errors import InputError, printable
 from dit.verbs.app import check_format, hydra_app, show
 
@@ -25,7 +26,7 @@ def task(cfg: DictConfig) -> None:
         raise InputError("run, images, report", ", ".join(named) or None, allowed)
     for key in ("metrics", "protocols", "subsets", "models"):
         if cfg[key] is not None:
-            job_config.check_list(key, cfg[key])
+            check_list(key, cfg[key])
     if not isinstance(cfg.sweep, DictConfig):
         raise InputError("sweep", cfg.sweep, "its keys, such as sweep.n_steps=[10,25]")
     if cfg.models is not None and cfg.report is None:

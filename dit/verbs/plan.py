@@ -7,15 +7,16 @@ from omegaconf import DictConfig
 from dit.columns import align
 from dit.config import study as study_config
 from dit.config.checks import check_planned
+from dit.config.parts import Parts
 from dit.verbs.app import check_format, hydra_app, show
 
 
 def task(cfg: DictConfig) -> None:
     """Prints the plan of a study."""
     check_format(cfg.format)
-    grid = study_config.grid(cfg)
-    check_planned(cfg)
-    plan = study_config.plan(cfg, grid)
+    parts, grid = Parts(cfg), study_config.grid(cfg)
+    check_planned(parts)
+    plan = study_config.plan(parts, grid)
     study_config.refuse_unused(cfg, plan)
     show(plan.as_dict(), cfg.format, _print)
 

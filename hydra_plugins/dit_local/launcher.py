@@ -18,8 +18,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dit import signals
+from dit.config.explanation import portable
 from dit.launch import begin_child, tell
-from dit.verbs.app import portable
 
 
 class LocalLauncher(Launcher):

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from dit.config.data import check_images
+from dit.config.encoding import encode_if_missing
+from dit.config.parts import Parts
 from dit.data.autoencoder import Identity
 from dit.data.encode import encode_dataset
 from dit.data.images import Digits
@@ -21,7 +23,6 @@ from dit.data.sources.vision import Torchvision
 from dit.data.sources.webdataset import Tar
 from dit.data.split import ByContent
 from dit.errors import InputError
-from dit.verbs import study
 from tests.data import test_parquet
 from tests.data.test_archives import write_tar, write_zip
 
@@ -58,7 +59,7 @@ def test_the_same_images_are_not_read_again(made, monkeypatch):
     images, latents = made
     monkeypatch.setattr(Folder, "content", lambda *_: pytest.fail("read"))
     assert not encode(latents, Folder(str(images))).fresh
-    check_images(config(images, latents))
+    check_images(Parts(config(images, latents)))
 
 
 def test_other_images_of_the_same_names_and_sizes(made):
@@ -68,9 +69,9 @@ def test_other_images_of_the_same_names_and_sizes(made):
     with pytest.raises(InputError, match=changed):
         encode(latents, Folder(str(images)))
     with pytest.raises(InputError, match=changed):  # dit train and dit evaluate
-        check_images(config(images, latents))
+        check_images(Parts(config(images, latents)))
     with pytest.raises(InputError, match=changed):  # dit study
-        study.encode_if_missing(config(images, latents), {})
+        encode_if_missing(Parts(config(images, latents)), {})
 
 
 @pytest.mark.parametrize("how", ["written", "put in its place"])
@@ -87,7 +88,7 @@ def test_other_images_of_the_same_names_sizes_and_times(made, how):
         os.replace(new, old)
     assert (old.stat().st_size, old.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
     with pytest.raises(InputError, match="images that have changed"):
-        check_images(config(images, latents))
+        check_images(Parts(config(images, latents)))
 
 
 def test_interrupted_work_goes_on_with_copies_that_kept_their_times(made, tmp_path):
@@ -101,12 +102,12 @@ def test_images_that_came_went_or_changed_their_class(made):
     images, latents = made
     (images / "class0" / "0.bmp").rename(images / "class1" / "0.bmp")
     with pytest.raises(InputError, match=r"images that have changed.*listing_sha256"):
-        check_images(config(images, latents))
+        check_images(Parts(config(images, latents)))
     (images / "class1" / "0.bmp").rename(images / "class0" / "0.bmp")
-    check_images(config(images, latents))
+    check_images(Parts(config(images, latents)))
     (images / "class0" / "0.bmp").unlink()
     with pytest.raises(InputError, match=r"images that have changed.*count"):
-        check_images(config(images, latents))
+        check_images(Parts(config(images, latents)))
 
 
 def test_copies_with_other_times_are_read_once(made, caplog, monkeypatch):
@@ -118,7 +119,7 @@ def test_copies_with_other_times_are_read_once(made, caplog, monkeypatch):
     assert not encode(latents, Folder(str(images))).fresh
     assert "reading the images" in caplog.text and manifest_hash(latents) == before
     monkeypatch.setattr(Folder, "content", lambda *_: pytest.fail("read again"))
-    check_images(config(images, latents))
+    check_images(Parts(config(images, latents)))
 
 
 def test_another_container_of_the_same_images_is_the_same_data(made):
@@ -132,14 +133,14 @@ def test_another_container_of_the_same_images_is_the_same_data(made):
 def test_a_run_needs_no_images(made):
     images, latents = made
     shutil.rmtree(images)
-    check_images(config(images, latents))
+    check_images(Parts(config(images, latents)))
 
 
 def test_latents_without_a_stamp_are_checked_by_encode_alone(made):
     """As those of older versions are: their images are read once."""
     images, latents = made
     (latents / "origin.json").unlink()
-    check_images(config(images, latents))
+    check_images(Parts(config(images, latents)))
     assert not (latents / "origin.json").exists()
     assert not encode(latents, Folder(str(images))).fresh
     assert (latents / "origin.json").exists()

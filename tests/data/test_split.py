@@ -5,13 +5,15 @@ from collections import Counter
 import pytest
 from omegaconf import OmegaConf
 
-from dit.config.data import held_out_count
+from dit.config.data import check_held_out
+from dit.config.facts import Facts
+from dit.config.parts import Parts
 from dit.data.autoencoder import Identity
 from dit.data.draws import validation_draws
 from dit.data.encode import encode_dataset
 from dit.data.images import UnreadableImage
 from dit.data.latents import LatentSet
-from dit.data.manifest import doubts, read_manifest
+from dit.data.manifest import Manifest, doubts, read_manifest
 from dit.data.sources.folder import Folder
 from dit.data.split import ByContent, Stratified, StratifiedShare, is_of_before
 from dit.errors import InputError
@@ -122,8 +124,9 @@ def test_no_image_held_out_is_said_before_any_work(tmp_path):
     source = write_folder(tmp_path / "images", {f"cat/{n}.jpg": jpeg(n) for n in range(4)})
     encode_dataset(tmp_path / "latents", source, Identity(), ByContent(0), name="x", image_size=8)
     cfg = OmegaConf.create({"data": {"directory": str(tmp_path / "latents")}})
+    parts = Parts(cfg, Facts.of_manifest(Manifest.read(tmp_path / "latents")))
     with pytest.raises(InputError, match=r"data\.split.*holds out no image.*StratifiedShare"):
-        held_out_count(cfg)
+        check_held_out(parts)
     with pytest.raises(InputError, match="holds out no image"):
         validation_draws(LatentSet(tmp_path / "latents", "validation"), 8, 8)
     assert "no image is held out" in doubts(read_manifest(tmp_path / "latents"))[0]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from dit.config.readings import Sampling
+from dit.config.samplings import Sampling
 from dit.diffusion.guidance import ClassifierFree
 from dit.errors import InputError
 from dit.evaluation.protocol import Protocol, require_equal

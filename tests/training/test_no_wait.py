@@ -10,8 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from dit.condition import Classes
-from dit.config.instantiation import config_dir, instantiate
-from dit.config.job import SETTINGS
+from dit.config.instantiation import config_dir
+from dit.config.parts import Parts
 from dit.domain import Domain
 from dit.network.presets import ladder
 from dit.training.averaging import Power
@@ -20,7 +20,6 @@ from dit.training.methods import Fit
 from dit.training.module import DiffusionModule
 from dit.training.optimizers import AdamW, Muon
 from dit.training.schedules import Constant, Rate
-from dit.training.settings import Settings
 from dit.training.streams import Streams
 
 NUMBERS, TOKENS = Domain(3, (8, 8)), Domain(1, (8, 8), vocabulary=17)
@@ -36,10 +35,9 @@ def module(name: str, optimizer: AdamW = AdamW(lr=0.01), **settings) -> Diffusio
     """A small network in training by an objective of conf/, its trainer's two services stood in for."""
     with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = hydra.compose("train", [f"objective={name}"])
-    objective, domain = instantiate(cfg.objective), TOKENS if name == "masked" else NUMBERS
-    told = Settings(
-        **{**{key: cfg[key] for key in SETTINGS}, "batch_size": 4, "warmup_images": 0, **settings}
-    )
+    parts = Parts(cfg)
+    objective, domain = parts.objective, TOKENS if name == "masked" else NUMBERS
+    told = replace(parts.settings, batch_size=4, warmup_images=0, **settings)
     made = DiffusionModule(
         Fit(objective, told.label_dropout),
         replace(ladder(16, aspect=16, head_dim=16), patch_size=1 if domain.vocabulary else 2).build(

@@ -1,6 +1,7 @@
 """``dit evaluate``: sweeps that resume, images in every form, several processes, one page, bad input."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -20,7 +21,9 @@ from PIL import Image
 from dit.config import evaluation
 from dit.config.instantiation import config_dir
 from dit.config.job import sample_measures
-from dit.config.readings import Sampling
+from dit.config.parts import Parts
+from dit.config.samplings import Sampling
+from dit.data.manifest import Manifest
 from dit.errors import InputError
 from dit.evaluation.images import write_folder, write_npz
 from dit.verbs import evaluate
@@ -112,10 +115,13 @@ def test_features_for_digits_are_doubted_where_the_run_drew_other_images(
     command = [f"run={run}", *FEW, "protocols=[unguided]", f"out={tmp_path}"]
     ask(*command)
     assert "no extractor= was named" not in caplog.text
-    read = evaluation.read_manifest
-    monkeypatch.setattr(
-        evaluation, "read_manifest", lambda path: {**read(path), "source": {"kind": "folder"}}
-    )
+    read = Parts.manifest.func
+
+    def of_a_folder(parts: Parts) -> Manifest:
+        found = read(parts)
+        return dataclasses.replace(found, content={**found.content, "source": {"kind": "folder"}})
+
+    monkeypatch.setattr(Parts, "manifest", property(of_a_folder))
     ask(*command)
     assert "no extractor= was named" in caplog.text
     caplog.clear()
@@ -334,8 +340,9 @@ def test_statistics_of_another_extractor_are_refused_before_anything_is_measured
 def test_every_evaluation_of_conf_composes_and_its_protocols_are_settings(name):
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose("train", [f"evaluation={name}"])
-    for protocol in cfg.evaluation.protocols:
-        sampling = Sampling.read(cfg.evaluation, protocol)
+    found = Sampling.read(cfg.evaluation) if cfg.evaluation.protocols else {}
+    assert list(found) == list(cfg.evaluation.protocols)
+    for protocol, sampling in found.items():
         assert sampling.varied(n_steps=7, guidance_scale=2, seed=3).facts()["grid"].count("n_steps=7") == 1
         assert cfg.evaluation.protocols[protocol].at in ("read_points", "end")
 
@@ -353,7 +360,7 @@ def test_and_before_a_run_trains(run):
     with initialize_config_dir(config_dir(), version_base="1.3"):
         cfg = compose("train", ["evaluation=digits", f"data.directory={run.parent}/latents", *WRONG])
     with pytest.raises(InputError, match=r"^solver.eta: got 2.0"):
-        sample_measures(cfg, run, torch.device("cpu"))
+        sample_measures(Parts(cfg), run, torch.device("cpu"))
 
 
 def test_an_empty_list_of_a_sweep_is_refused(run, ask):

@@ -141,7 +141,9 @@ def check(arguments, monkeypatch, capsys, tmp_path):
     from dit import cli
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dit.verbs.train._train", lambda *_: None)  # what is accepted need not be trained
+    monkeypatch.setattr(
+        "dit.training.directory.train_in", lambda *_: None
+    )  # what is accepted need not be trained
     GlobalHydra.instance().clear()
     capsys.readouterr()
     try:

@@ -28,7 +28,7 @@ def refused(folder, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("dit.verbs.train._train", lambda *_: pytest.fail("it trains"))
+        monkeypatch.setattr("dit.training.directory.train_in", lambda *_: pytest.fail("it trains"))
         GlobalHydra.instance().clear()
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from dit.report.output import write_if_changed
 from dit.report.page import Report
-from dit.verbs.report import write_if_changed
 
 
 @pytest.fixture

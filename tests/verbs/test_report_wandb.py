@@ -7,7 +7,8 @@ import types
 import pytest
 from omegaconf import OmegaConf
 
-from dit.verbs.report import log_to_wandb, write
+from dit.config.loggers import log_to_wandb
+from dit.report.output import write
 from tests.conftest import dit
 from tests.fits.synthetic import write_study
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dit.condition import Classes, ConditionKind, Text, together
 from dit.data.images import Source
-from dit.data.manifest import check_settings
+from dit.data.manifest import Manifest, check_settings
 from dit.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def open_encoder(conditions: Conditions, directory: str, config: dict[str, Any])
         raise InputError(
             "prompt", f"(a run on {directory}, which holds no texts)", "a run told texts", remedy
         )
-    check_settings(directory, {"condition": conditions.config})
+    check_settings(Manifest.read(directory), {"condition": conditions.config})
     if conditions.text.files != config["texts"]["encoder"]:
         got, allowed = f"(other files than those that made {directory})", "the very encoder of these texts"
         raise InputError("condition.spec.text.path", got, allowed)
