@@ -9,10 +9,8 @@ from pathlib import Path
 import dit
 
 PACKAGE = Path(dit.__file__).parent
-LONGEST_FUNCTION, MEDIAN_FUNCTION, LONGEST_FILE, LARGEST_SHARE = 60, 8, 300, 0.16
-# What is longer today and is to be shortened: functions, and files, which may not grow further.
-LONG_FUNCTIONS = {"data/encode.py: encode_dataset": 110}
-LONG_FILES = {"data/blocks.py": 305, "config/job.py": 310}
+LONGEST_FUNCTION, MEDIAN_FUNCTION, LONGEST_FILE, LONGEST_VERB, LARGEST_SHARE = 60, 8, 300, 120, 0.16
+LONG_FUNCTIONS = {"data/encode.py: encode_dataset": 110}  # to be shortened, and not to grow further
 
 
 def _modules() -> dict[str, Path]:
@@ -87,8 +85,9 @@ def test_functions_and_files_are_short() -> None:
                 key = f"{name}: {node.name}"
                 lengths[key] = max(lengths.get(key, 0), (node.end_lineno or 0) - node.lineno + 1)
     assert len(lengths) > 1000, "the test reads functions"
-    assert not {name: n for name, n in files.items() if n > LONG_FILES.get(name, LONGEST_FILE)}
+    assert not {name: n for name, n in files.items() if n > LONGEST_FILE}
     assert not {name: n for name, n in lengths.items() if n > LONG_FUNCTIONS.get(name, LONGEST_FUNCTION)}
+    assert not {name: n for name, n in files.items() if name.startswith("verbs/") and n > LONGEST_VERB}
     assert statistics.median(lengths.values()) <= MEDIAN_FUNCTION
 
 

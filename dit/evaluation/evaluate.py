@@ -87,8 +87,8 @@ def evaluate_samples(
     if not isinstance(reference, Measured):
         reference = Measured(reference)
     metrics, kind = check_reference(reference, metrics, extractor), denoiser.network.kind
-    num_classes = classes.n if (classes := find(kind, Classes)) else None
-    meter = Meter(extractor, metrics, [*subsets, n], num_classes=num_classes, distributed=distributed)
+    classes, marks = find(kind, Classes), [*subsets, n]
+    meter = Meter(extractor, metrics, marks, num_classes=classes and classes.n, distributed=distributed)
     told: Condition = kind.drawn(labels, seed, n) if condition is None else condition
     seeds = sample_seeds(seed, n)
     how = {"solver": solver, "grid": grid, "device": device, "precision": precision}
