@@ -121,8 +121,8 @@ def test_edm_on_unit_variance_is_edm_on_half_the_data():
     paper = Objective(VE(), Karras(0.5), LogNormalSigma(), weights.EDM(0.5))
     doubled = Objective(VE(0.004, 160.0), Karras(1.0), LogNormalSigma(-1.2 + math.log(2)), weights.EDM(1.0))
     network = Blind()
-    half = paper.loss(paper.denoiser(network), X0 / 2, Y, U, EPS)
-    unit = doubled.loss(doubled.denoiser(network), X0, Y, U, EPS)
+    half = paper.loss(paper.process.denoiser(network), X0 / 2, Y, U, EPS)
+    unit = doubled.loss(doubled.process.denoiser(network), X0, Y, U, EPS)
     torch.testing.assert_close(unit.loss, half.loss, rtol=1e-10, atol=0)
 
 
@@ -369,8 +369,8 @@ def test_a_validation_may_ask_for_any_noise_level(row):
     """Losses at chosen log-SNR, between the steps of a discrete path too, move smoothly with it."""
     log_snr = torch.linspace(8.0, -8.0, 16, dtype=torch.float64)
     denoiser = row.process.denoiser(Stub(row.process.out_channels(Domain(1, (1, 1)))))
-    here = row.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr), EPS)
-    near = row.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr + 1e-6), EPS)
+    here = row.process.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr), EPS)
+    near = row.process.loss_at(denoiser, X0, Y, row.path.t_of_log_snr(log_snr + 1e-6), EPS)
     torch.testing.assert_close(here.log_snr, log_snr, rtol=0, atol=1e-9)
     assert torch.isfinite(here.loss).all()
     torch.testing.assert_close(near.loss, here.loss, rtol=1e-4, atol=1e-6)

@@ -265,7 +265,7 @@ def test_the_page_has_every_yaml_with_its_values():
 @pytest.mark.parametrize(("key", "config"), configs().items(), ids=["=".join(key) for key in configs()])
 def test_a_yaml_states_every_option_with_the_default_of_the_code(key, config):
     """Except the number of steps, which has no default, and what a verb hands over."""
-    handed = {"denoiser", "x", "ts", "condition", "noise", "path", "weak", "classifier"}
+    handed = {"denoiser", "x", "ts", "condition", "noise", "path", "weak", "classifier", "negative"}
     parameters = inspect.signature(get_object(config["_target_"])).parameters.values()
     options = {p.name: p.default for p in parameters if p.name not in handed}
     stated = {name: value for name, value in config.items() if not name.startswith("_")}

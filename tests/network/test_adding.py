@@ -48,7 +48,7 @@ def test_it_learns_an_objective(mixer):
         label = torch.randint(2, (64,), generator=generator)
         x0 = (2.0 * label - 1)[:, None, None].expand(-1, 1, 4)
         u, eps = torch.rand(64, generator=generator), torch.randn(64, 1, 4, generator=generator)
-        loss = objective.loss(objective.denoiser(network), x0, labelled(label), u, eps).loss.mean()
+        loss = objective.loss(objective.process.denoiser(network), x0, labelled(label), u, eps).loss.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
