@@ -1,9 +1,7 @@
 """Arrays of one, two and three axes through every verb: encoded, counted, planned, trained, resumed, drawn."""
 
-import itertools
 import json
 import math
-import os
 import signal
 from pathlib import Path
 
@@ -51,24 +49,6 @@ def words(patch: str, network: list[str]) -> list[str]:
             "autoencoder=identity", f"network.patch_size={patch}", *network]  # fmt: skip
 
 
-def killed_at(step: int):
-    """A patch that kills the process at a step."""
-
-    def patch(rank: int) -> None:
-        from dit.training.module import DiffusionModule
-
-        original, calls = DiffusionModule.clip_and_step, itertools.count(1)
-
-        def dying(*arguments):
-            if next(calls) == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments)
-
-        DiffusionModule.clip_and_step = dying
-
-    return patch
-
-
 @pytest.mark.parametrize(("shape", "patch", "network"), CASES, ids=["trajectory", "log-mel", "clip"])
 def test_from_a_file_to_samples(tmp_path: Path, shape, patch, network):
     """The loss of 50 steps falls, a killed run ends as the undisturbed one, its FLOPs are those of torch's counter, and
@@ -82,7 +62,9 @@ def test_from_a_file_to_samples(tmp_path: Path, shape, patch, network):
     ranks.run(["plan", *said, *RUN[:5], *study], tmp_path)
     ranks.run(["encode", *[word for word in said if not word.startswith("network")]], tmp_path)
     ranks.run(["train", *said, *RUN, "run_dir=run"], tmp_path)
-    ranks.run(["train", *said, *RUN, "run_dir=killed"], tmp_path, code=-signal.SIGKILL, patch=killed_at(40))
+    ranks.run(
+        ["train", *said, *RUN, "run_dir=killed"], tmp_path, code=-signal.SIGKILL, patch=ranks.killed_at(40)
+    )
     ranks.run(["train", *said, *RUN, "run_dir=killed"], tmp_path)
     _check_data(tmp_path / "latents" / "waves-identity", x)
     rows = [json.loads(line) for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]

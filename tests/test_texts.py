@@ -14,7 +14,7 @@ from dit.config.files import read_yaml
 from dit.config.parts import Parts
 from dit.data.latents import LatentSet
 from dit.data.manifest import domain_of
-from tests.test_arrays import RUN, killed_at
+from tests.test_arrays import RUN
 from tests.training import ranks
 from tests.training.test_distributed import comparable
 
@@ -49,7 +49,7 @@ def losses(run: Path) -> list[float]:
 def test_the_loss_falls_and_a_killed_run_ends_as_the_undisturbed_one(folder):
     assert len(losses(folder / "run")) == 50
     assert np.mean(losses(folder / "run")[-10:]) < 0.85 * np.mean(losses(folder / "run")[:10])
-    ranks.run([*TRAIN, "run_dir=killed"], folder, code=-signal.SIGKILL, patch=killed_at(40))
+    ranks.run([*TRAIN, "run_dir=killed"], folder, code=-signal.SIGKILL, patch=ranks.killed_at(40))
     ranks.run([*TRAIN, "run_dir=killed"], folder)
     whole, killed = (ranks.files(folder / name) for name in ("run", "killed"))
     assert killed.pop("records.jsonl").replace(b'"killed"', b'"run"') == whole.pop("records.jsonl")

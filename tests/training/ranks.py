@@ -3,8 +3,10 @@
 The server computes nothing: torch's threads, which tests may have started in their own process, survive no fork.
 """
 
+import itertools
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -104,6 +106,24 @@ def run(arguments: list[str], cwd: Path, world: int = 1, code: int = 0, **settin
 def command(latents: Path, name: str, *more: str) -> list[str]:
     """``train`` of a tiny run into the folder ``name``."""
     return ["train", *TINY, *RUN, f"data.directory={latents}", f"run_dir={name}", "run_name=run", *more]
+
+
+def killed_at(step: int):
+    """A patch that kills the process at a step."""
+
+    def patch(rank: int) -> None:
+        from dit.training.module import DiffusionModule
+
+        original, calls = DiffusionModule.clip_and_step, itertools.count(1)
+
+        def dying(*arguments):
+            if next(calls) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments)
+
+        DiffusionModule.clip_and_step = dying  # pyright: ignore[reportAttributeAccessIssue]
+
+    return patch
 
 
 def files(directory: Path) -> dict[str, bytes]:

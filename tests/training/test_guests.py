@@ -1,8 +1,6 @@
 """Masked tokens and consistency training through the verbs: trained, killed and resumed, on two processes, sampled."""
 
-import itertools
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -55,24 +53,6 @@ def guest(request, tiny_latents, digit_tokens, tmp_path_factory) -> tuple[str, l
     return request.param, words, folder
 
 
-def dies_at(step: int):
-    """A patch that kills the process at a step."""
-
-    def patch(rank: int) -> None:
-        from dit.training.module import DiffusionModule
-
-        original, calls = DiffusionModule.clip_and_step, itertools.count(1)
-
-        def dying(*arguments):
-            if next(calls) == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments)
-
-        DiffusionModule.clip_and_step = dying  # pyright: ignore[reportAttributeAccessIssue]
-
-    return patch
-
-
 def test_its_loss_falls_and_its_records_say_what_it_is(guest):
     name, _, folder = guest
     rows = [json.loads(line) for line in (folder / "run" / "records.jsonl").read_text().splitlines()]
@@ -87,7 +67,7 @@ def test_its_loss_falls_and_its_records_say_what_it_is(guest):
 
 def test_a_killed_run_ends_as_the_undisturbed_one(guest, tmp_path):
     _, words, folder = guest
-    ranks.run([*words, "run_dir=run"], tmp_path, code=-signal.SIGKILL, patch=dies_at(20))
+    ranks.run([*words, "run_dir=run"], tmp_path, code=-signal.SIGKILL, patch=ranks.killed_at(20))
     ranks.run([*words, "run_dir=run"], tmp_path)
     assert ranks.files(tmp_path / "run") == ranks.files(folder / "run")
 
