@@ -24,10 +24,6 @@ from dit.training.watching import Work, device_name, peak_memory
 if TYPE_CHECKING:
     from dit.data.latents import LatentSet
 
-OTHERS = (
-    "data",
-    "autoencoder",
-)  # groups of training that may be given though a benchmark has no use for them
 Figures = dict[str, Any]
 
 

@@ -1,8 +1,9 @@
 """A law with some of its parameters fixed, or tied to others: the same problem in fewer coordinates.
 
-Restrictions are linear in the parameters of the optimiser: theta = offset + spread q for the free coordinates q: those
-that no restriction gives. Tied exponents alpha = beta make the additive law that of Gadre et al. (2403.08540, eq. 4);
-fixed A, alpha, B, beta and E leave R_D and R_N, as Muennighoff et al. (2305.16264) have them.
+Every restriction is linear in the parameters theta of the optimiser. The free coordinates q are those of theta that no
+restriction gives; all others follow: theta = offset + spread q. Tied exponents alpha = beta make the additive law that
+of Gadre et al. (2403.08540, eq. 4). Fixed A, alpha, B, beta and E leave R_D and R_N, as Muennighoff et al. (2305.16264)
+fit them.
 
 Legend: R rows, n points, p parameters of the whole law, q free ones.
 """

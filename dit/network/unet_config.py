@@ -65,13 +65,13 @@ class UNetConfig:
         check_number("network.width", self.width, low=2, integer=True)
         check_number("network.blocks", self.blocks, low=1, integer=True)
         check_number("network.groups", self.groups, low=1, integer=True)
-        for name in ("multipliers", "attention"):
+        for name, low in (("multipliers", 1), ("attention", 0)):
             value = getattr(self, name)
             if isinstance(value, str) or not hasattr(value, "__iter__"):
                 raise InputError(f"network.{name}", value, "a list of whole numbers")
             object.__setattr__(self, name, tuple(value))
             for each in getattr(self, name):
-                check_number(f"network.{name}", each, low=name == "multipliers", integer=True)
+                check_number(f"network.{name}", each, low=low, integer=True)
         if not self.multipliers:
             raise InputError("network.multipliers", [], "one number per level")
         if any(level >= len(self.multipliers) for level in self.attention):
