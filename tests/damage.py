@@ -53,6 +53,7 @@ def make(folder: Path) -> None:
     settings = [*TINY, latents, "warmup_images=16"]
     dit("encode", "autoencoder=identity", "data.image_size=8", latents, cwd=folder, check=0)
     sizes = ["study.widths=[16,32]", "study.min_images=320", "study.max_images=4000", "study.directory=study"]
+    sizes.append("study.force=true")
     budgets = "study.budgets_flops=[4e8,1e9]"
     dit("study", "experiment=digits", *settings, "evaluation=none", budgets, *sizes, cwd=folder, check=0)
     run = "run=study/runs/w0016"

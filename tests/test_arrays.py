@@ -59,6 +59,7 @@ def test_from_a_file_to_samples(tmp_path: Path, shape, patch, network):
     np.save(tmp_path / "y.npy", labels)
     said = words(patch, network)
     study = ["study.name=s", "study.budgets_flops=[4e9]", "study.widths=[16]", "study.min_images=1280"]
+    study.append("study.force=true")
     ranks.run(["plan", *said, *RUN[:5], *study], tmp_path)
     ranks.run(["encode", *[word for word in said if not word.startswith("network")]], tmp_path)
     ranks.run(["train", *said, *RUN, "run_dir=run"], tmp_path)

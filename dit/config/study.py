@@ -15,8 +15,9 @@ from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.parts import Parts, check_list
 from dit.data.autoencoder import latent_domain
-from dit.errors import InputError, check_number
+from dit.errors import InputError, check_choice, check_number
 from dit.network.counting import Counts
+from dit.study.doubts import refuse_weak
 from dit.study.forecast import Outlook, Surface
 from dit.study.plan import Grid, Plan, make_plan
 from dit.study.price import Price, budgets_in_flops, make_price
@@ -50,7 +51,11 @@ def grid(cfg: DictConfig) -> Grid:
 
 
 def plan(parts: Parts, grid: Grid) -> Plan:
-    """The runs of a study."""
+    """The runs of a study.
+
+    Raises:
+        InputError: a grid that can tell no exponent, without ``study.force``.
+    """
     cfg, facts = parts.cfg, _facts(parts)
 
     def count_width(width: int) -> Counts:
@@ -70,7 +75,7 @@ def plan(parts: Parts, grid: Grid) -> Plan:
     for key, value in ladder.items():
         check_number(f"network.{key}", value, low=1, integer=True)
     step = math.lcm(*ladder.values()) if ladder else None
-    return make_plan(
+    found = make_plan(
         grid,
         count_width,
         cfg.batch_size,
@@ -81,6 +86,10 @@ def plan(parts: Parts, grid: Grid) -> Plan:
         step,
         facts.n_held_out,
     )
+    check_choice("study.force", cfg.study.force, (False, True))
+    if not cfg.study.force:
+        refuse_weak(found)
+    return found
 
 
 def refuse_unused(cfg: DictConfig, plan: Plan) -> None:

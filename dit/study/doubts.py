@@ -1,7 +1,8 @@
-"""What is questionable about a plan, each doubt with its reason; a plan that cannot find its optimum is refused."""
+"""What is questionable about a plan, each doubt with its reason; a plan that can tell nothing is refused."""
 
 from dit.data.split import FEWEST_HELD_OUT
 from dit.errors import InputError
+from dit.fits.additive import PARAMETERS
 from dit.study.planned import Plan
 
 FEWEST_SIZES = 5  # per budget, for a parabola whose minimum means something
@@ -10,6 +11,8 @@ NARROWEST = 8.0  # largest over smallest size of a budget: isoFLOP curves are sh
 DECADES = 100.0  # largest over smallest budget
 MOST_EPOCHS = 10  # beyond it, repeated data begins to matter
 LARGEST_SD = 0.05  # of the exponent: published ones lie between .41 and .59, and two sd decide
+FEWEST_READINGS = 8
+FEWEST_FREE = 2  # cells beyond the law's parameters: with one, its residuals are one number
 
 
 def doubts(plan: Plan) -> list[str]:
@@ -19,6 +22,39 @@ def doubts(plan: Plan) -> list[str]:
         InputError: the expected best size of every budget lies at the edge of its row or outside.
     """
     return [*_rows(plan), *_edges(plan), *_budgets(plan), *_epochs(plan), *_held_out(plan), *_forecast(plan)]
+
+
+def refuse_weak(plan: Plan) -> None:
+    """Refuses a plan whose law would rest on too little, whatever its runs find.
+
+    Raises:
+        InputError: fewer readings than FEWEST_READINGS, fewer cells than the additive law's parameters and FEWEST_FREE
+            more, or a predicted standard deviation of the exponent of N* above LARGEST_SD (or none: no law at all).
+    """
+    readings = [(run.counts.macs_per_token, budget) for run in plan.runs for budget in run.budgets_flops]
+    free, found = len(set(readings)) - len(PARAMETERS), []
+    if len(readings) < FEWEST_READINGS:
+        found.append(f"{len(readings)} readings, where {FEWEST_READINGS} are the fewest")
+    if free < FEWEST_FREE:
+        found.append(
+            f"{len(set(readings))} cells of size and budget for {len(PARAMETERS)} parameters, where "
+            f"{len(PARAMETERS) + FEWEST_FREE} are the fewest"
+        )
+    if "additive" in plan.forecast:
+        one = plan.forecast["additive"]
+        if one is None:
+            found.append(f"no exponent by the additive law: {plan.forecast['additive_why_not'].rstrip('.')}")
+        elif one["sd_a"] > LARGEST_SD:
+            found.append(
+                f"a predicted standard deviation of {one['sd_a']:.2g} of the exponent of N*, where {LARGEST_SD:g} is "
+                "the largest"
+            )
+    if found:
+        raise InputError(
+            "study.budgets_flops, study.widths, study.seeds", f"({'; '.join(found)})",
+            "a grid that can tell an exponent",
+            "Add budgets, sizes or seeds; or study.force=true plans and runs it as it is.",
+        )  # fmt: skip
 
 
 def _rows(plan: Plan) -> list[str]:

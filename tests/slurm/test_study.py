@@ -95,7 +95,7 @@ def test_a_disturbed_study_ends_as_the_undisturbed_one(cluster, drivers, tiny_la
 
 def test_a_driver_that_is_a_job_comes_back_and_submits_nothing_twice(cluster, tiny_latents, tmp_path):
     script, data = ROOT / "slurm" / "study.sbatch", f"data.directory={tiny_latents}"
-    grid = ["study.budgets_flops=[1.5e9,4.74e9]", "study.widths=[16,32]"]
+    grid = ["study.budgets_flops=[1.5e9,4.74e9]", "study.widths=[16,32]", "study.force=true"]
     driver = cluster.submit(
         str(script), *STUDY[1:], *grid, data, "study.directory=study", *SLURM, cwd=tmp_path
     )

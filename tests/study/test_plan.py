@@ -10,6 +10,7 @@ from dit.domain import Domain
 from dit.errors import InputError
 from dit.network.counting import count
 from dit.network.presets import ladder
+from dit.study.doubts import refuse_weak
 from dit.study.forecast import Outlook, Surface
 from dit.study.plan import Grid, make_plan
 from dit.study.price import budgets_in_flops, make_price
@@ -119,6 +120,22 @@ def test_doubts_say_their_reason():
 def test_a_grid_without_any_optimum_inside_is_refused():
     with pytest.raises(InputError, match=r"study\.widths.*around"):
         plan(LOCATED, widths=[1536, 1600, 1664, 1728, 1792])
+
+
+def test_a_grid_that_can_tell_no_exponent_is_refused():
+    """By counts: 2 x 3 readings; 9 readings of 3 x 1 cells at three seeds; and by a noise that hides the exponent."""
+    refuse_weak(plan())
+    few = plan(ANYWHERE, widths=[448, 512, 576], budgets_flops=[1e19, 3.162e19])
+    with pytest.raises(InputError, match=r"6 readings, where 8.*6 cells.*where 7.*study\.force=true"):
+        refuse_weak(few)
+    repeated = plan(ANYWHERE, widths=[448, 512, 576], budgets_flops=[1e19], seeds=[0, 1, 2])
+    with pytest.raises(InputError, match=r"\(3 cells of size and budget.*no exponent by the additive law"):
+        refuse_weak(repeated)
+    noisy = plan(Outlook(LOCATED.surface, loss_noise=0.02))
+    sd = noisy.forecast["additive"]["sd_a"]
+    assert sd > 0.05
+    with pytest.raises(InputError, match=rf"\(a predicted standard deviation of {sd:.2g} of.*0\.05"):
+        refuse_weak(noisy)
 
 
 def test_budgets_inside_the_warmup_are_refused():

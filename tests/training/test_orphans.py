@@ -17,6 +17,7 @@ ENDLESS = [*TINY, "evaluation=none", "duration.images=10000000", "hardware.worke
 STUDY = [
     "study.directory=.",
     "study.widths=[16,32]",
+    "study.force=true",
     "study.budgets_flops=[1.5e12,4.74e12]",
     "hydra.launcher.jobs=2",
 ]

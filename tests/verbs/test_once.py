@@ -68,7 +68,13 @@ def test_a_plan_of_data_that_are_there(calls, tiny_latents):
 def test_a_study_and_the_job_of_one_of_its_runs(calls, tiny_latents, tmp_path, monkeypatch):
     """The driver plans once, as `dit plan` does; a run reads the manifest once more, in a process of its own."""
     monkeypatch.setattr(directory, "train_in", lambda *_: None)
-    words = ["experiment=digits", *TINY, "study.widths=[16,32]", f"data.directory={tiny_latents}"]
+    words = [
+        "experiment=digits",
+        *TINY,
+        "study.widths=[16,32]",
+        "study.force=true",
+        f"data.directory={tiny_latents}",
+    ]
     words += [f"study.directory={tmp_path / 'study'}", "study.retries=0"]
 
     handed = []

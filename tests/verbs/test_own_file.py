@@ -155,7 +155,9 @@ def test_a_copy_of_a_shipped_file_is_taken(name, planned):
     more = ["compile=none"] if "compile" in shipped(name) else []
     code, said = planned(shipped(name), *more)
     assert code == 0, said
-    code, said = planned(shipped(name), *more, "study.widths=[64,128,192,256,320,384]", "network.width=64")
+    code, said = planned(
+        shipped(name), *more, "study.widths=[64,128,192,256,320,384]", "network.width=64", "study.force=true"
+    )
     assert code == 0 and "has no say" in said, said  # words over the file's
 
 

@@ -10,7 +10,12 @@ from tests.conftest import TINY, dit
 
 @pytest.mark.slow
 def test_branches_run_after_their_trunk(tiny_latents, tmp_path):
-    grid = ["study.budgets_flops=[1.5e9,3e9,6e9]", "study.widths=[16,32]", "study.min_images=1280"]
+    grid = [
+        "study.budgets_flops=[1.5e9,3e9,6e9]",
+        "study.widths=[16,32]",
+        "study.min_images=1280",
+        "study.force=true",
+    ]
     settings = [
         *TINY,
         "evaluation=none",

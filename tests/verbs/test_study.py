@@ -20,6 +20,7 @@ STUDY = [
     "batch_size=16",
     "study.budgets_flops=[1.5e9,4.74e9,1.5e10]",
     "study.widths=[16,32,48]",
+    "study.force=true",
     "study.min_images=1280",
     "study.max_images=16000",
     "checkpoint_every_images=512",
