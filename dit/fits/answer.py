@@ -58,8 +58,9 @@ def answer(
     }
     result |= _of_surface(found) if law in SURFACES else {}
     if law == "isoflop":
+        result["window"] = found.fit.window if np.isfinite(found.fit.window) else None
         result["valleys"] = [_valley(found, i) for i in range(len(found.fit.valleys))]
-        result["holdout"] = _possible(lambda: asdict(holdout_minimum(found.points)))
+        result["holdout"] = _possible(lambda: asdict(holdout_minimum(found.points, found.fit.window)))
     if law == "envelope":
         result["frontier"] = found.fit.frontier
     result["sensitivity"] = _sensitivity(found, others)

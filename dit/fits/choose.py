@@ -7,7 +7,7 @@ from dit.errors import check_choice
 from dit.fits.additive import PARAMETERS, fit_additive
 from dit.fits.data_limited import NAMES_OF, fit_data_limited
 from dit.fits.envelope import fit_envelope
-from dit.fits.isoflop import fit_isoflop
+from dit.fits.isoflop import WINDOW, fit_isoflop
 from dit.fits.points import Points
 from dit.fits.power import fit_power
 from dit.fits.restrict import Fixed, checked
@@ -28,11 +28,16 @@ NAMES = {"additive": PARAMETERS, "data_limited": NAMES_OF}  # of parameters that
 
 
 def fit_law(
-    points: Points, law: str = "additive", loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()
+    points: Points,
+    law: str = "additive",
+    loss: str = "huber",
+    delta: float = 1e-3,
+    fixed: Fixed = (),
+    window: float = WINDOW,
 ) -> Any:
     """The fit of the law of that name; isoflop and envelope have no use for ``loss`` and ``delta``.
 
-    ``fixed`` has parameters of the additive law or of data_limited that are not fitted.
+    ``fixed`` has parameters of the additive law or of data_limited that are not fitted; ``window`` is of isoflop alone.
 
     Fits are kept: hold-out, comparison and sensitivity ask for the same ones.
 
@@ -40,13 +45,13 @@ def fit_law(
         InputError: an unknown law, or points that cannot carry it.
     """
     check_choice("law", law, LAWS)
-    return _fit(points, law, loss, delta, checked(dict(fixed), NAMES.get(law, ()), law))
+    return _fit(points, law, loss, delta, checked(dict(fixed), NAMES.get(law, ()), law), window)
 
 
 @lru_cache
-def _fit(points: Points, law: str, loss: str, delta: float, fixed: Fixed) -> Any:
+def _fit(points: Points, law: str, loss: str, delta: float, fixed: Fixed, window: float) -> Any:
     if law == "isoflop":
-        return fit_isoflop(points)
+        return fit_isoflop(points, window)
     if law == "envelope":
         return fit_envelope(points)
     if law == "data_limited":

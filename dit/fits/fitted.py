@@ -13,6 +13,7 @@ from dit.fits.bootstrap import LEVELS, Bootstrap, bootstrap
 from dit.fits.choose import EXPONENTS, fit_law
 from dit.fits.doubts import Doubts, doubts, of_interval
 from dit.fits.holdout import Holdout, holdout
+from dit.fits.isoflop import WINDOW
 from dit.fits.laws import settled
 from dit.fits.leverage import Leverage
 from dit.fits.points import Points
@@ -131,6 +132,7 @@ def fitted(
     by: str = "auto",
     method: str = "auto",
     fixed: Fixed = (),
+    window: float = WINDOW,
 ) -> Fitted:
     """The law's fit to points and its bootstrap.
 
@@ -144,6 +146,7 @@ def fitted(
         by: what is resampled together: run, point or auto.
         method: pairs, parametric, seeds or auto (see bootstrap.py).
         fixed: parameters of the additive law or of data_limited that are not fitted, with their values.
+        window: of isoflop, the factor of N about the lowest loss through which a parabola goes.
 
     Raises:
         InputError: an unknown choice, or points that cannot carry the law.
@@ -152,6 +155,6 @@ def fitted(
     points = points.completed()
     if len(points) > 1 and np.ptp(points.loss) == 0:
         raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
-    fit = fit_law(points, law, loss, delta, fixed)
+    fit = fit_law(points, law, loss, delta, fixed, window)
     boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
     return Fitted(points, law, loss, delta, fit, draws, seed, boot)

@@ -11,7 +11,7 @@ import numpy as np
 from dit.errors import InputError
 from dit.fits.bootstrap import bootstrap
 from dit.fits.choose import fit_law
-from dit.fits.isoflop import fit_isoflop
+from dit.fits.isoflop import WINDOW, fit_isoflop
 from dit.fits.points import Points
 from dit.fits.restrict import Fixed
 from dit.fits.variance import components
@@ -110,19 +110,19 @@ class HeldMinimum:
     measured: tuple[float, float, float]
 
 
-def holdout_minimum(points: Points) -> HeldMinimum:
-    """The isoFLOP law without its largest budget, against that budget's minimum.
+def holdout_minimum(points: Points, window: float = WINDOW) -> HeldMinimum:
+    """The isoFLOP law (by the ``window`` of its parabolas) without its largest budget, against that budget's minimum.
 
     Raises:
         InputError: the largest budget has no minimum, or too few others have.
     """
     points = points.completed()
-    last = fit_isoflop(points).valleys[-1]
+    last = fit_isoflop(points, window).valleys[-1]
     if last.rejected:
         raise InputError(
             "data", f"({last.flops:.3g} FLOPs: {last.rejected})", "a minimum at the largest budget"
         )
-    law = fit_isoflop(points[~_last(points)])
+    law = fit_isoflop(points[~_last(points)], window)
     predicted = (law.n_opt(last.flops), law.d_opt(last.flops), law.loss_opt(last.flops))
     return HeldMinimum(last.flops, predicted, (last.n_opt, last.d_opt, last.loss_opt))
 

@@ -1,9 +1,10 @@
 """Approach 2: a parabola of the loss in ln N per budget, its minimum, and lines through the minima.
 
-For the picture rather than for the number: where the two exponents differ and grids are wide, the minimum of
-a parabola is biased. A budget whose lowest point is its first or last size has no minimum and is rejected.
+The parabola goes through the sizes within a factor ``window`` of the lowest loss, since a loss is no parabola in ln N
+over a wide row; through the nearest FEWEST sizes where that are more. A budget whose lowest point is its first or last
+size has no minimum and is rejected.
 
-Source: Hoffmann et al. 2203.15556, section 3.2.
+Source: Hoffmann et al. 2203.15556, section 3.2; the window of e^1.1: Porian et al. 2406.19146.
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from dit.errors import InputError
+from dit.errors import InputError, check_number
 from dit.fits.allocation import AllocationLaw, lines
+from dit.fits.lack import lack_of_fit
 from dit.fits.points import Points
 from dit.fits.search import Refitted
 
 Array = np.ndarray
 AT_LEAST = 4  # sizes per budget: a parabola through three points has no residual
+FEWEST = 5  # sizes of a window, where the row has them: of four, one residual is left
+WINDOW = float(np.exp(1.1))  # factor of N on either side of the lowest loss
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,29 @@ class Valley:
         flops: the budget.
         n_points: how many points it has.
         sizes: how many different sizes among them.
+        used: how many points lie in the window; widened: whether more sizes than those within its factor were needed.
         n_opt: size at the minimum; d_opt: data at the minimum (of the parabola in ln D).
         loss_opt: loss at the minimum.
         centre: mean ln N, about which ``coefficients`` (constant, linear, quadratic, in ln N) are written.
         coefficients: of the parabola in ln N.
+        rms: root mean square of the relative misses in the window, on ``used`` - 3 degrees of freedom.
+        p_value: of those misses by the noise of repeats, or of the other budgets' parabolas (see lack.py); NaN where
+            there is nothing to compare.
         rejected: why the budget does not count; empty where it does.
     """
 
     flops: float
     n_points: int
     sizes: int
+    used: int
+    widened: bool
     n_opt: float
     d_opt: float
     loss_opt: float
     centre: float
     coefficients: tuple[float, float, float]
+    rms: float
+    p_value: float
     rejected: str = ""
 
     def at(self, n: Any) -> Any:
@@ -69,18 +81,24 @@ class IsoflopFit(IsoflopLaw):
     Args:
         valleys: one per budget, rejected ones included.
         n: number of points.
+        window: factor of N about the lowest loss.
     """
 
     valleys: tuple[Valley, ...]
     n: int
+    window: float
 
     def problem(self, points: Points) -> "IsoflopProblem":
         """This fit's problem on ``points``."""
-        return IsoflopProblem(points)
+        return IsoflopProblem(points, self.window)
 
 
 class IsoflopProblem:
     """All parabolas on given points; resampling stays within budgets.
+
+    Args:
+        points: of two budgets or more.
+        window: factor of N about the lowest loss; infinite for whole rows.
 
     Raises:
         InputError: one budget only, or no two budgets with enough sizes.
@@ -89,9 +107,9 @@ class IsoflopProblem:
     stratified = True
     resampling = "parametric"  # few sizes per budget: drawing among them often leaves no parabola
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, window: float = WINDOW) -> None:
         points = points.completed()
-        self.y, self.points = points.loss, points
+        self.y, self.points, self.window = points.loss, points, window
         self.members = [np.flatnonzero(points.budgets == i) for i in range(len(points.budget_flops))]
         if len(self.members) < 2:
             got = f"(one budget only: {points.budget_flops[0]:.3g} FLOPs)"
@@ -102,6 +120,8 @@ class IsoflopProblem:
         self.log_c = np.log(points.budget_flops)
         self.sizes = [len(np.unique(np.round(self.log_n[m], 9))) for m in self.members]
         self.wide = [sizes >= AT_LEAST for sizes in self.sizes]
+        one = np.ones((1, len(self.y)))
+        self.near = [self.within(m, one, self.y[None])[0] for m in self.members]
         scattered = points.budget_kind == "grouped" and sum(self.wide) < 0.5 * len(self.wide)
         if points.budget_kind == "binned" or scattered:
             got, allowed = "(compute is scattered)", "the column of budgets, or C within 10 % of one"
@@ -112,13 +132,19 @@ class IsoflopProblem:
                 )
             raise InputError("columns.budget", got, allowed, "Or law=additive, which needs no budgets.")
 
+    def within(self, member: Array, weights: Array, y: Array) -> Array:
+        """(R, m) which points of a budget lie in the window, for rows of weights (R, n) and losses (R, n)."""
+        return window_of(self.log_n[member], y[:, member], weights[:, member] > 0, self.window)
+
     def parabola(self, log_x: Array, member: Array, weights: Array, y: Array) -> tuple[Array, Array]:
         """Coefficients (R, 3) in ln x about its mean, and the abscissa of the minimum (R,), NaN without one.
+
+        ``weights`` (R, m) are those of the budget's points.
 
         There is none where the curve is not convex or turns outside of the sizes trained.
         """
         x = log_x[member] - log_x[member].mean()
-        design, w = np.stack([np.ones_like(x), x, x * x], 1), weights[:, member]
+        design, w = np.stack([np.ones_like(x), x, x * x], 1), weights
         gram = np.einsum("rm,mi,mj->rij", w, design, design)
         moment = np.einsum("rm,rm,mi->ri", w, np.broadcast_to(y[:, member], w.shape), design)
         singular = np.linalg.cond(gram) > 1e12
@@ -135,8 +161,9 @@ class IsoflopProblem:
         for i, member in enumerate(self.members):
             if not self.wide[i]:
                 continue
-            c, log_n = self.parabola(self.log_n, member, weights, y)
-            log_d = self.parabola(self.log_d, member, weights, y)[1]
+            near = weights[:, member] * self.within(member, weights, y)
+            c, log_n = self.parabola(self.log_n, member, near, y)
+            log_d = self.parabola(self.log_d, member, near, y)[1]
             lowest = c[:, 0] - c[:, 1] ** 2 / (4 * c[:, 2])
             minima[:, i] = np.stack([np.exp(log_n), np.exp(log_d), lowest], 1)
         return minima
@@ -162,7 +189,7 @@ class IsoflopProblem:
         return Refitted(found, np.isfinite(found.a), 0)
 
     def fitted(self) -> Array:
-        """Losses (n,) of the parabolas, those of rejected budgets included."""
+        """Losses (n,) of the parabolas, those of rejected budgets included; outside of a window the measured ones."""
         design = self._design()
         return design @ (np.linalg.pinv(design) @ self.y)
 
@@ -175,27 +202,49 @@ class IsoflopProblem:
         return self.fitted() * (1 + noise)
 
     def jacobian(self, law: Any) -> Array:
-        """(n, 3 budgets) relative slopes of the losses in the coefficients."""
+        """(n, 3 budgets + points outside) relative slopes of the losses in the coefficients."""
         return self._design() / self.fitted()[:, None]
 
     def _design(self) -> Array:
-        out = np.zeros((len(self.y), 3 * len(self.members)))
-        for i, member in enumerate(self.members):
+        """Columns of the parabolas, and one of its own for each point outside of its window: it has no residual."""
+        out, outside = np.zeros((len(self.y), 3 * len(self.members))), []
+        for i, (member, near) in enumerate(zip(self.members, self.near)):
             x = self.log_n[member] - self.log_n[member].mean()
-            out[member, 3 * i : 3 * i + 3] = np.stack([np.ones_like(x), x, x * x], 1)
-        return out
+            out[member[near], 3 * i : 3 * i + 3] = np.stack([np.ones_like(x), x, x * x], 1)[near]
+            outside += list(member[~near])
+        return np.concatenate([out, np.eye(len(self.y))[:, outside]], 1)
 
 
-def fit_isoflop(points: Points) -> IsoflopFit:
+def window_of(log_n: Array, loss: Array, present: Array, window: float = WINDOW) -> Array:
+    """(R, m) which points lie within a factor ``window`` of the N of lowest loss, or are of the FEWEST nearest sizes.
+
+    Args:
+        log_n: (m,) ln N.
+        loss: (R, m) losses.
+        present: (R, m) which points there are.
+        window: factor of N.
+    """
+    sizes, of = np.unique(np.round(log_n, 9), return_inverse=True)
+    centre = log_n[np.argmin(np.where(present, loss, np.inf), axis=1)][:, None]
+    there = np.stack([present[:, of == i].any(1) for i in range(len(sizes))], 1)
+    apart = np.sort(np.where(there, np.abs(sizes - centre), np.inf), axis=1)
+    enough = apart[:, min(FEWEST, len(sizes)) - 1][:, None]
+    return present & (np.abs(log_n - centre) <= np.maximum(np.log(window), enough) + 1e-8)
+
+
+def fit_isoflop(points: Points, window: float = WINDOW) -> IsoflopFit:
     """Parabolas per budget and the lines N*(C), D*(C), L*(C) through the minima of those that have one.
 
     Args:
         points: needs two of N, D and C; budgets are given or read off C.
+        window: factor of N about the lowest loss through which each parabola goes; infinite for whole rows.
 
     Raises:
-        InputError: one budget only; fewer than two budgets with a minimum inside their sizes.
+        InputError: one budget only; fewer than two budgets with a minimum inside their sizes; a window below 1.
     """
-    problem = IsoflopProblem(points)
+    if window != np.inf:
+        check_number("window", window, above=1.0)
+    problem = IsoflopProblem(points, window)
     every = problem.minima(np.ones_like(problem.y[None]), problem.y[None])[0]
     reasons = [_rejected(problem, i, every[i]) for i in range(len(problem.members))]
     minima = every[None].copy()
@@ -207,11 +256,12 @@ def fit_isoflop(points: Points) -> IsoflopFit:
             "data", f"({listed})", "two or more budgets with a minimum inside their sizes",
             "All optima at the edge: train smaller or larger models at these budgets." if edges else "",
         )  # fmt: skip
-    valleys = tuple(_valley(problem, i, every[i], reasons[i]) for i in range(len(reasons)))
+    judged = lack_of_fit(problem.residual(None), problem.points, problem.members, problem.near)
+    valleys = tuple(_valley(problem, i, every[i], *judged[i], reasons[i]) for i in range(len(reasons)))
     law = problem.through(minima)
     scalars = (law.n_coefficient, law.a, law.d_coefficient, law.b, law.loss_coefficient, law.loss_exponent)
     n, a, d, b, level, exponent = (float(value[0]) for value in scalars)
-    return IsoflopFit(n, a, d, b, level, exponent, minima[0], valleys, len(points))
+    return IsoflopFit(n, a, d, b, level, exponent, minima[0], valleys, len(points), window)
 
 
 def _rejected(problem: IsoflopProblem, i: int, minimum: Array) -> str:
@@ -225,14 +275,19 @@ def _rejected(problem: IsoflopProblem, i: int, minimum: Array) -> str:
     return "" if np.isfinite(minimum).all() else "its parabola has no minimum inside the sizes trained"
 
 
-def _valley(problem: IsoflopProblem, i: int, minimum: Array, rejected: str) -> Valley:
-    member = problem.members[i]
+def _valley(
+    problem: IsoflopProblem, i: int, minimum: Array, rms: float, p_value: float, rejected: str
+) -> Valley:
+    member, near = problem.members[i], problem.near[i]
     c = (np.nan, np.nan, np.nan)
     if problem.wide[i]:
-        y = problem.y[None]
-        found = problem.parabola(problem.log_n, member, np.ones_like(y), y)[0][0]
+        found = problem.parabola(problem.log_n, member, near[None].astype(float), problem.y[None])[0][0]
         c = (float(found[0]), float(found[1]), float(found[2]))
     n, d, loss = (float(value) for value in minimum)
-    centre = float(problem.log_n[member].mean())
-    flops, sizes = float(problem.points.budget_flops[i]), problem.sizes[i]
-    return Valley(flops, len(member), sizes, n, d, loss, centre, c, rejected)
+    used = problem.log_n[member[near]]
+    apart = np.abs(used - problem.log_n[member[np.argmin(problem.y[member])]]).max()
+    widened = bool(apart > np.log(problem.window) + 1e-8)
+    return Valley(
+        float(problem.points.budget_flops[i]), len(member), problem.sizes[i], len(used), widened, n, d, loss,
+        float(problem.log_n[member].mean()), c, rms, p_value, rejected,
+    )  # fmt: skip

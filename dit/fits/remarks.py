@@ -11,6 +11,7 @@ from dit.fits.points import Points
 
 K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
 TINY = 1e9  # FLOPs that no training run stays below
+LACK = 0.01  # probability of misses by noise below which a parabola does not fit; budgets are several
 RUNS = ("run", "runs", "run_name", "run_id", "run name", "run id")  # headers that are likely to name runs
 
 
@@ -53,15 +54,30 @@ def _of_fit(points: Points, fit: Any, boot: Bootstrap | None) -> list[str]:
         found.append(
             f"C/(N D) varies by up to {np.expm1(points.k_spread):.1%}: allocation uses its geometric mean"
         )
-    for valley in getattr(fit, "valleys", ()):
-        if valley.rejected:
-            found.append(f"budget {valley.flops:.3g} left out: {valley.rejected}")
+    found += _of_valleys(getattr(fit, "valleys", ()))
     if boot is not None and boot.failed:
         found.append(f"{boot.failed} of {boot.draws} bootstrap draws did not converge and were left out")
     given = [value for value in (points.n, points.d, points.c, points.loss) if value is not None]
     copies = len(points) - np.unique(np.stack(given), axis=1).shape[1]
     if copies:
         found.append(f"{copies} points repeat another in every column: remove copies, or they count twice")
+    return found
+
+
+def _of_valleys(valleys: Iterable[Any]) -> list[str]:
+    """What is to be said about parabolas: those left out, those through far sizes, and those that do not fit."""
+    found = [f"budget {one.flops:.3g} left out: {one.rejected}" for one in valleys if one.rejected]
+    kept = [one for one in valleys if not one.rejected]
+    if wide := [f"{one.flops:.3g}" for one in kept if one.widened]:
+        found.append(
+            f"too few sizes near the best for the window, the nearest are used: budget {', '.join(wide)}"
+        )
+    for one in kept:
+        if one.p_value < LACK:
+            found.append(
+                f"the parabola of budget {one.flops:.3g} misses by {one.rms:.2%}, more than noise explains "
+                f"(p {one.p_value:.2g}): a size may be badly trained, or the window too wide"
+            )
     return found
 
 

@@ -17,7 +17,7 @@ class Variant:
     """One refit.
 
     Args:
-        choice: what kind of choice (loss, delta, outliers, budgets, size).
+        choice: what kind of choice (loss, delta, window, outliers, budgets, size).
         value: what was chosen.
         n: points used.
         exponent: a of N*(C), or the power law's exponent; NaN where the fit is impossible.
@@ -70,7 +70,10 @@ def exponent(fit: Any, law: str) -> Any:
 def _variants(
     points: Points, fit: Any, law: str, loss: str, delta: float, others: Mapping[str, Mapping[str, Points]]
 ) -> Iterator[tuple[str, str, Points, dict[str, Any]]]:
-    same = {"loss": loss, "delta": delta, "fixed": getattr(fit, "fixed", ())}
+    same: dict[str, Any] = {"loss": loss, "delta": delta, "fixed": getattr(fit, "fixed", ())}
+    if law == "isoflop":
+        same["window"] = fit.window
+        yield "window", "whole rows", points, same | {"window": np.inf}
     if law not in ("isoflop", "envelope"):
         for other in NAMES:
             if other != loss:

@@ -37,7 +37,10 @@ def _print_judgement(result: dict[str, Any]) -> None:
         print(f"profile of {name}: {one['estimate']:.5g}, 95 % {low} .. {high}, {one['verdict']}")
     for valley in result.get("valleys", []):
         doubt = f" (doubtful: {valley['doubt']})" if valley["doubt"] else ""
-        verdict = valley["rejected"] or f"N* {valley['n_opt']:.4g}, D* {valley['d_opt']:.4g}{doubt}"
+        verdict = (
+            valley["rejected"]
+            or f"N* {valley['n_opt']:.4g}, D* {valley['d_opt']:.4g}; {_fit_of(valley)}{doubt}"
+        )
         print(f"budget {valley['flops']:.3g}: {verdict}")
     held = result.get("holdout") or {}
     if "bias" in held:
@@ -59,6 +62,15 @@ def _print_judgement(result: dict[str, Any]) -> None:
             numbers = (_number(one[key]) for key in ("holdout_rms", "aic", "bic"))
             rows.append((one["law"], str(one["parameters"]), *numbers))
         print(align(rows))
+
+
+def _fit_of(valley: dict[str, Any]) -> str:
+    """How well a parabola fits its points."""
+    rms, p_value = valley["rms"], valley["p_value"]
+    found = f"parabola of {valley['used']} of {valley['n_points']} points"
+    if rms is None:
+        return found
+    return f"{found}, misses {rms:.2%}" + ("" if p_value is None else f" (p {p_value:.2g})")
 
 
 def _print_sensitivity(found: dict[str, Any]) -> None:

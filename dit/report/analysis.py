@@ -19,7 +19,7 @@ from dit.errors import InputError
 from dit.files import plain
 from dit.fits.doubts import of_minimum
 from dit.fits.fitted import Fitted, fitted
-from dit.fits.isoflop import AT_LEAST
+from dit.fits.isoflop import AT_LEAST, window_of
 from dit.report.derived import (
     BAND_POINTS,
     cooldowns,
@@ -145,8 +145,9 @@ def _alone(points: Points, row: dict[str, Any], size: str) -> dict[str, Any]:
         return row
     if row["sizes"] < AT_LEAST:
         return {**row, "edge": f"fewer than {AT_LEAST} sizes"}
-    centre = float(x.mean())
-    quadratic, linear, constant = (float(c) for c in np.polyfit(x - centre, points.loss[here], 2))
+    centre, y = float(x.mean()), points.loss[here]
+    near = window_of(x, y[None], np.ones((1, len(x)), bool))[0]
+    quadratic, linear, constant = (float(c) for c in np.polyfit(x[near] - centre, y[near], 2))
     lowest = -linear / (2 * quadratic)
     if quadratic <= 0 or not x.min() < centre + lowest < x.max():
         return {**row, "edge": "its parabola has no minimum inside the sizes trained"}

@@ -37,12 +37,14 @@ def task(cfg: DictConfig) -> None:
     if cfg.law in ("isoflop", "envelope"):
         for key in ("loss", "delta"):
             refuse_given(cfg, key, f"law={cfg.law} is least squares")
+    if cfg.law != "isoflop":
+        refuse_given(cfg, "window", f"law={cfg.law} has no parabolas")
     if not cfg.bootstrap:
         for key in ("seed", "by", "method"):
             refuse_given(cfg, key, "bootstrap=0 draws nothing")
     at_flops, fixed = listed(cfg.at_flops), tuple((str(name), value) for name, value in cfg.fix.items())
     refuse_unread(cfg)
-    result = answer(fitted(points, *asked, fixed=fixed), at_flops, others, told)
+    result = answer(fitted(points, *asked, fixed=fixed, window=cfg.window), at_flops, others, told)
     show({"data": str(cfg.data.path), **result}, cfg.format, print_summary)
 
 

@@ -253,7 +253,7 @@ def test_lines_are_numpys(grid):
 
 
 def test_minima_of_parabolas_are_numpys(grid):
-    fit = fit_isoflop(grid)
+    fit = fit_isoflop(grid, np.inf)
     for i, valley in enumerate(fit.valleys):
         here = grid.budgets == i
         minimum = []
@@ -266,7 +266,7 @@ def test_minima_of_parabolas_are_numpys(grid):
         assert (valley.sizes, valley.n_points, valley.flops) == (6, 6, pytest.approx(grid.budget_flops[i]))
     slope, height = np.polyfit(np.log(grid.budget_flops), np.log([v.n_opt for v in fit.valleys]), 1)
     assert (fit.a, np.log(fit.n_coefficient)) == pytest.approx((slope, height))
-    held = holdout_minimum(grid)
+    held = holdout_minimum(grid, np.inf)
     slope, height = np.polyfit(
         np.log(grid.budget_flops[:-1]), np.log([v.loss_opt for v in fit.valleys[:-1]]), 1
     )

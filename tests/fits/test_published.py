@@ -85,7 +85,7 @@ def test_chinchilla_least_squares_below_1e21(shared):
 
 
 def test_llama_isoflop_line(llama):
-    fit = fit_isoflop(llama)
+    fit = fit_isoflop(llama, np.inf)  # the published parabolas go through whole rows
     assert len(fit.valleys) == 10
     assert not any(valley.rejected for valley in fit.valleys)
     assert fit.b == pytest.approx(0.5368, abs=5e-4)
