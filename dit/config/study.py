@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dit.config.data import check_encoded, check_held_out
 from dit.config.facts import Facts
 from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
+from dit.config.overhead import overhead_flops
 from dit.config.parts import Parts, check_list
 from dit.data.autoencoder import latent_domain
 from dit.errors import InputError, check_choice, check_number
@@ -86,6 +88,7 @@ def plan(parts: Parts, grid: Grid) -> Plan:
         step,
         facts.n_held_out,
     )
+    found = replace(found, overhead=overhead_flops(parts, facts, found))
     check_choice("study.force", cfg.study.force, (False, True))
     if not cfg.study.force:
         refuse_weak(found)

@@ -3,7 +3,7 @@
 Imports no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,7 +132,7 @@ class PlannedRun:
             "train_flops_per_image": self.counts.train_flops_per_image,
             "readings": [vars(reading) for reading in self.readings],
             "flops": self.flops,
-            "gpu_hours": price.device_hours(self.flops) if price else None,
+            "gpu_hours": price.device_hours(self.flops, self.counts.macs_per_token) if price else None,
             "epochs": self.readings[-1].images / n_train if n_train else None,
             "overrides": self.overrides(),
             "branch_of": self.branch_of,
@@ -154,6 +154,7 @@ class Plan:
         warnings: in words.
         branches: cool-down branches of the runs.
         n_held_out: images that the loss is measured on; None where unknown.
+        overhead: FLOPs of what is computed beside training, see ``dit.study.overhead``.
     """
 
     grid: Grid
@@ -165,6 +166,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     branches: tuple[PlannedRun, ...] = ()
     n_held_out: int | None = None
+    overhead: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def all_runs(self) -> tuple[PlannedRun, ...]:
@@ -175,6 +177,13 @@ class Plan:
     def flops(self) -> float:
         """Training compute of all runs and branches."""
         return sum(run.flops for run in self.all_runs)
+
+    @property
+    def device_hours(self) -> float | None:
+        """Hours of one device for the training of all runs and branches; None without a price."""
+        if self.price is None:
+            return None
+        return sum(self.price.device_hours(run.flops, run.counts.macs_per_token) for run in self.all_runs)
 
     @property
     def tokens(self) -> int:
@@ -197,6 +206,21 @@ class Plan:
         arrays = {name: np.array(values, float) for name, values in columns.items()}
         return Points(np.ones(len(rows)), run=np.array([run.name for run, _ in rows]), **arrays)
 
+    def cost(self) -> dict[str, Any] | None:
+        """What training costs, what is computed beside it at the same rate, and all of it; None without a price."""
+        hours = self.device_hours
+        if self.price is None or hours is None:
+            return None
+        beside = sum(flops for flops in self.overhead.values() if flops is not None)
+        return {
+            **self.price.of(self.flops, hours),
+            "beside": {
+                name: {"flops": flops, "gpu_hours": None if flops is None else hours * flops / self.flops}
+                for name, flops in self.overhead.items()
+            },
+            "whole": self.price.of(self.flops + beside, hours * (1 + beside / self.flops)),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
         return {
@@ -204,7 +228,7 @@ class Plan:
             "budgets_flops": list(self.grid.budgets_flops),
             "runs": [run.as_dict(self.price, self.n_train) for run in self.all_runs],
             "total_flops": self.flops,
-            "cost": self.price.of(self.flops) if self.price else None,
+            "cost": self.cost(),
             "forecast": self.forecast,
             "warnings": list(self.warnings),
         }

@@ -1,8 +1,11 @@
 """What compute costs: FLOPs into device-hours and days, and back. Imports no torch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from dit.accelerators import PEAK_BF16_FLOPS, peak_flops
 from dit.errors import InputError, check_number
@@ -18,25 +21,32 @@ class Price:
         flops_per_second: of one device, as achieved in training.
         devices: how many work at a time.
         source: where the rate comes from, in words.
+        by_size: (multiply-adds per token, FLOPs per second) of measured networks, rising: what ``flops_per_second``
+            is for others. Between them it is linear in the logarithms, beyond them that of the nearest.
     """
 
     flops_per_second: float
     devices: int
     source: str
+    by_size: tuple[tuple[float, float], ...] = ()
 
-    def device_hours(self, flops: float) -> float:
-        """Hours of one device for that much training compute."""
-        return flops / self.flops_per_second / HOUR
+    def device_hours(self, flops: float, size: float | None = None) -> float:
+        """Hours of one device for that much training compute of a network of that size."""
+        rate = self.flops_per_second
+        if self.by_size and size is not None:
+            sizes, rates = np.log(np.array(self.by_size)).T
+            rate = math.exp(np.interp(math.log(size), sizes, rates))
+        return flops / rate / HOUR
 
-    def of(self, flops: float) -> dict[str, Any]:
-        """The price of training compute as JSON values; days are those of all devices busy all the time."""
+    def of(self, flops: float, hours: float) -> dict[str, Any]:
+        """A price as JSON values: compute and its hours of one device; days are those of all devices busy."""
         return {
             "flops": flops,
-            "flops_per_second": self.flops_per_second,
+            "flops_per_second": flops / hours / HOUR,
             "rate": self.source,
-            "gpu_hours": self.device_hours(flops),
+            "gpu_hours": hours,
             "devices": self.devices,
-            "days": flops / self.flops_per_second / self.devices / DAY,
+            "days": hours * HOUR / self.devices / DAY,
         }
 
 

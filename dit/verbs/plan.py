@@ -54,11 +54,24 @@ def _cost(plan: dict[str, Any]) -> str:
     total, cost = f"total {plan['total_flops']:.3g} training FLOPs in {len(plan['runs'])} runs", plan["cost"]
     if cost is None:
         return total + "; no price: set study.hardware and study.mfu, or study.flops_per_second"
-    busy = f"{cost['days']:.3g} days of {cost['devices']} busy device{'s' if cost['devices'] > 1 else ''}"
-    return (
-        f"{total}: {cost['gpu_hours']:.3g} GPU-hours, {busy} ({cost['rate']}); encoding, evaluation and sampling "
-        "not counted"
-    )
+    lines = [f"{total}: {_hours(cost)} ({cost['rate']})"]
+    named = [
+        f"{name} {one['flops']:.3g} FLOPs ({one['gpu_hours']:.3g} GPU-hours)"
+        for name, one in cost["beside"].items()
+        if one["flops"]
+    ]
+    if named:
+        lines.append(f"beside it, at the same rate: {', '.join(named)}; in all {_hours(cost['whole'])}")
+    unknown = [name for name, one in cost["beside"].items() if one["flops"] is None]
+    if unknown:
+        lines.append(f"not priced: {', '.join(unknown)}, whose compute is not known")
+    return "\n".join(lines)
+
+
+def _hours(cost: dict[str, Any]) -> str:
+    devices = cost["devices"]
+    busy = f"{cost['days']:.3g} days of {devices} busy device{'s' if devices > 1 else ''}"
+    return f"{cost['gpu_hours']:.3g} GPU-hours, {busy}"
 
 
 def _forecast(found: dict[str, Any]) -> list[str]:
