@@ -9,6 +9,7 @@ import numpy as np
 
 from dit.errors import InputError, check_number
 from dit.files import plain
+from dit.fits.approaches import disagreement
 from dit.fits.compare import compare
 from dit.fits.doubts import of_parabola
 from dit.fits.fitted import Fitted
@@ -64,7 +65,8 @@ def answer(
     if law == "envelope":
         result["frontier"] = found.fit.frontier
     result["sensitivity"] = _sensitivity(found, others)
-    result["warnings"] = [*told, *remarks(found.points, found.fit, found.boot, found.loss, found.delta)]
+    said = remarks(found.points, found.fit, found.boot, found.loss, found.delta)
+    result["warnings"] = [*told, *said, *disagreement(found)]
     return plain(result)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from dit.columns import page
 from dit.errors import InputError
 from dit.files import plain, write_bytes, write_text
+from dit.fits.approaches import apart
 from dit.report import (
     figures_fit,
     figures_law,
@@ -202,6 +203,9 @@ def _statements(found: dict[str, Any]) -> list[str]:
     lines = [f"Losses are of {found['weights']} weights on {held_out_text(found['held_out'])}."]
     for name, label in (("isoflop", "IsoFLOP minima"), ("additive", "Additive law")):
         lines.append(f"{label}: {exponents_text(found['exponents'][name])}.")
+    minima, law = found["exponents"]["isoflop"], found["exponents"]["additive"]
+    if minima and law and (told := apart(minima["n"], law["n"])):
+        lines.append(f"{told[0].upper()}{told[1:]}.")
     held = " ".join(holdout_text(found["holdout"]).split())
     lines.append(held.replace("hold-out ", "Hold-out: ", 1) + ".")
     return lines

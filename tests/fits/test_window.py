@@ -6,6 +6,7 @@ from scipy import stats
 
 from dit.errors import InputError
 from dit.fits.answer import answer
+from dit.fits.approaches import apart
 from dit.fits.bootstrap import bootstrap
 from dit.fits.fitted import fitted
 from dit.fits.isoflop import fit_isoflop
@@ -112,3 +113,18 @@ def test_whole_rows_are_a_choice_and_the_answer_tells_what_it_moves():
     )  # fmt: skip
     with pytest.raises(InputError, match=r"window: got 0\.5"):
         fit_isoflop(points, 0.5)
+
+
+def test_approaches_that_disagree_say_so():
+    """Parabolas through whole wide rows are biased by more than their intervals; those in a window are not."""
+    points = wide(0.0003)
+    by_rows = answer(fitted(points, "isoflop", draws=100, window=np.inf))["warnings"]
+    assert sum("disagree by more than their intervals" in one for one in by_rows) == 1
+    for law in ("isoflop", "additive"):
+        assert not any("disagree" in one for one in answer(fitted(points, law, draws=100))["warnings"])
+    one, other = {"value": 0.5, "interval_95": (0.4, 0.53)}, {"value": 0.56, "interval_95": (0.52, 0.7)}
+    assert (
+        "C^0.500 (0.400 to 0.530)" in (apart(one, other) or "")
+        and apart(one, other | {"value": 0.53}) is None
+    )
+    assert apart(one, {"value": None}) is None
