@@ -16,6 +16,7 @@ from dit.config.given import given_values, refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.overhead import overhead_flops
 from dit.config.parts import Parts, check_list
+from dit.config.rate import measured
 from dit.data.autoencoder import latent_domain
 from dit.errors import InputError, check_choice, check_number
 from dit.network.counting import Counts
@@ -25,6 +26,9 @@ from dit.study.plan import Grid, Plan, make_plan
 from dit.study.price import Price, budgets_in_flops, make_price
 
 log = logging.getLogger("dit")
+
+ROUNDS = 10  # of looking for the budgets that fill the hours: sizes and steps are whole, so compute is no straight line
+CLOSE = 0.97  # share of the hours that will do
 
 
 def study_directory(cfg: DictConfig) -> Path:
@@ -59,10 +63,6 @@ def plan(parts: Parts, grid: Grid) -> Plan:
         InputError: a grid that can tell no exponent, without ``study.force``.
     """
     cfg, facts = parts.cfg, _facts(parts)
-
-    def count_width(width: int) -> Counts:
-        return parts.count(instantiate(cfg.network, width=width), facts)
-
     check_number("batch_size", cfg.batch_size, low=1, integer=True)
     check_number("warmup_images", cfg.warmup_images, low=0, integer=True)
     far = 10**15
@@ -71,6 +71,24 @@ def plan(parts: Parts, grid: Grid) -> Plan:
             "schedule", cfg.schedule._target_, "schedule=constant: one run is read at every budget on its way",
             "For what a cool-down would give set study.cooldown_share.",
         )  # fmt: skip
+    check_choice("study.force", cfg.study.force, (False, True))
+    found = (
+        _planned(parts, facts, grid, _price(cfg))
+        if cfg.study.hours is None
+        else _in_hours(parts, facts, grid)
+    )
+    if not cfg.study.force:
+        refuse_weak(found)
+    return found
+
+
+def _planned(parts: Parts, facts: Facts, grid: Grid, price: Price | None) -> Plan:
+    """The runs of a grid, with what they cost."""
+    cfg = parts.cfg
+
+    def count_width(width: int) -> Counts:
+        return parts.count(instantiate(cfg.network, width=width), facts)
+
     noise: Any = {key: cfg.study[key] for key in ("loss_noise", "run_noise", "pilot")}
     outlook = Outlook(Surface(**cfg.study.surface), **noise)
     ladder = {key: cfg.network[key] for key in ("aspect", "head_dim") if key in cfg.network}
@@ -83,16 +101,51 @@ def plan(parts: Parts, grid: Grid) -> Plan:
         cfg.batch_size,
         cfg.warmup_images,
         facts.n_train,
-        _price(cfg),
+        price,
         outlook,
         step,
         facts.n_held_out,
     )
-    found = replace(found, overhead=overhead_flops(parts, facts, found))
-    check_choice("study.force", cfg.study.force, (False, True))
-    if not cfg.study.force:
-        refuse_weak(found)
-    return found
+    return replace(found, overhead=overhead_flops(parts, facts, found))
+
+
+def _in_hours(parts: Parts, facts: Facts, grid: Grid) -> Plan:
+    """The grid with its budgets scaled by one factor, the largest that keeps all of it within ``study.hours``.
+
+    Raises:
+        InputError: a rate that is given or cannot be measured, or hours into which no grid of these sizes fits.
+    """
+    cfg, hours = parts.cfg, parts.cfg.study.hours
+    check_number("study.hours", hours, above=0.0)
+    for key in ("flops_per_second", "hardware", "mfu", "budgets_gpu_hours"):
+        refuse_given(cfg, f"study.{key}", "study.hours is at a rate that is measured here", of_file_too=True)
+    price = measured(facts, _planned(parts, facts, grid, None), cfg.batch_size, cfg.study.devices)
+    best, least, factor = None, "", 1.0
+    for _ in range(ROUNDS):
+        budgets = [float(f"{budget * factor:.4g}") for budget in grid.budgets_flops]
+        try:
+            found = _planned(parts, facts, replace(grid, budgets_flops=budgets), price)
+        except InputError as why:
+            least, factor = (
+                least or f"At {factor:.2g} times these budgets: {why}",
+                factor * (0.5 if factor > 1 else 2),
+            )
+            continue
+        cost = found.cost()
+        assert cost is not None, "the price is known"
+        ratio = cost["whole"]["days"] * 24 / hours
+        if ratio <= 1 and (best is None or found.flops > best.flops):
+            best = found
+        if CLOSE <= ratio <= 1:
+            break
+        if ratio > 1:
+            share = 1 - cost["gpu_hours"] / cost["whole"]["gpu_hours"]
+            least = f"At {factor:.2g} times these budgets it takes {ratio * hours:.3g}, {share:.0%} beside training."
+        factor *= 0.5 * (1 + CLOSE) / ratio
+    if best is None:
+        remedy = f"{least} Give more hours, fewer or smaller study.widths, or evaluation=none."
+        raise InputError("study.hours", hours, "hours into which a grid of these sizes fits", remedy)
+    return best
 
 
 def refuse_unused(cfg: DictConfig, plan: Plan) -> None:

@@ -19,6 +19,9 @@ def task(cfg: DictConfig) -> None:
     plan = study_config.plan(parts, grid)
     study_config.refuse_unused(cfg, plan)
     show(plan.as_dict(), cfg.format, _print)
+    if cfg.study.hours is not None and cfg.format == "table":
+        budgets = ",".join(f"{budget:g}" for budget in plan.grid.budgets_flops)
+        print(f"for dit study, in place of study.hours: study.budgets_flops=[{budgets}]")
 
 
 app = hydra_app("plan")(task)

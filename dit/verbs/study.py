@@ -15,7 +15,7 @@ from dit.config.encoding import encode_if_missing
 from dit.config.loggers import log_to_wandb
 from dit.config.parts import Parts
 from dit.config.texts import check_texts
-from dit.errors import RunError, check_number
+from dit.errors import InputError, RunError, check_number
 from dit.overrides import override
 from dit.report.output import write_if_changed
 from dit.rundir import make_directory
@@ -42,6 +42,9 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
         choices: the choice of each group of configuration files.
     """
     check_texts(cfg)
+    if cfg.study.hours is not None:
+        remedy = "dit plan says the budgets that fill the hours: give study.budgets_flops, so that the study may grow."
+        raise InputError("study.hours", cfg.study.hours, "null in a study", remedy)
     grid = study_config.grid(cfg)
     parts = Parts(cfg)
     check_planned(parts)  # of every run, before any is launched
