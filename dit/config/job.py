@@ -125,7 +125,8 @@ def _job(parts: Parts, config_hash: str, path: Path, world: World) -> "Job":
         "objective": describe_objective(cfg),
         "git_commit": git_commit(),
         "data": {"name": cfg.data.name, "manifest_hash": latents.manifest_hash, "n_train": len(latents)}
-        | {"n_held_out": len(held_out)},
+        | {"n_held_out": len(held_out), "num_classes": latents.manifest["num_classes"]}
+        | {"autoencoder": latents.manifest["autoencoder"]["kind"]},
     }
     return Job(
         **vars(parts.recipe),

@@ -70,14 +70,14 @@ def of_parabola(sizes: int) -> str | None:
 
 
 def of_minimum(sizes: int, interval: object, budgets: int) -> str | None:
-    """The doubt about an accepted minimum; None where it has none.
+    """The doubt about a minimum inside its row; None where it has none.
 
     Args:
         sizes: how many different sizes its parabola goes through.
         interval: its interval, or None.
-        budgets: how many budgets of the study have an accepted minimum.
+        budgets: how many budgets of the study have a minimum inside their row.
     """
-    count = f"{budgets} accepted budget{'s' if budgets > 1 else ''}"
+    count = f"{budgets} budget{'s' if budgets > 1 else ''} with a minimum"
     bare = f"no interval, of {count}" if interval is None else None
     return "; ".join(filter(None, (of_parabola(sizes), bare))) or None
 
@@ -96,7 +96,7 @@ def _of_valleys(fit: Any) -> list[str]:
     if valleys is None:
         return []
     kept = [valley for valley in valleys if not valley.rejected]
-    found = [f"{len(kept)} accepted budgets"] if len(kept) < LEAST_BUDGETS else []
+    found = [f"{len(kept)} budgets with a minimum"] if len(kept) < LEAST_BUDGETS else []
     fewest = of_parabola(min((valley.sizes for valley in kept), default=LEAST_SIZES))
     return [*found, fewest] if fewest else found
 

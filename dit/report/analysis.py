@@ -114,7 +114,7 @@ def _isoflop(points: Points, size: str, draws: int, fits: list[dict[str, Any]]) 
 
 
 def _doubted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the budgets, with the doubts about those minima that are accepted."""
+    """The rows of the budgets, with the doubts about those minima that count."""
     accepted = [row for row in rows if row["n_opt"] is not None]
     for row in accepted:
         row["doubt"] = of_minimum(row["sizes"], row["interval_95"], len(accepted))

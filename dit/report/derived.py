@@ -168,7 +168,7 @@ def frontier_curve(points: Points, law: Fitted) -> dict[str, Any]:
 
 
 def frontier(isoflop: dict[str, Any]) -> dict[str, Any] | None:
-    """Power laws with and without a floor through the least losses of the accepted budgets."""
+    """Power laws with and without a floor through the least losses of the budgets with a minimum."""
     kept = [row for row in isoflop["budgets"] if row["edge"] is None and row["n_opt"] is not None]
     if len(kept) < 2:
         return None

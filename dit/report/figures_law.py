@@ -66,7 +66,7 @@ def allocation(m: Material) -> Drawn:
     caption = (
         "Compute-optimal size and images. Points: isoFLOP minima with 95 % intervals; crosses: rejected "
         "budgets. Solid "
-        "line: power law through the accepted minima, with its 95 % band "
+        "line: power law through the minima inside their rows, with its 95 % band "
         f"({method_text(m, 'isoFLOP minima', 'n_flop')}); dashed: the "
         "allocation of the additive law. Grey: published slopes drawn through "
         "this study's line at its middle budget; "
@@ -118,7 +118,7 @@ def frontier(m: Material) -> Drawn:
     """The least loss at each budget: laws with and without a floor, the additive law, the held-out budget."""
     found = m.analysis["frontier"]
     if found is None:
-        raise Missing("too few budgets have an accepted minimum")
+        raise Missing("too few budgets have a minimum inside their row")
     budgets = m.points.budgets
     grid = np.geomspace(budgets.min() / 1.5, budgets.max() * 10, 120)
     figure, axes = new_figure(height=4.0)
@@ -161,7 +161,7 @@ def frontier(m: Material) -> Drawn:
     axes.set(xlabel=COMPUTE, ylabel=f"least {m.loss_label}")
     axes.legend(loc="lower left")
     caption = (
-        "Least loss against compute: power laws with and without a floor through the accepted isoFLOP "
+        "Least loss against compute: power laws with and without a floor through the isoFLOP "
         "minima, and the frontier of the additive law, all drawn on to ten times the largest budget. Where "
         "the laws part, the records do not say which is right. Diamond: the largest budget, predicted by an "
         "additive law that has not seen it."

@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 
 from dit.columns import legend_text
 from dit.report.compare import uncompared
-from dit.report.material import COMPUTE, SIZE, Drawn, Material, method_text
+from dit.report.material import COMPUTE, SIZE, Drawn, Material, Missing, method_text
 from dit.report.style import (
     ACCENT,
     INK,
     LINES,
+    MANY_RUNS,
     MARKERS,
     QUIET,
     colourbar,
@@ -22,6 +23,7 @@ from dit.report.style import (
     shades,
 )
 from dit.study.readings import branches
+from dit.study.spikes import spikes
 
 
 def loss_against_compute(m: Material) -> Drawn:
@@ -43,6 +45,39 @@ def loss_against_compute(m: Material) -> Drawn:
         "ends."
     )
     return Drawn("loss_against_compute", "Loss against compute", figure, caption)
+
+
+def training_curves(m: Material) -> Drawn:
+    """Every run's training loss, with the steps at which it jumped."""
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for row in m.study.train:
+        if row["loss"] is not None and row["loss"] > 0 and row["train_flops"] > 0:
+            rows.setdefault(row["run"], []).append((row["train_flops"], row["loss"]))
+    if not rows:
+        raise Missing("no run has a reading of its training loss")
+    figure, axes = new_figure()
+    runs = sorted(rows)
+    sizes = np.array([m.study.run(run)["macs_per_token"] for run in runs])
+    colour = colourbar(figure, axes, sizes, "N (multiply-adds per token)")
+    for run, one in zip(runs, colour(sizes)):
+        axes.plot(*zip(*sorted(rows[run])), "-", color=one, lw=0.9, rasterized=len(runs) > MANY_RUNS)
+    jumps = [row for row in spikes(m.study) if row["loss"] is not None]
+    if jumps:
+        axes.plot([row["train_flops"] for row in jumps], [row["loss"] for row in jumps], "v", color=ACCENT, ms=4, ls="",
+                  label="loss spike")  # fmt: skip
+        axes.legend(loc="upper right")
+    log_axis(axes, "xy")
+    axes.set(xlabel=COMPUTE, ylabel="training loss (mean between readings)")
+    told = (
+        f"{len(jumps)} loss spikes (triangles) stand in a table."
+        if jumps
+        else "No step was noted as a loss spike."
+    )
+    caption = (
+        f"The training loss of all {len(runs)} runs, each reading the mean over the steps since the last one, with "
+        f"dropped labels and repeated images as they come. {told} Laws are fitted to the validation loss alone."
+    )
+    return Drawn("training_curves", "Training curves", figure, caption)
 
 
 def _curves(m: Material) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -20,6 +20,7 @@ from dit.report.style import (
     run_lines,
     shades,
 )
+from dit.report.words import setting_text
 from dit.study.readings import Samples
 from dit.trust import picture_below
 
@@ -180,6 +181,10 @@ def guided_accuracy(m: Material) -> Drawn:
     rows = [row for row in group.rows if row["accuracy"] is not None]
     if not rows:
         raise Missing("no accuracy among the guided samples records")
+    if len(rows) == 1:
+        raise Missing(
+            f"one reading alone, {rows[0]['accuracy']:.1%} of {rows[0]['run']}: the headline has it"
+        )
     figure, axes = new_figure(height=3.3)
     colour = colourbar(figure, axes, np.array([row["n"] for row in rows]), "N (multiply-adds per token)")
     curves = _curves(rows, "accuracy", 100.0)
@@ -196,8 +201,12 @@ def guided_accuracy(m: Material) -> Drawn:
 def protocol_text(group: Samples) -> str:
     """The protocol in a caption."""
     shown = ("extractor", "reference_n", "n", "labels", "solver", "grid", "nfe", "guidance", "weights")
-    parts = [f"{name} {group.protocol[name]}" for name in shown if group.protocol.get(name) is not None]
-    return "Protocol: " + ", ".join(parts) + "."
+    parts = [
+        f"{name} {setting_text(group.protocol[name])}"
+        for name in shown
+        if group.protocol.get(name) is not None
+    ]
+    return "Protocol: " + "; ".join(parts) + "."
 
 
 def sample_grids(m: Material) -> Drawn:
@@ -231,7 +240,7 @@ def sample_grids(m: Material) -> Drawn:
         squeeze=False,
     )
     for c, (group, best) in enumerate(columns):
-        guidance = str(group.protocol.get("guidance")) if group.guided else "unguided"
+        guidance = setting_text(group.protocol.get("guidance")) if group.guided else "unguided"
         panels[0, c].set_title(textwrap.fill(guidance, 40), fontsize=8)
         for r, budget in enumerate(budgets):
             axes = panels[r, c]

@@ -4,6 +4,7 @@ from typing import Any
 
 from dit.data.split import FEWEST_HELD_OUT
 from dit.report.material import Material
+from dit.report.verdict import verdict
 from dit.study.readings import branches
 
 
@@ -13,7 +14,8 @@ def headline(m: Material) -> dict[str, Any]:
     Returns:
         study, runs, weights, held_out (images that the loss is measured on; None where not recorded), train_flops
         (sum over runs of their last readings; branches count for neither), budgets (one entry per budget), exponents
-        (``isoflop`` and ``additive``, each {n, d} with value and 95 % interval, or None), holdout (or None).
+        (``isoflop`` and ``additive``, each {n, d} with value and 95 % interval, or None), holdout (or None), verdict
+        (sentences).
     """
     unguided = _best_by_budget(m)
     budgets = []
@@ -35,7 +37,7 @@ def headline(m: Material) -> dict[str, Any]:
             continue
         reached[row["run"]] = max(reached.get(row["run"], 0.0), row["train_flops"])
     held = m.analysis["holdout"]
-    return {
+    said = {
         "study": m.study.name,
         "runs": len(m.study.runs) - len(cooled),
         "weights": m.points.weights,
@@ -50,13 +52,15 @@ def headline(m: Material) -> dict[str, Any]:
         if held is None
         else {k: held[k] for k in ("budget_flops", "bias", "rms", "inside_95", "n")},
     }
+    return said | {"verdict": verdict(m, said)}
 
 
 def verdict_text(row: dict[str, Any]) -> str:
     """Whether a budget's minimum counts, and what is doubtful about it."""
     if row["edge"] is not None:
         return row["edge"]
-    return "accepted" if row["doubt"] is None else f"accepted, doubtful: {row['doubt']}"
+    inside = "minimum inside the row"
+    return inside if row["doubt"] is None else f"{inside}, doubtful: {row['doubt']}"
 
 
 def _exponents(law: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -107,6 +111,8 @@ def format_headline(found: dict[str, Any]) -> str:
     lines = [
         f"{found['study']}: {found['runs']} runs, {found['train_flops']:.3g} training FLOPs, losses of "
         f"{found['weights']} weights on {held_out_text(found['held_out'])}",
+        "",
+        *found["verdict"],
         "",
         f"{'budget':>10}  {'best N':>10}  {'95 % interval':>22}  {'D (images)':>10}  {'best loss':>9}  "
         f"{'Fréchet':>8}  "

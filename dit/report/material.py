@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dit.columns import csv_text
 from dit.fits.fitted import Fitted
-from dit.report.style import engineering
+from dit.report.words import number_text
 from dit.study.readings import Points, Samples
 from dit.study.records import Study
 
@@ -105,20 +104,7 @@ class Table:
 
     def shown(self) -> list[list[str]]:
         """The rows as the page shows them, at most SHOWN_ROWS."""
-        return [[cell_text(cell) for cell in row] for row in self.rows[:SHOWN_ROWS]]
-
-
-def cell_text(value: Any) -> str:
-    """A cell for a person: whole numbers in full with thin spaces, others to 4 digits, None as a dash."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    if isinstance(value, (bool, str)):
-        return str(value)
-    if isinstance(value, int) and abs(value) < 1e12:
-        return f"{value:,}".replace(",", " ")
-    if value != 0 and not 1e-3 <= abs(value) < 1e4:
-        return engineering(value, 4)
-    return f"{value:.4g}" if float(value).is_integer() or abs(value) < 0.01 else f"{value:#.4g}"
+        return [[number_text(cell) for cell in row] for row in self.rows[:SHOWN_ROWS]]
 
 
 def method_text(m: Material, law: str | None = None, size: str | None = None) -> str:

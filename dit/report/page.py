@@ -28,10 +28,12 @@ from dit.report.analysis import analyse
 from dit.report.compare import compare as compare_studies
 from dit.report.compare import uncompared
 from dit.report.headline import exponents_text, format_headline, headline, held_out_text, holdout_text
-from dit.report.material import SHOWN_ROWS, Drawn, Material, Missing, Table, cell_text, method_text
+from dit.report.material import SHOWN_ROWS, Drawn, Material, Missing, Table, method_text
 from dit.report.style import styled, write
 from dit.report.tables import all_tables
 from dit.report.tables_beside import definitions
+from dit.report.verdict import epochs_of
+from dit.report.words import number_text, setting_text
 from dit.study.missing import lost, unread
 from dit.study.records import load_study
 
@@ -40,7 +42,7 @@ __all__ = ["Report", "format_headline", "write_report"]
 Draw = Callable[[Material], Drawn]
 SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
     ("Loss and allocation", (figures_loss.loss_against_compute, figures_loss.isoflop, figures_law.allocation,
-                             figures_law.frontier, figures_law.contours)),
+                             figures_law.frontier, figures_law.contours, figures_loss.training_curves)),
     ("Quality of the fit", (figures_fit.holdout, figures_fit.residuals, figures_fit.bootstrap_pairs,
                             figures_fit.profiles, figures_fit.sensitivity)),
     ("Samples and noise levels", (figures_samples.frechet_against_compute,
@@ -50,7 +52,8 @@ SECTIONS: tuple[tuple[str, tuple[Draw, ...]], ...] = (
                                   figures_samples.noise_bins)),
     ("Networks", (figures_networks.flop_breakdown, figures_networks.coordinates)),
 )  # fmt: skip
-OF_POINTS = {draw for _, draws in SECTIONS[:2] for draw in draws} | {figures_loss.comparison}
+OF_POINTS = {draw for _, draws in SECTIONS[:2] for draw in draws} - {figures_loss.training_curves}
+OF_POINTS |= {figures_loss.comparison}
 INLINE_SVG_BYTES = 400_000  # above it (thousands of points) the page carries the PNG
 TEXT = {"run", "doubt", "law", "size", "loss function", "parameter", "study", "setting", "source", "what", "here",
 "reason",
@@ -236,11 +239,25 @@ def _warnings(m: Material, found: dict[str, Any]) -> list[str]:
 
 
 def _lead(m: Material, found: dict[str, Any]) -> str:
-    sizes = sorted({run["macs_per_token"] for run in m.study.runs})
-    span = f"{cell_text(sizes[0])} to {cell_text(sizes[-1])}"
+    """What was trained, on what, and towards what, in a few sentences."""
+    first, sizes = m.study.runs[0], sorted({run["macs_per_token"] for run in m.study.runs})
+    span = f"{number_text(sizes[0])} to {number_text(sizes[-1])}"
+    epochs = epochs_of(m)
+    classes, autoencoder = first["data"].get("num_classes"), first["data"].get("autoencoder")
+    batches = sorted({run["batch_size"] for run in m.study.runs})
+    of_data = [
+        f"{number_text(first['data'].get('n_train'))} training images"
+        if first["data"].get("n_train")
+        else None,
+        f"{number_text(classes)} classes" if classes else None,
+        held_out_text(first["data"].get("n_held_out")),
+        f"autoencoder {autoencoder}" if autoencoder else None,
+        f"each image seen up to {number_text(round(max(epochs), 1))} times" if epochs else None,
+    ]
     return (
-        f"{found['runs']} runs of {len(sizes)} sizes ({span} multiply-adds per token) on "
-        f"{m.study.runs[0]['data'].get('name')}, read at {len(found['budgets'])} budgets; "
-        f"{cell_text(found['train_flops'])} training FLOPs in all. Losses are those of the "
-        f"{m.points.weights_name} weights unless a table says otherwise."
+        f"{found['runs']} runs of {len(sizes)} sizes ({span} multiply-adds per token), read at {len(found['budgets'])} "
+        f"budgets; {number_text(found['train_flops'])} training FLOPs in all. Data: {first['data'].get('name')}, "
+        f"{'; '.join(filter(None, of_data))}. Objective: {setting_text(first['objective'])}. Batch: "
+        f"{' or '.join(map(number_text, batches))}. Losses are those of the {m.points.weights_name} weights unless a "
+        f"table says otherwise. Code: {', '.join(sorted({str(run['git_commit'])[:12] for run in m.study.runs}))}."
     )

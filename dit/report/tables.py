@@ -6,7 +6,7 @@ import numpy as np
 
 from dit.report.headline import verdict_text
 from dit.report.material import Material, Table, allocation_anchors, method_text
-from dit.report.tables_beside import comparison, cooldown, noise
+from dit.report.tables_beside import comparison, cooldown, loss_spikes, noise
 from dit.study.missing import lost, unread
 
 SIZE_NAMES = {"n_flop": "N_flop", "n_total": "N_total"}
@@ -24,6 +24,7 @@ def all_tables(m: Material) -> list[Table]:
         allocation(m),
         comparison(m),
         cooldown(m),
+        loss_spikes(m),
         holdout(m),
         published(m),
         excluded(m),

@@ -1,6 +1,5 @@
 """Tables beside the laws: definitions, noise, studies compared, cool-down branches."""
 
-import json
 import math
 from typing import Any
 
@@ -8,15 +7,18 @@ import numpy as np
 
 from dit.fits.variance import components
 from dit.report.headline import held_out_text
-from dit.report.material import Material, Table, cell_text, method_text
+from dit.report.material import Material, Table, method_text
+from dit.report.verdict import epochs_of
+from dit.report.words import number_text, setting_text
 from dit.study.readings import MAX_BUDGET_MISS, MIN_WARMUPS, lookup
+from dit.study.spikes import BACK, SPIKE_MEMORY, SPIKE_SDS, spikes
 
 
 def definitions(m: Material) -> Table:
     """Each definition with the value that the records give it."""
     first, p = m.study.runs[0], m.points
     data = first["data"]
-    epochs = [images / data["n_train"] for images in p.images] if data.get("n_train") else []
+    epochs = epochs_of(m)
     warmup = _span([run["warmup_images"] for run in m.study.runs], "images")
     repeated = " (above 10: repeated data bends the law)" if max(epochs, default=0) > 10 else ""
     rows: list[list[Any]] = [
@@ -27,19 +29,19 @@ def definitions(m: Material) -> Table:
         ["Budget", f"a reading counts where |C / budget - 1| <= {MAX_BUDGET_MISS:.0%} and at least "
                    f"{MIN_WARMUPS} warm-ups have passed"],
         ["Law", "additive: L = E + A/N^alpha + B/D^beta; isoFLOP: parabola of the loss in ln N per budget, "
-                "power law through the accepted minima"],
+                "power law through the minima inside their rows"],
         ["Loss", f"{_validation(m)}, {p.weights} weights"],
         ["Intervals", method_text(m)],
-        ["Objective", _text(first["objective"])],
+        ["Objective", setting_text(first["objective"])],
         ["Data", f"{data.get('name')}: {data.get('n_train', 'an unrecorded number of')} training images, "
                  f"{held_out_text(data.get('n_held_out'))}, manifest "
                  f"{_short(data.get('manifest_hash'))}"],
         ["Repetition", _span(epochs, "epochs") + repeated],
         ["Optimiser", _each(m, "optimizer")],
-        ["Learning rate", f"{_text(first['lr_rule'])}; {_span([run['lr'] for run in m.study.runs], '')}"],
+        ["Learning rate", f"{setting_text(first['lr_rule'])}; {_span([run['lr'] for run in m.study.runs], '')}"],
         ["Batch", _span([run["batch_size"] for run in m.study.runs], "images")],
         ["Schedule", f"constant after a warm-up of {warmup}; one run is read at every budget it passes"],
-        ["EMA", _text(first["ema"])],
+        ["EMA", setting_text(first["ema"])],
         ["Seeds", ", ".join(str(seed) for seed in sorted({run["seed"] for run in m.study.runs}))],
         ["Code", ", ".join(sorted({_short(run["git_commit"]) for run in m.study.runs}))],
     ]  # fmt: skip
@@ -48,7 +50,7 @@ def definitions(m: Material) -> Table:
         parts = [
             f"{key} {_hash(value)}" for key, value in sorted(group.protocol.items()) if value is not None
         ]
-        rows.append([f"Protocol of {name}", ", ".join(parts)])
+        rows.append([f"Protocol of {name}", "; ".join(parts)])
     return Table("definitions", "Definitions", ["what", "here"], rows)
 
 
@@ -70,14 +72,8 @@ def _validation(m: Material) -> str:
 
 
 def _each(m: Material, key: str) -> str:
-    values = sorted({_text(lookup(run, key)) for run in m.study.runs})
+    values = sorted({setting_text(lookup(run, key)) for run in m.study.runs})
     return "; ".join(values)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "not recorded"
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _short(value: Any) -> str:
@@ -85,15 +81,14 @@ def _short(value: Any) -> str:
 
 
 def _hash(value: Any) -> str:
-    text = str(value)
-    return text[:12] if len(text) == 64 else text
+    return value[:12] if isinstance(value, str) and len(value) == 64 else setting_text(value)
 
 
 def _span(values: list[Any], unit: str) -> str:
     if not values:
         return "not recorded"
     low, high = min(values), max(values)
-    text = cell_text(low) if low == high else f"{cell_text(low)} to {cell_text(high)}"
+    text = number_text(low) if low == high else f"{number_text(low)} to {number_text(high)}"
     return f"{text} {unit}".strip()
 
 
@@ -148,3 +143,17 @@ def comparison(m: Material) -> Table:
                 rows.append([entry["study"], what, *cells, *ends])
     note = "A ratio below 1: the study needs less compute than this one. An end that is missing is unbounded."
     return Table("comparison", "Studies compared", columns, rows, note)
+
+
+def loss_spikes(m: Material) -> Table:
+    """The noted spikes of the training loss, what they are measured against, and what followed."""
+    columns = ["run", "images seen", "loss", "mean before", "sd above it", "images until back"]
+    keys = ("run", "images_seen", "loss", "mean_before", "sds", "images_until_back")
+    note = (
+        f"Spike: a step {SPIKE_SDS:.0f} standard deviations above the mean of about {SPIKE_MEMORY} steps before it. "
+        f"Back: the mean loss between two readings is at most {BACK - 1:.0%} above that mean; a dash: not to the end "
+        "of the run, or not recorded."
+    )
+    return Table(
+        "spikes", "Loss spikes", columns, [[row[key] for key in keys] for row in spikes(m.study)], note
+    )

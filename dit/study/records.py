@@ -70,6 +70,11 @@ class Study:
         """The train rows."""
         return self.rows["train"]
 
+    @property
+    def events(self) -> list[Row]:
+        """The event rows: skipped steps and loss spikes."""
+        return self.rows["event"]
+
     def run(self, name: str) -> Row:
         """The run row of run ``name``."""
         return self._by_name[name]

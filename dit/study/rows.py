@@ -81,12 +81,13 @@ MAY: dict[str, Fields] = {
         ("accuracy", "frechet_distance_infinity", "frechet_distance_infinity_se"), (*NUMBER, NULL)
     ),
     "run": {"branch": (dict, NULL)},
+    "event": dict.fromkeys(("loss", "grad_norm", "mean_before", "sd_before"), (*NUMBER, NULL)),
     "validation": {"unit": TEXT},
 }
 OF_DATA: Fields = {
     "name": (str, NULL),
-    "manifest_hash": (str, NULL),
-    **dict.fromkeys(("n_train", "n_held_out"), (int, NULL)),
+    **dict.fromkeys(("manifest_hash", "autoencoder"), (str, NULL)),
+    **dict.fromkeys(("n_train", "n_held_out", "num_classes"), (int, NULL)),
 }
 
 

@@ -140,8 +140,11 @@ class Guards:
             self._not_finite(kept, loss, norm)
             return
         self._skipped_in_a_row = 0
-        if self.meters.add(loss, norm, bins):
-            self._event("loss_spike", kept.step, loss=loss, grad_norm=norm)
+        before = self.meters.add(loss, norm, bins)
+        if before is not None:
+            self._event(
+                "loss_spike", kept.step, loss=loss, grad_norm=norm, mean_before=before[0], sd_before=before[1]
+            )
 
     def agree_to_stop(self, device: torch.device) -> None:
         """Finds out, outside of a step, whether any rank wants to stop; all ranks call it."""

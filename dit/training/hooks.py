@@ -90,8 +90,16 @@ class Events:
     def __call__(self, module: DiffusionModule) -> None:
         for event in module.guards.events:
             self.recorder.at(event["step"] * module.settings.batch_size, "event", **event)
-            log.warning(f"step {event['step']}: {event['event']}, loss {event['loss']:g}")
+            log.warning(f"step {event['step']}: {_told(event)}")
         module.guards.events.clear()
+
+
+def _told(event: dict[str, Any]) -> str:
+    text = f"{event['event']}, loss {event['loss']:g}"
+    if not event.get("sd_before"):
+        return text
+    sds = (event["loss"] - event["mean_before"]) / event["sd_before"]
+    return f"{text}, {sds:.1f} standard deviations above the mean of {event['mean_before']:.4g} before it"
 
 
 @dataclass

@@ -8,10 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from dit.study.spikes import SPIKE_MEMORY, SPIKE_SDS
 from dit.training.watching import bin_means
-
-SPIKE_SDS = 6.0  # a loss so many standard deviations above its recent mean is a spike
-SPIKE_MEMORY = 100  # steps that the recent mean reaches back, and the least before anything counts as one
 
 
 class Meters:
@@ -28,7 +26,7 @@ class Meters:
         # exponentially weighted mean and variance of the loss, and the steps behind them
         self.mean, self.variance, self.steps = 0.0, 0.0, 0
 
-    def add(self, loss: float, grad_norm: float, bins: list[float]) -> bool:
+    def add(self, loss: float, grad_norm: float, bins: list[float]) -> tuple[float, float] | None:
         """Adds one step.
 
         Args:
@@ -37,20 +35,21 @@ class Meters:
             bins: sums, then numbers, of the losses by bin of log-SNR, (2K,).
 
         Returns:
-            Whether the loss is a spike: SPIKE_SDS above the mean of about SPIKE_MEMORY steps before it.
+            Mean and standard deviation of about SPIKE_MEMORY steps before this one, where its loss is a spike: it lies
+            SPIKE_SDS standard deviations above that mean. None where it is not.
         """
         self.loss_sum += loss
         self.count += 1
         self.grad_norm = grad_norm
         self.bins += torch.tensor(bins, dtype=torch.float64).view(2, self.n_bins)
-        distance = loss - self.mean
-        is_spike = self.steps >= SPIKE_MEMORY and distance > SPIKE_SDS * math.sqrt(self.variance)
+        distance, before = loss - self.mean, (self.mean, math.sqrt(self.variance))
+        is_spike = self.steps >= SPIKE_MEMORY and distance > SPIKE_SDS * before[1]
         # the first steps count equally, as in a plain mean; West 1979 for the variance
         share = max(1 / (self.steps + 1), 1 / SPIKE_MEMORY)
         self.mean += share * distance
         self.variance = (1 - share) * (self.variance + share * distance**2)
         self.steps += 1
-        return is_spike
+        return before if is_spike else None
 
     @property
     def loss(self) -> float | None:

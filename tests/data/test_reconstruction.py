@@ -92,7 +92,7 @@ def test_twenty_unreadable_images_are_listed():
         with pytest.raises(InputError) as caught:
             check_bad(bad[:count], count - 1)
         assert last in str(caught.value) and "image20" not in str(caught.value)
-        assert ("and 1 more" in str(caught.value)) == more
+        assert ("; and 1 more" in str(caught.value)) == ("; and" in str(caught.value)) == more
 
 
 def test_doubts_begin_at_500_held_out_images_and_list_ten_classes():

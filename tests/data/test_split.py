@@ -70,6 +70,12 @@ def test_each_class_in_proportion():
     assert Counter(map(source.label, held(StratifiedShare(), source))) == {0: 200, 1: 40, 2: 16}
 
 
+def test_leftovers_go_to_the_largest_remainders():
+    """10 of 3, 33 and 64: shares .3, 3.3 and 6.4 leave one over, which the 64 have most of."""
+    source = Numbers([3, 33, 64])
+    assert Counter(map(source.label, held(Stratified(10), source))) == {1: 3, 2: 7}
+
+
 def test_salt_gives_another_split():
     source = Numbers([500, 500])
     assert held(StratifiedShare(), source) != held(StratifiedShare(salt=1), source)

@@ -66,6 +66,15 @@ def test_bad_fields_are_named(made, path, value):
         read_manifest(made)
 
 
+@pytest.mark.parametrize(("length", "cut"), [(80, False), (81, True)])
+def test_a_long_value_is_cut_at_80_characters(made, length, cut):
+    name = ["x" * (length - 4)]  # two brackets and two quotes
+    rewrite(made, changed(json.loads((made / "manifest.json").read_text()), "name", name))
+    with pytest.raises(InputError) as caught:
+        read_manifest(made)
+    assert (f"({repr(name)[:80]}...)" in str(caught.value)) == cut
+
+
 @pytest.mark.parametrize("text", [b"[]", b"null", b"3", b"{", b"\xff", b"[" * 100_000, b'"format"', b"{}"])
 def test_a_manifest_that_is_none(made, text):
     rewrite(made, text)

@@ -29,8 +29,8 @@ def test_a_good_grid_is_not_doubted():
 def test_lines_through_two_minima_are_doubted():
     points = isoflop_points(Truth(), 0.003, budgets=2, sizes=7)
     found = doubts(points, fit_isoflop(points))
-    assert "2 accepted budgets" in found.about("a")
-    assert "2 accepted budgets" in found.about("n_opt")
+    assert "2 budgets with a minimum" in found.about("a")
+    assert "2 budgets with a minimum" in found.about("n_opt")
 
 
 def test_parabolas_of_few_sizes_are_doubted():
@@ -110,7 +110,7 @@ def test_the_console_says_doubts_in_the_line_of_the_number(tmp_path):
                 cwd=tmp_path, check=0).stdout  # fmt: skip
     for name in ("a ", "b ", "n_coefficient", "n_opt at", "d_opt at"):
         line = next(line for line in shown.splitlines() if line.startswith(name))
-        assert "2 accepted budgets" in line
+        assert "2 budgets with a minimum" in line
 
 
 def test_readings_of_one_size_without_a_column_of_runs_are_remarked():

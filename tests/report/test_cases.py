@@ -123,7 +123,7 @@ def test_a_budget_with_its_best_size_at_the_edge_is_rejected_and_named(tmp_path)
     verdicts = {row["budget_flops"]: row["verdict"] for row in found["budgets"]}
     assert "smallest trained" in verdicts[first]
     assert verdicts[surface.budgets[-1]] == (
-        "accepted, doubtful: a parabola of 4 sizes; no interval, of 1 accepted budget"
+        "minimum inside the row, doubtful: a parabola of 4 sizes; no interval, of 1 budget with a minimum"
     )
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "rejected" in page and "its best size is the smallest trained" in page
@@ -140,10 +140,10 @@ def test_one_budget_alone_gives_a_report_without_laws(tmp_path):
     assert found["exponents"] == {"isoflop": None, "additive": None}
     assert found["holdout"] is None
     assert [row["verdict"] for row in found["budgets"]] == [
-        "accepted, doubtful: no interval, of 1 accepted budget"
+        "minimum inside the row, doubtful: no interval, of 1 budget with a minimum"
     ]
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "one budget only" in page and "no interval, of 1 accepted budget" in page
+    assert "one budget only" in page and "no interval, of 1 budget with a minimum" in page
     assert "no exponents" in format_headline(found)
     json.loads((tmp_path / "out/fits.json").read_text())
 

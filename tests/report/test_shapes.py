@@ -98,10 +98,10 @@ def test_doubts_stand_in_the_lines_of_their_numbers(tmp_path):
     m = of(write_study(tmp_path / "s", budgets=TWO, samples=False))
     lines = format_headline(headline(m)).splitlines()
     line = next(line for line in lines if line.startswith("isoFLOP minima"))
-    assert line.count("DOUBTFUL: 2 accepted budgets") == 2
+    assert line.count("DOUBTFUL: 2 budgets with a minimum") == 2
     rows = list(csv.DictReader(next(t for t in all_tables(m) if t.name == "fits").csv().splitlines()))
     minima = [row for row in rows if row["law"] == "isoFLOP minima"]
-    assert minima and all("2 accepted budgets" in row["doubt"] for row in minima)
+    assert minima and all("2 budgets with a minimum" in row["doubt"] for row in minima)
 
 
 def test_minima_of_few_sizes_are_doubted_in_their_rows(tmp_path):

@@ -86,3 +86,13 @@ def test_the_loss_that_is_shown_has_no_gap_after_a_reading():
     assert meters.loss == pytest.approx(4.0)  # the plain mean of the first steps, as no later one is known
     meters.add(1.0, 1.0, [1.0, 0.0, 1.0, 0.0])
     assert meters.loss == 1.0
+
+
+def test_a_spike_is_told_against_the_hundred_steps_before_it():
+    """Steps of mean 2 and standard deviation .1: 2.5 is no spike, 3.0 is one."""
+    meters, rng = Meters(1), np.random.default_rng(0)
+    for loss in 2 + 0.1 * rng.standard_normal(400):
+        meters.add(float(loss), 1.0, [float(loss), 1.0])
+    assert meters.add(2.5, 1.0, [2.5, 1.0]) is None
+    before = meters.add(3.2, 1.0, [3.2, 1.0])
+    assert before == pytest.approx((2.0, 0.1), rel=0.3)
