@@ -49,10 +49,11 @@ def grid(cfg: DictConfig) -> Grid:
     if study.name is None:
         raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
     numbers: Any = OmegaConf.to_container(study, resolve=True)
-    for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds"):
+    for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds", "extra_seeds", "cells"):
         check_list(f"study.{key}", numbers[key])
     budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], _price(cfg))
     keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span", "cooldown_share")
+    keys += ("extra_seeds", "cells")
     return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
 
 

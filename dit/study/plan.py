@@ -7,7 +7,7 @@ Imports no torch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from dit.errors import InputError
 from dit.network.counting import Counts
 from dit.study.doubts import doubts
 from dit.study.forecast import Expectation, Outlook, forecast
+from dit.study.further import replicates, run_name, with_cells
 from dit.study.planned import Grid, Plan, PlannedRun, Reading
 from dit.study.price import Price
 
@@ -67,7 +68,15 @@ def make_plan(
     plan = Plan(grid, tuple(runs), n_train, price, n_held_out=n_held_out)
     if outlook is not None:
         expected = expected or outlook.expectation(plan.tokens, _centre(plan))
-        plan = replace(plan, expected=expected, forecast=forecast(plan.points(), expected))
+        plan = replace(plan, expected=expected)
+    plan = replace(plan, runs=(*runs, *replicates(grid, runs, plan.best_size)))
+
+    def read(counts: Counts, width: int, budgets: Sequence[float]) -> tuple[Reading, ...]:
+        return _readings(replace(grid, budgets_flops=budgets), counts, batch_size, width, None, warnings)
+
+    plan = replace(plan, runs=tuple(with_cells(grid, plan.runs, count, read)))
+    if expected is not None:
+        plan = replace(plan, forecast=forecast(plan.points(), expected))
     plan = replace(plan, branches=_branches(plan, batch_size))
     return replace(plan, warnings=(*warnings, *doubts(plan)))
 
@@ -81,8 +90,7 @@ def _runs(
         counts = count(width)
         readings = _readings(grid, counts, batch_size, width, row, warnings)
         for seed in grid.seeds if readings else ():
-            name = f"w{width:04d}" + (f"-s{seed}" if seed else "")  # no other name when seeds are added
-            runs.append(PlannedRun(name, width, seed, counts, readings))
+            runs.append(PlannedRun(run_name(width, seed), width, seed, counts, readings))
         if not readings:
             warnings.append(f"width {width} serves no budget within the window of images and is left out")
     if not runs:
@@ -161,10 +169,9 @@ def _branches(plan: Plan, batch_size: int) -> tuple[PlannedRun, ...]:
     """
     share, found = plan.grid.cooldown_share, []
     for budget in plan.grid.budgets_flops if share is not None else ():
-        sizes = [math.log(size) for size in plan.sizes(budget)]
-        if share is None or not sizes:
+        if share is None or not plan.sizes(budget):
             continue
-        best = math.log(float(plan.expected.law.n_opt(budget))) if plan.expected else sum(sizes) / len(sizes)
+        best = math.log(plan.best_size(budget))
         served = [run for run in plan.runs if budget in run.budgets_flops and run.seed == plan.grid.seeds[0]]
         trunk = min(served, key=lambda run: abs(math.log(run.counts.macs_per_token) - best))
         begin = next(reading for reading in trunk.readings if reading.budget_flops == budget)

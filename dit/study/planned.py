@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ class Grid:
         sizes: of chosen widths, how many serve each budget.
         span: of chosen widths, the largest over the smallest size of a budget.
         cooldown_share: of a cool-down branch, the share of its images in which the rate falls to 0; None: no branches.
+        extra_seeds: of a few cells alone, see ``dit.study.further``.
+        cells: (width, budget, seed) of runs beside the grid.
     """
 
     name: str
@@ -42,18 +45,28 @@ class Grid:
     sizes: int = 7
     span: float = 16.0
     cooldown_share: float | None = None
+    extra_seeds: Sequence[int] = ()
+    cells: Sequence[Sequence[Any]] = ()
 
     def __post_init__(self) -> None:
         check_name("study.name", self.name)
-        for key in ("budgets_flops", "widths", "seeds"):
+        for key in ("budgets_flops", "widths", "seeds", "extra_seeds"):
             values = getattr(self, key)
-            if not isinstance(values, (list, tuple)) or not (values or key == "widths"):
+            if not isinstance(values, (list, tuple)) or not (values or key in ("widths", "extra_seeds")):
                 raise InputError(f"study.{key}", values, "a list of at least one number")
             for value in values:
-                low = {"low": 0} if key == "seeds" else {"above": 0}
+                low = {"low": 0} if key.endswith("seeds") else {"above": 0}
                 check_number(f"study.{key}", value, integer=key != "budgets_flops", **low)  # type: ignore[arg-type]
             if sorted(set(values)) != list(values):
                 raise InputError(f"study.{key}", list(values), "ascending numbers, each once")
+        for cell in self.cells:
+            if not isinstance(cell, (list, tuple)) or len(cell) != 3:
+                raise InputError("study.cells", cell, "a list of [width, budget, seed]")
+            check_number("study.cells: width", cell[0], above=0, integer=True)
+            check_number("study.cells: budget", cell[1], above=0.0)
+            check_number("study.cells: seed", cell[2], low=0, integer=True)
+        if len({(width, seed) for width, _, seed in self.cells}) < len(self.cells):
+            raise InputError("study.cells", list(self.cells), "each width and seed once")
         check_number("study.min_images", self.min_images, low=1, integer=True)
         check_number("study.max_images", self.max_images, low=self.min_images, integer=True)
         check_number("study.sizes", self.sizes, low=2, integer=True)
@@ -190,9 +203,20 @@ class Plan:
         """Tokens of one image."""
         return self.runs[0].counts.tokens
 
+    @property
+    def budgets_flops(self) -> list[float]:
+        """The budgets of the grid and of the cells beside it, rising."""
+        return sorted({*self.grid.budgets_flops, *(budget for _, budget, _ in self.grid.cells)})
+
     def sizes(self, budget: float) -> list[float]:
         """Sizes that are read at a budget, in multiply-adds per token, rising."""
         return sorted({run.counts.macs_per_token for run in self.runs if budget in run.budgets_flops})
+
+    def best_size(self, budget: float) -> float:
+        """The expected best size at a budget, or the middle of its sizes where nothing is expected."""
+        if self.expected is not None:
+            return float(self.expected.law.n_opt(budget))
+        return math.exp(float(np.mean(np.log(self.sizes(budget)))))
 
     def points(self) -> Points:
         """The readings as points of a fit; their losses are 1."""
@@ -225,7 +249,7 @@ class Plan:
         """The plan as JSON values."""
         return {
             "study": self.grid.name,
-            "budgets_flops": list(self.grid.budgets_flops),
+            "budgets_flops": self.budgets_flops,
             "runs": [run.as_dict(self.price, self.n_train) for run in self.all_runs],
             "total_flops": self.flops,
             "cost": self.cost(),

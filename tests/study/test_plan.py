@@ -173,6 +173,58 @@ def test_a_branch_begins_at_each_budget_and_cools_down_over_its_share():
     assert len(found.points()) == len(without.points())  # the laws are made of the constant rate alone
 
 
+def test_further_seeds_are_of_three_cells_near_the_best_sizes_and_stay_as_the_grid_grows():
+    found, without = plan(extra_seeds=[1, 2]), plan()
+    extra = found.runs[len(without.runs) :]
+    assert found.runs[: len(without.runs)] == without.runs
+    assert [(run.seed, run.budgets_flops[-1]) for run in extra] == [
+        (seed, budget) for budget in BUDGETS[:3] for seed in (1, 2)
+    ]
+    assert len({run.width for run in extra}) == 3
+    for run in extra:
+        budget = run.budgets_flops[-1]
+        factor = run.counts.macs_per_token / float(found.expected.law.n_opt(budget))
+        assert abs(math.log(factor)) < math.log(2)
+        trunk = next(one for one in without.runs if one.width == run.width)
+        assert run.readings == trunk.readings[: len(run.readings)]
+    smaller = plan(extra_seeds=[1, 2], budgets_flops=BUDGETS[:4])
+    assert {run.name for run in smaller.runs} < {run.name for run in found.runs}
+    assert len(plan(seeds=[0, 1, 2], extra_seeds=[1, 2]).runs) == 3 * len(
+        without.runs
+    )  # all have them anyway
+    assert found.forecast["additive"]["sd_a"] < without.forecast["additive"]["sd_a"]
+
+
+def test_a_cell_is_a_run_beside_the_grid_or_a_longer_one():
+    without = plan(ANYWHERE, widths=[448, 512, 576, 640, 704], budgets_flops=BUDGETS[:2])
+    assert without.runs[0].budgets_flops == BUDGETS[:2]
+    found = plan(
+        ANYWHERE,
+        widths=[448, 512, 576, 640, 704],
+        budgets_flops=BUDGETS[:2],
+        cells=[[448, 1e20, 0], [832, 1e19, 0], [512, BUDGETS[1], 5]],
+    )
+    runs = {run.name: run.budgets_flops for run in found.runs}
+    assert runs["w0448"] == [*BUDGETS[:2], 1e19, 1e20]  # what it had, and every budget on the way
+    assert runs["w0832"] == [*BUDGETS[:2], 1e19] and runs["w0512-s5"] == BUDGETS[:2]
+    assert runs["w0576"] == BUDGETS[:2] and len(runs) == 7
+    assert found.as_dict()["budgets_flops"] == [*BUDGETS[:2], 1e19, 1e20]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([[448, 1e18, 0]], "above the"),
+        ([[448, 1e13, 1]], "10240 to"),
+        ([[448, 1e19]], r"\[width, budget, seed\]"),
+        ([[448, 1e19, 1], [448, 1e20, 1]], "once"),
+    ],
+)
+def test_a_cell_that_cannot_be_run_is_named(cells, message):
+    with pytest.raises(InputError, match=rf"study\.cells.*{message}"):
+        plan(ANYWHERE, widths=[448, 512, 576, 640, 704], cells=cells)
+
+
 def test_a_cool_down_is_a_share():
     with pytest.raises(InputError, match=r"study\.cooldown_share"):
         plan(cooldown_share=1.0)
