@@ -59,6 +59,21 @@ class Yardstick:
                 "evaluation.reference", self.evaluation.reference, "a file or folder that exists"
             )
         self.extractor = load_extractor(self.evaluation.extractor, device)  # at once: its file may be missing
+        self._try_extractor()
+
+    def _try_extractor(self) -> None:
+        """Raises InputError where the extractor takes no pictures of this size, which samples would be drawn for."""
+        shape = self.parts.manifest.content["image_shape"]
+        try:
+            with torch.inference_mode():
+                self.extractor.outputs(torch.zeros(1, *shape, dtype=torch.uint8))
+        except InputError as error:
+            raise InputError(
+                "evaluation.extractor",
+                f"{self.evaluation.extractor} (for pictures {tuple(shape)})",
+                "an extractor that takes pictures of this size",
+                f"{self.extractor.name}: {error}",
+            ) from None
 
     @property
     def distributed(self) -> bool:

@@ -98,17 +98,11 @@ def encode_dataset(
         InputError: the directory holds something else, or the same data made another way, or of images that have
             changed since; images cannot be read; a caption is missing.
     """
-    check_choice("data.dtype", dtype, ("float32", "bfloat16"))
-    check_choice("data.flip", flip, (True, False))
-    for key, value in (("batch_size", batch_size), ("shard_images", shard_images)):
-        check_number(f"data.{key}", value, low=1, integer=True)
-    for key, value in (("allow_bad", allow_bad), ("decode_threads", decode_threads)):
-        check_number(f"data.{key}", value, low=0, integer=True)
+    counts = {"batch_size": batch_size, "shard_images": shard_images}
+    _check_settings(dtype, flip, counts, {"allow_bad": allow_bad, "decode_threads": decode_threads})
     check_number("world_size", world_size, low=1, integer=True)
     check_number("rank", rank, low=0, below=world_size, integer=True)
-    domain = latent_domain(
-        autoencoder, source, image_size
-    )  # raises where the size does not fit, before any work
+    domain = latent_domain(autoencoder, source, image_size)  # raises where the size does not fit
     check_choice("data.normalise", normalise, ("none",) if domain.vocabulary else ("channel", "autoencoder"))
     if image_size is None:
         _check_array_settings(flip, dtype)
@@ -147,6 +141,15 @@ def encode_dataset(
         if not missing:
             _finish(work, directory, device, allow_bad)
     return Encoded(directory, not missing, missing, True)
+
+
+def _check_settings(dtype: str, flip: bool, counts: dict[str, int], from_zero: dict[str, int]) -> None:
+    """Raises InputError unless the settings are possible; ``counts`` are at least 1."""
+    check_choice("data.dtype", dtype, ("float32", "bfloat16"))
+    check_choice("data.flip", flip, (True, False))
+    for low, numbers in ((1, counts), (0, from_zero)):
+        for key, value in numbers.items():
+            check_number(f"data.{key}", value, low=low, integer=True)
 
 
 def _stored_as(domain: Domain) -> str | None:

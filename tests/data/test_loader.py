@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,3 +40,8 @@ def test_order_is_fixed_for_ever():
     assert permutation(0, 10, 0).tolist() == [9, 6, 3, 7, 5, 1, 4, 0, 2, 8]
 
     assert permutation(123, 7, 2).tolist() == [4, 1, 3, 2, 5, 0, 6]
+
+
+def test_the_order_that_is_kept_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        permutation(0, 10, 0)[0] = 1

@@ -37,6 +37,11 @@ def stored(directory: Path, source, split: Any = ByDocument(0.2)) -> tuple[Laten
     return LatentSet(directory, "train"), LatentSet(directory, "validation")
 
 
+def test_two_characters_are_an_alphabet(tmp_path):
+    (tmp_path / "a.txt").write_text("abba", "utf-8")
+    assert Text(str(tmp_path / "a.txt"), 2, "characters").vocabulary_size == 2
+
+
 @pytest.mark.parametrize("unit", ["bytes", "characters"])
 def test_windows_of_texts_are_their_texts(tmp_path, poems, unit):
     """Each window decodes to a piece of one file, in order; a rest shorter than a window is left out."""

@@ -95,6 +95,11 @@ def test_impossible_settings_are_refused(tmp_path, settings, key):
         Waveforms(str(tmp_path), **settings)
 
 
+def test_the_least_settings_are_allowed(tmp_path):
+    least = Waveforms(str(tmp_path), frames=1, sample_rate=1, n_mels=1, n_fft=4, hop=1, fmax=0.5)
+    assert least.domain == Domain(1, (1, 1))
+
+
 def test_what_is_no_sound_is_told(tmp_path):
     written(tmp_path, "a/slow.wav", noise(0.1), rate=8000)
     (tmp_path / "a" / "text.wav").write_text("RIFF, not really")

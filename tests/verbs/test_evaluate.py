@@ -129,6 +129,21 @@ def test_features_for_digits_are_doubted_where_the_run_drew_other_images(
     assert "no extractor= was named" not in caplog.text
 
 
+def test_an_extractor_of_another_size_is_refused_before_anything_is_drawn(
+    run, ask, measured, tmp_path, monkeypatch
+):
+    read = Parts.manifest.func
+
+    def of_small_pictures(parts: Parts) -> Manifest:
+        found = read(parts)
+        return dataclasses.replace(found, content={**found.content, "image_shape": [3, 8, 8]})
+
+    monkeypatch.setattr(Parts, "manifest", property(of_small_pictures))
+    with pytest.raises(InputError, match=r"evaluation\.extractor.*\(3, 8, 8\).*\(B, 3, 32, 32\)"):
+        ask(f"run={run}", *FEW, f"out={tmp_path}")
+    assert measured == []
+
+
 def test_seeds_are_summarised_and_protocols_stand_beside(run, ask, tmp_path):
     found = ask(f"run={run}", *FEW, "sweep.seed=[0,1,2]", "subsets=[16]", f"out={tmp_path}")
     values = [row["frechet_distance"] for row in found["evaluations"] if row["n"] == 24]
