@@ -14,6 +14,7 @@ from dit.fits.compare import compare
 from dit.fits.doubts import of_parabola
 from dit.fits.fitted import Fitted
 from dit.fits.holdout import Holdout, holdout_by_budget, holdout_minimum
+from dit.fits.kernels.fit import KERNELS
 from dit.fits.points import Points
 from dit.fits.profile import Profile, profiles
 from dit.fits.remarks import remarks
@@ -27,8 +28,19 @@ PARAMETERS = {
     "power_floor": ("coefficient", "exponent", "floor"),
     "data_limited": ("E", "A", "alpha", "B", "beta", "R_D", "R_N"),
 }
-SURFACES = ("additive", "data_limited", "power", "power_floor")  # laws that predict the loss of any point
-RIVALS = {"power": ("power", "power_floor"), "additive": ("additive", "data_limited")}
+SURFACES = (
+    "additive",
+    "data_limited",
+    "power",
+    "power_floor",
+    *KERNELS,
+)  # laws that predict the loss of any point
+RIVALS = (
+    ("power", "power_floor", "broken_power"),
+    ("additive", "kaplan", "data_limited"),
+    ("farseer", "additive", "kaplan"),
+    ("width_depth", "width_depth_size", "additive"),
+)
 
 
 def answer(
@@ -53,7 +65,7 @@ def answer(
         "law": law,
         "points": _points(found.points),
         "fit": _search(found.fit),
-        "parameters": {name: found.estimate(name) for name in PARAMETERS[law]},
+        "parameters": {name: found.estimate(name) for name in _parameters(found)},
         "bootstrap": _bootstrap(found),
         "allocation": _allocation(found, list(at_flops)),
     }
@@ -73,7 +85,7 @@ def answer(
 def _of_surface(found: Fitted) -> dict[str, Any]:
     """What judges a law that predicts the loss of any point: profiles, hold-out, rivals, residuals."""
     points, law, loss, delta = found.points, found.law, found.loss, found.delta
-    rivals = next((names for names in RIVALS.values() if law in names), (law,))
+    rivals = next(names for names in RIVALS if law in names)
     one_budget = points.c is None or len(points.budget_flops) < 2
     return {
         "profiles": {name: _profile(one) for name, one in profiles(points, found.fit).items()},
@@ -84,6 +96,13 @@ def _of_surface(found: Fitted) -> dict[str, Any]:
         "models": [asdict(one) for one in compare(points, rivals, loss, delta, found.fixed)],
         "residuals": _residuals(points, found.fit),
     }
+
+
+def _parameters(found: Fitted) -> tuple[str, ...]:
+    if found.law in PARAMETERS:
+        return PARAMETERS[found.law]
+    kernel = found.fit.kernel
+    return (*kernel.parameters, *(("a", "b") if kernel.allocates else ()))
 
 
 def _possible(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:

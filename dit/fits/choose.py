@@ -8,21 +8,20 @@ from dit.fits.additive import PARAMETERS, fit_additive
 from dit.fits.data_limited import NAMES_OF, fit_data_limited
 from dit.fits.envelope import fit_envelope
 from dit.fits.isoflop import WINDOW, fit_isoflop
+from dit.fits.kernels.fit import KERNELS, fit_kernel
 from dit.fits.points import Points
 from dit.fits.power import fit_power
 from dit.fits.restrict import Fixed, checked
 
-LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited")
+LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited", *KERNELS)
 
 
-# the exponent that a study is made for: a of N*(C), a power law's own, or that of data
+# the exponent that a study is made for, where it is not a of N*(C): a power law's own, or that of data
 EXPONENTS = {
-    "additive": "a",
-    "isoflop": "a",
-    "envelope": "a",
     "power": "exponent",
     "power_floor": "exponent",
     "data_limited": "beta",
+    "broken_power": "exponent",
 }
 NAMES = {"additive": PARAMETERS, "data_limited": NAMES_OF}  # of parameters that can be fixed
 
@@ -58,4 +57,6 @@ def _fit(points: Points, law: str, loss: str, delta: float, fixed: Fixed, window
         return fit_data_limited(points, loss, delta, fixed)
     if law == "additive":
         return fit_additive(points, loss, delta, fixed)
+    if law in KERNELS:
+        return fit_kernel(points, law, loss, delta)
     return fit_power(points, law == "power_floor", loss, delta)

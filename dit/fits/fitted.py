@@ -61,7 +61,7 @@ class Fitted:
     @property
     def exponent(self) -> str:
         """The name of the exponent that a study is made for."""
-        return EXPONENTS[self.law]
+        return EXPONENTS.get(self.law, "a")
 
     @cached_property
     def leverages(self) -> list[Leverage]:

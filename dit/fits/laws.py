@@ -105,8 +105,17 @@ def additive(n: Array, d: Array) -> LogSumExp:
         n: (points,) ln N, centred.
         d: (points,) ln D, centred.
     """
-    one, zero = np.ones_like(n), np.zeros_like(n)
-    return _law([[one, -n, zero, zero, zero], [zero, zero, one, -d, zero], [zero, zero, zero, zero, one]])
+    return terms_of(n, d)
+
+
+def terms_of(*x: Array) -> LogSumExp:
+    """E + sum_i A_i x_i^-alpha_i in theta = (ln A_1, alpha_1, ..., ln E), for centred ln x_i (points,) each."""
+    one, zero = np.ones_like(x[0]), np.zeros_like(x[0])
+    rows = [[zero] * (2 * len(x) + 1) for _ in range(len(x) + 1)]
+    for i, column in enumerate(x):
+        rows[i][2 * i], rows[i][2 * i + 1] = one, -column
+    rows[-1][-1] = one
+    return _law(rows)
 
 
 def power(x: Array) -> LogSumExp:
@@ -116,8 +125,7 @@ def power(x: Array) -> LogSumExp:
 
 def power_floor(x: Array) -> LogSumExp:
     """E + K x^-p in theta = (ln K, p, ln E); ``x`` (points,) is centred ln x."""
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    return _law([[one, -x, zero], [zero, zero, one]])
+    return terms_of(x)
 
 
 def _law(columns: list[list[Array]]) -> LogSumExp:

@@ -12,7 +12,7 @@ from dit.errors import InputError, check_choice, check_number
 from dit.fits.table import read_table, refuse_mixture
 
 Array = np.ndarray
-NUMBERS = ("n", "d", "c", "loss", "budget", "unique")
+NUMBERS = ("n", "d", "c", "loss", "budget", "unique", "width", "depth")
 DEFAULT_K = 6.0  # C = 6 N D, N parameters and D tokens: the convention of the language-model tables
 SAME_BUDGET = 1e-3  # budgets given as numbers that differ by less are one, written with other digits
 BUDGET_GAP = 0.10  # points whose compute differs by less than 10 % from the next belong to one budget
@@ -33,6 +33,7 @@ class Points:
         run: (n,) names of runs; readings of one run are resampled together.
         budget: (n,) the compute budget a point was read at, FLOPs; near-equal C make one where it is absent.
         unique: (n,) unique tokens or images in the training data, for the law of repeated data.
+        width: (n,) width of the network; depth: (n,) its layers: for laws of its shape.
 
     Raises:
         InputError: unequal lengths, values that are not positive and finite, the same reading twice.
@@ -45,6 +46,8 @@ class Points:
     run: Array | None = None
     budget: Array | None = None
     unique: Array | None = None
+    width: Array | None = None
+    depth: Array | None = None
 
     def __post_init__(self) -> None:
         for name in NUMBERS:

@@ -64,7 +64,7 @@ def sensitivity(
 
 def exponent(fit: Any, law: str) -> Any:
     """The exponent that a study is made for: a of N*(C), or the power law's own."""
-    return getattr(fit, EXPONENTS[law])
+    return getattr(fit, EXPONENTS.get(law, "a"))
 
 
 def _variants(

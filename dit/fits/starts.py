@@ -21,7 +21,13 @@ from dit.fits.newton import TINY
 Array = np.ndarray
 STEEPEST = 30.0  # no exponent makes a term fall by more than e^30 over the range of the data
 GRID = np.geomspace(0.05, STEEPEST, 24)  # exponent times the range of the centred log regressor
-PARTS = {1: 25, 2: 5}  # parts of the grid along each axis, by number of regressors: 24 or 25 starts
+PARTS = {
+    1: 25,
+    2: 5,
+    3: 3,
+    4: 2,
+}  # parts of the grid along each axis, by number of regressors: 16 to 27 starts
+COARSE = {1: 1, 2: 1, 3: 3, 4: 4}  # every which value of the grid is taken
 ROUNDS = 20  # Levenberg-Marquardt steps per start, at most
 NEAR = 1e-3  # steps in ln of an exponent at which a start is near enough
 MOST = 500  # points that starts are made of
@@ -50,11 +56,12 @@ class Separable:
         Args:
             cells_too: whether the cells follow as they are, after what they were polished to.
         """
-        cells = np.array(list(product(range(len(GRID)), repeat=len(self.x))))
-        exponents = GRID[cells] / np.ptp(self.x, axis=1)
+        grid = GRID[:: COARSE[len(self.x)]]
+        cells = np.array(list(product(range(len(grid)), repeat=len(self.x))))
+        exponents = grid[cells] / np.ptp(self.x, axis=1)
         misses = self._solve(exponents, np.ones((1, len(self.loss))))[1]
         cost = np.abs(misses).sum(1) if self.robust else (misses**2).sum(1)
-        part = cells * PARTS[len(self.x)] // len(GRID)
+        part = cells * PARTS[len(self.x)] // len(grid)
         group = part @ PARTS[len(self.x)] ** np.arange(len(self.x))
         order = np.argsort(cost, kind="stable")
         first = order[np.unique(group[order], return_index=True)[1]]
@@ -147,6 +154,13 @@ def power_floor_starts(x: Array, loss: Array, kind: str) -> Array:
     """Starts (24, 3), or (48, 3) for mse_log, in theta = (ln K, p, ln E); ``x`` (points,) is centred ln x."""
     exponents, log = _separable(x[None], loss, kind).starts(kind == "mse_log")
     return np.stack([log[:, 0], exponents[:, 0], log[:, 1]], 1)
+
+
+def power_starts(x: Array, loss: Array, kind: str) -> Array:
+    """Starts (S, 2 q + 1) in theta = (ln A_1, p_1, ..., ln E) of a sum of power laws; ``x`` (q, points) are centred."""
+    exponents, log = _separable(x, loss, kind).starts()
+    pairs = np.stack([log[:, :-1], exponents], 2).reshape(len(log), -1)
+    return np.concatenate([pairs, log[:, -1:]], 1)
 
 
 def _separable(x: Array, loss: Array, kind: str) -> Separable:
