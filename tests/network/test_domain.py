@@ -88,6 +88,8 @@ def test_positions_of_three_axes():
         (lambda: DiTConfig(32, 1, 4, (2, 2)).count(Domain(4, (8,)), Classes(0)), "network.patch_size"),
         (lambda: DiTConfig(32, 1, 4, (2, 3)).build(Domain(4, (8, 8)), Classes(0)), "network.patch_size"),
         (lambda: DiTConfig(32, 1, 8, 2, rope=True).count(Domain(4, (8, 8, 8)), Classes(0)), "network.heads"),
+        (lambda: DiTConfig(3, 1, 1, 2).count(Domain(4, (8, 8)), Classes(0)), "network.width"),
+        (lambda: DiTConfig(5, 1, 1, 2).count(Domain(4, (8, 8, 8)), Classes(0)), "network.width"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, key):

@@ -100,5 +100,6 @@ def test_slope_of_a_known_power() -> None:
     ]
     assert slopes(rows)["a"] == pytest.approx(0.5)  # type: ignore[arg-type]
     assert math.isfinite(slopes(rows)["a"])  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="steps"):
-        coordinate_check("mup", steps=0)
+    for steps in (0, 1.5):
+        with pytest.raises(InputError, match="steps"):
+            coordinate_check("mup", steps=steps)  # type: ignore[arg-type]
