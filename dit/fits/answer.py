@@ -13,7 +13,8 @@ from dit.fits.approaches import disagreement
 from dit.fits.compare import compare
 from dit.fits.doubts import of_parabola
 from dit.fits.fitted import Fitted
-from dit.fits.holdout import Holdout, holdout_by_budget, holdout_minimum
+from dit.fits.held import Holdout, summary
+from dit.fits.holdout import holdout_by_budget, holdout_by_size, holdout_minimum
 from dit.fits.kernels.fit import KERNELS
 from dit.fits.points import Points
 from dit.fits.profile import Profile, profiles
@@ -48,6 +49,7 @@ def answer(
     at_flops: Iterable[float] = (),
     others: Mapping[str, Mapping[str, Points]] | None = None,
     told: Iterable[str] = (),
+    cut: str | None = None,
 ) -> dict[str, Any]:
     """A law's parameters with intervals, its allocation, and all that tells how far to trust them.
 
@@ -56,6 +58,10 @@ def answer(
         at_flops: budgets to allocate; the largest budget and 10 and 100 times that if empty.
         others: other selections of the points for the sensitivity table, by choice and name.
         told: what is known already about where the points are from; warnings begin with it.
+        cut: which readings are held out, see cuts.py; the largest budget if None.
+
+    Raises:
+        InputError: a cut that cannot be held out.
 
     Returns:
         Plain values: numbers, strings, lists, dictionaries; None where a number does not exist.
@@ -69,7 +75,7 @@ def answer(
         "bootstrap": _bootstrap(found),
         "allocation": _allocation(found, list(at_flops)),
     }
-    result |= _of_surface(found) if law in SURFACES else {}
+    result |= _of_surface(found, cut) if law in SURFACES else {}
     if law == "isoflop":
         result["window"] = found.fit.window if np.isfinite(found.fit.window) else None
         result["valleys"] = [_valley(found, i) for i in range(len(found.fit.valleys))]
@@ -82,17 +88,20 @@ def answer(
     return plain(result)
 
 
-def _of_surface(found: Fitted) -> dict[str, Any]:
+def _of_surface(found: Fitted, cut: str | None) -> dict[str, Any]:
     """What judges a law that predicts the loss of any point: profiles, hold-out, rivals, residuals."""
     points, law, loss, delta = found.points, found.law, found.loss, found.delta
     rivals = next(names for names in RIVALS if law in names)
     one_budget = points.c is None or len(points.budget_flops) < 2
     return {
         "profiles": {name: _profile(one) for name, one in profiles(points, found.fit).items()},
-        "holdout": None if one_budget else _possible(lambda: _held(found.held_out())),
+        "holdout": _of_cut(found, cut) if cut or not one_budget else None,
         "holdout_by_budget": None
         if one_budget
         else [_held(one) for one in holdout_by_budget(points, law, loss, delta, found.fixed)],
+        "holdout_by_size": None
+        if one_budget or points.n is None
+        else [_held(one) for one in holdout_by_size(points, found.fit)],
         "models": [asdict(one) for one in compare(points, rivals, loss, delta, found.fixed)],
         "residuals": _residuals(points, found.fit),
     }
@@ -103,6 +112,11 @@ def _parameters(found: Fitted) -> tuple[str, ...]:
         return PARAMETERS[found.law]
     kernel = found.fit.kernel
     return (*kernel.parameters, *(("a", "b") if kernel.allocates else ()))
+
+
+def _of_cut(found: Fitted, cut: str | None) -> dict[str, Any]:
+    """What was held out; a cut that was asked for is refused where it is none."""
+    return _possible(lambda: _held(found.held_out())) if cut is None else _held(found.held_out(cut))
 
 
 def _possible(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -177,7 +191,7 @@ def _profile(found: Profile) -> dict[str, Any]:
 
 
 def _held(one: Holdout) -> dict[str, Any]:
-    found = {"budget": one.budget, "n": one.n, "bias": one.bias, "rms": one.rms, "covered": one.covered}
+    found = summary(one)
     if one.low is None:
         return found
     return found | {name: getattr(one, name) for name in ("predicted", "measured", "low", "high")}

@@ -112,14 +112,14 @@ class Fitted:
         """The parameter of that name; a trace of a floor is zero."""
         return lambda law: settled(name, getattr(law, name), self.points.loss)
 
-    def held_out(self) -> Holdout:
-        """The largest budget predicted from the others, with intervals.
+    def held_out(self, cut: str | None = None) -> Holdout:
+        """The largest budget, or what a cut selects (see cuts.py), predicted from the others, with intervals.
 
         Raises:
-            InputError: one budget only, or too few points left without the largest.
+            InputError: one budget only, no such cut, or too few points left without what is held out.
         """
         draws = min(self.draws or HELD, HELD)
-        return holdout(self.points, self.law, self.loss, self.delta, draws, self.seed, self.fixed)
+        return holdout(self.points, self.law, self.loss, self.delta, draws, self.seed, self.fixed, cut)
 
 
 def fitted(

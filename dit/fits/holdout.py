@@ -1,9 +1,9 @@
-"""Hold-out: the law without its largest budget, asked to predict it; and each budget in turn.
+"""Hold-outs: a law fitted without some readings, asked to predict them: a cut, the largest budget, each budget or size.
 
 A law's fit to the points it has seen says little about the budget that is to be paid for; this is what does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,50 +11,14 @@ import numpy as np
 from dit.errors import InputError
 from dit.fits.bootstrap import bootstrap
 from dit.fits.choose import fit_law
+from dit.fits.cuts import selected
+from dit.fits.held import Holdout, held_out
 from dit.fits.isoflop import WINDOW, fit_isoflop
 from dit.fits.points import Points
 from dit.fits.restrict import Fixed
 from dit.fits.variance import components
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Holdout:
-    """A budget predicted from the others.
-
-    Args:
-        budget: FLOPs.
-        n: points held out.
-        predicted: (n,) losses of the law fitted without them.
-        measured: (n,) their losses.
-        low: (n,) lower ends of the 95 % intervals for a single reading, law and noise together; None without draws.
-        high: (n,) upper ends.
-    """
-
-    budget: float
-    n: int
-    predicted: Array
-    measured: Array
-    low: Array | None = None
-    high: Array | None = None
-
-    @property
-    def bias(self) -> float:
-        """Mean of ln(predicted / measured)."""
-        return float(np.mean(np.log(self.predicted / self.measured)))
-
-    @property
-    def rms(self) -> float:
-        """Root mean square of ln(predicted / measured)."""
-        return float(np.sqrt(np.mean(np.log(self.predicted / self.measured) ** 2)))
-
-    @property
-    def covered(self) -> int | None:
-        """How many of the measured losses lie inside their intervals."""
-        if self.low is None or self.high is None:
-            return None
-        return int(np.sum((self.low <= self.measured) & (self.measured <= self.high)))
 
 
 def holdout(
@@ -65,8 +29,9 @@ def holdout(
     draws: int = 1000,
     seed: int = 0,
     fixed: Fixed = (),
+    cut: str | None = None,
 ) -> Holdout:
-    """The largest budget predicted from the smaller ones, with intervals.
+    """The largest budget, or what a cut selects, predicted from the rest, with intervals.
 
     Args:
         points: points of two or more budgets (half-decade bins of compute where it is scattered).
@@ -76,12 +41,15 @@ def holdout(
         draws: bootstrap draws behind the intervals.
         seed: of the draws.
         fixed: parameters that are not fitted.
+        cut: conditions such as ``flops>1e21`` that held-out readings meet (see cuts.py); None: the largest budget.
 
     Raises:
-        InputError: one budget only, or too few points left without the largest.
+        InputError: one budget only, no such cut, or too few points left without what is held out.
     """
-    points, out = points.completed(), _last(points.completed())
+    points = points.completed()
+    out = _last(points) if cut is None else selected(points, cut)
     fit, result = _predict(points, out, law, loss, delta, fixed)
+    result = replace(result, what=cut or result.what, minima=_minima(points, out, fit))
     seen = points[~out]
     boot = bootstrap(seen, fit, draws, seed)
     rows = boot.law.predict_points(points[out])
@@ -92,7 +60,7 @@ def holdout(
     if not len(rows):
         return result
     low, high = np.percentile(rows, [2.5, 97.5], axis=0)
-    return Holdout(result.budget, result.n, result.predicted, result.measured, low, high)
+    return replace(result, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -158,6 +126,26 @@ def holdout_by_budget(
     return found
 
 
+def holdout_by_size(points: Points, fit: Any) -> list[Holdout]:
+    """Each size N predicted from all others, largest last, by refits that start from the law of all points.
+
+    Empty where points have one size; sizes without which the law cannot be fitted are left out.
+    """
+    points = points.completed()
+    sizes, of = np.unique(points.get("n"), return_inverse=True)
+    if len(sizes) < 2:
+        return []
+    problem = fit.problem(points)
+    refitted = problem.refit(fit, (of[None] != np.arange(len(sizes))[:, None]).astype(float), problem.y[None])
+    rows = np.full((len(sizes), len(points)), np.nan)
+    rows[refitted.converged] = refitted.law.predict_points(points)[refitted.converged]
+    return [
+        held_out(points, of == i, rows[i, of == i], f"N = {sizes[i]:.4g}")
+        for i in range(len(sizes))
+        if np.isfinite(rows[i]).all()
+    ]
+
+
 def _last(points: Points) -> Array:
     if len(points.budget_flops) < 2:
         raise InputError(
@@ -170,6 +158,21 @@ def _predict(
     points: Points, out: Array, law: str, loss: str, delta: float, fixed: Fixed
 ) -> tuple[Any, Holdout]:
     fit = fit_law(points[~out], law, loss, delta, fixed)
-    held = points[out]
-    flops = float(points.budget_flops[points.budgets[out][0]])
-    return fit, Holdout(flops, len(held), fit.predict_points(held), held.loss)
+    return fit, held_out(points, out, fit.predict_points(points[out]))
+
+
+def _minima(points: Points, out: Array, fit: Any) -> tuple[tuple[float, float, float], ...]:
+    """FLOPs, N* predicted and N* measured of each budget that is held out whole and has a minimum."""
+    if not hasattr(fit, "n_opt"):
+        return ()
+    try:
+        valleys = fit_law(points, "isoflop").valleys
+    except InputError:
+        return ()
+    whole = [out[points.budgets == i].all() for i in range(len(valleys))]
+    found = [
+        (one.flops, float(fit.n_opt(one.flops)), one.n_opt)
+        for one, held in zip(valleys, whole)
+        if held and not one.rejected
+    ]
+    return tuple(row for row in found if np.isfinite(row[1]))

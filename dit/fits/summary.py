@@ -3,6 +3,7 @@
 from typing import Any
 
 from dit.columns import align
+from dit.fits.held import in_words
 
 
 def print_summary(result: dict[str, Any]) -> None:
@@ -44,17 +45,14 @@ def _print_judgement(result: dict[str, Any]) -> None:
         print(f"budget {valley['flops']:.3g}: {verdict}")
     held = result.get("holdout") or {}
     if "bias" in held:
-        inside = f"{held['covered']} of {held['n']} inside their 95 % intervals"
-        inside = "no draw converged for intervals" if held["covered"] is None else inside
-        print(
-            f"held out {held['budget']:.3g} FLOPs: bias {held['bias']:+.2%}, rms {held['rms']:.2%}, {inside}"
-        )
+        print(f"held out {held['what']}: {in_words(held)}")
     elif "predicted" in held:
         pairs = zip(("N*", "D*", "L*"), held["predicted"], held["measured"])
         shown = ", ".join(f"{name} {predicted:.4g} for {measured:.4g}" for name, predicted, measured in pairs)
         print(f"held out {held['budget']:.3g} FLOPs, predicted for measured: {shown}")
     elif "impossible" in held:
         print(f"no hold-out: {held['impossible']}")
+    _print_in_turn([*(result.get("holdout_by_budget") or []), *(result.get("holdout_by_size") or [])])
     if len(result.get("models", [])) > 1:
         print("laws by held-out error:")
         rows: list[tuple[str, ...]] = [("law", "parameters", "held-out rms", "AIC", "BIC")]
@@ -62,6 +60,22 @@ def _print_judgement(result: dict[str, Any]) -> None:
             numbers = (_number(one[key]) for key in ("holdout_rms", "aic", "bic"))
             rows.append((one["law"], str(one["parameters"]), *numbers))
         print(align(rows))
+
+
+def _print_in_turn(held: list[dict[str, Any]]) -> None:
+    """Each budget and each size held out, a row each."""
+    if not held:
+        return
+    print("held out in turn:")
+    rows: list[tuple[str, ...]] = [
+        ("what", "readings", "bias", "rms", "skill: persistence", "constant", "tilt")
+    ]
+    for one in held:
+        numbers = (one["skill_against_persistence"], one["skill_against_constant"])
+        skills = ("-" if value is None else f"{value:+.2f}" for value in numbers)
+        tilt = "-" if one["tilt"] is None else f"{one['tilt']:+.2%} +- {one['tilt_stderr']:.2%}"
+        rows.append((one["what"], str(one["n"]), f"{one['bias']:+.2%}", f"{one['rms']:.2%}", *skills, tilt))
+    print(align(rows))
 
 
 def _fit_of(valley: dict[str, Any]) -> str:

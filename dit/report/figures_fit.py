@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from dit.fits.held import in_words
 from dit.report.material import DRAWN, IMAGES, SIZE, Drawn, Material, Missing, predict
 from dit.report.style import (
     ACCENT,
@@ -188,9 +189,9 @@ def holdout(m: Material) -> Drawn:
     caption = (
         f"The largest budget ({held['budget_flops']:.3g} FLOPs) predicted by the additive law fitted to the "
         f"smaller ones: "
-        f"mean error {held['bias']:+.2%}, root mean square {held['rms']:.2%} (of ln loss), "
-        f"{held['inside_95']} of {len(rows)} points "
-        "inside their 95 % interval (bars at the right: of a single reading, law and noise together)."
+        f"{in_words(held)}. Errors are of ln loss; bars at the right: 95 % intervals of a single reading, law and "
+        "noise together. Skill: 1 - mean square error / that of the nearest fitted budget's lowest loss (persistence) "
+        "or mean (constant)."
     )
     return Drawn("holdout", "Hold-out", figure, caption)
 

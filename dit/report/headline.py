@@ -3,6 +3,7 @@
 from typing import Any
 
 from dit.data.split import FEWEST_HELD_OUT
+from dit.fits.held import in_words
 from dit.report.material import Material
 from dit.report.verdict import verdict
 from dit.study.readings import branches
@@ -50,7 +51,7 @@ def headline(m: Material) -> dict[str, Any]:
         },
         "holdout": None
         if held is None
-        else {k: held[k] for k in ("budget_flops", "bias", "rms", "inside_95", "n")},
+        else {key: value for key, value in held.items() if key not in ("rows", "best")},
     }
     return said | {"verdict": verdict(m, said)}
 
@@ -148,11 +149,7 @@ def holdout_text(held: dict[str, Any] | None) -> str:
     """The hold-out in a line."""
     if held is None:
         return "hold-out        none: the records do not allow one"
-    return (
-        f"hold-out        {held['budget_flops']:.3g} FLOPs predicted with mean error {held['bias']:+.2%} "
-        f"(rms "
-        f"{held['rms']:.2%}), {held['inside_95']} of {held['n']} points inside their 95 % interval"
-    )
+    return f"hold-out        {held['budget_flops']:.3g} FLOPs: {in_words(held)}"
 
 
 def _pair(interval: list[float] | None, form: str) -> str:

@@ -10,6 +10,7 @@ from dit.errors import InputError
 from dit.fits.additive import fit_additive
 from dit.fits.envelope import fit_envelope
 from dit.fits.fitted import HELD, Fitted
+from dit.fits.held import summary
 from dit.fits.holdout import holdout
 from dit.fits.profile import profiles
 from dit.fits.sensitivity import Variant, sensitivity
@@ -57,15 +58,7 @@ def hold_out(points: Points, draws: int) -> dict[str, Any]:
         for i, y, f, interval in zip(where, held.measured, held.predicted, intervals)
     ]  # fmt: skip
     best = rows[int(np.argmin(held.measured))]
-    found = {
-        "budget_flops": held.budget,
-        "n": held.n,
-        "bias": held.bias,
-        "rms": held.rms,
-        "inside_95": held.covered,
-        "rows": rows,
-        "best": best,
-    }
+    found = {"budget_flops": held.budget, **summary(held), "rows": rows, "best": best}
     return {"holdout": found, "holdout_why_not": None}
 
 

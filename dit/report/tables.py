@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from dit.fits.held import in_words
 from dit.report.headline import verdict_text
 from dit.report.material import Material, Table, allocation_anchors, method_text
 from dit.report.tables_beside import comparison, cooldown, loss_spikes, noise
@@ -169,7 +170,8 @@ def holdout(m: Material) -> Table:
     note = (
         ""
         if held is None
-        else f"Fitted to budgets below {held['budget_flops']:.4g} FLOPs; error: predicted / measured - 1."
+        else f"Fitted to budgets below {held['budget_flops']:.4g} FLOPs; error: predicted / measured - 1. "
+        f"{in_words(held)}."
     )
     return Table("holdout", "Hold-out of the largest budget", columns, rows, note)
 

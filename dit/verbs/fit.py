@@ -37,14 +37,16 @@ def task(cfg: DictConfig) -> None:
     if cfg.law in ("isoflop", "envelope"):
         for key in ("loss", "delta"):
             refuse_given(cfg, key, f"law={cfg.law} is least squares")
+        refuse_given(cfg, "holdout", f"law={cfg.law} predicts minima, not readings")
     if cfg.law != "isoflop":
         refuse_given(cfg, "window", f"law={cfg.law} has no parabolas")
     if not cfg.bootstrap:
         for key in ("seed", "by", "method"):
             refuse_given(cfg, key, "bootstrap=0 draws nothing")
+    cut = None if cfg.holdout is None else str(cfg.holdout)
     at_flops, fixed = listed(cfg.at_flops), tuple((str(name), value) for name, value in cfg.fix.items())
     refuse_unread(cfg)
-    result = answer(fitted(points, *asked, fixed=fixed, window=cfg.window), at_flops, others, told)
+    result = answer(fitted(points, *asked, fixed=fixed, window=cfg.window), at_flops, others, told, cut)
     show({"data": str(cfg.data.path), **result}, cfg.format, print_summary)
 
 
@@ -58,6 +60,8 @@ def _override(word: str) -> str:
     """A word of the command line as the schema has it: ``data`` is ``data.path``, and conditions are a list."""
     written, _, value = word.partition("=")
     key = written.lstrip("+")
+    if key == "holdout" and not re.fullmatch(r"\s*(['\"]).*\1\s*|null", value):
+        return f"{written}={quoted(value)}"
     if key == "data":
         return f"data.path={value}"
     if key != "where" or re.fullmatch(r"\[?\s*(['\"]).*\1\s*\]?", value):

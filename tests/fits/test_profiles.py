@@ -112,9 +112,10 @@ def test_held_out_intervals_are_percentiles_of_law_and_noise_together():
     found = holdout(GRID, "additive", "mse_log", draws=60, seed=5)
     assert found.low == pytest.approx(np.percentile(rows, 2.5, axis=0))
     assert found.high == pytest.approx(np.percentile(rows, 97.5, axis=0))
-    one, up = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.5, 3.0])
-    assert Holdout(1.0, 3, one, one, one, one).covered == 3 and Holdout(1.0, 3, one, one, up, up).covered == 2
-    assert Holdout(1.0, 3, one, one, one).covered is None
+    one, up = np.arange(1.0, 6.0), np.array([1.0, 2.5, 3.0, 4.0, 5.0])
+    assert Holdout(1.0, 5, one, one, one, one).covered == 5 and Holdout(1.0, 5, one, one, up, up).covered == 4
+    assert Holdout(1.0, 5, one, one, one).covered is None
+    assert Holdout(1.0, 4, one[:4], one[:4], one[:4], one[:4]).covered is None  # four say nothing
 
 
 def budgets(*losses):
