@@ -18,15 +18,16 @@ from dit.fits.additive import additive_equations, check_design
 from dit.fits.losses import chosen
 from dit.fits.points import Points
 from dit.fits.restrict import Equation, Fixed, RestrictedProblem
+from dit.fits.saturating import LN_R_D, MOST, Saturating, saturated
 from dit.fits.search import Axis, Problem, Searched, search
 from dit.fits.starts import STEEPEST, additive_starts
 
 Array = np.ndarray
 NAMES_OF = ("A", "alpha", "B", "beta", "E", "R_D", "R_N")
 EPOCHS = (1.5, 6.0, 25.0, 100.0)  # starts of R_D and R_N; they count epochs, so they need no units
+STARTS = 12
+USUAL = 15.0  # R_D of language models (Muennighoff et al., section 6), about which data are centred
 FEWEST_REPEATED = 2
-MOST = 700.0  # ln of a number that is still one: a base used that often is used up, whatever R is
-STEP = 1e-6  # of the differences that give the curvature
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class DataLimitedLaw:
             supported = (self.A * self.alpha / (self.B * self.beta)) ** (1 / self.alpha)
             log_unique = np.log(np.minimum(unique, d))
             log_size = np.minimum(np.log(n), np.log(supported) + self.beta / self.alpha * log_unique)
-            size = log_size + _saturated(np.log(n) - log_size, self.R_N)[0]
-            data = log_unique + _saturated(np.log(d) - log_unique, self.R_D)[0]
+            size = log_size + _used(np.log(n) - log_size, self.R_N)
+            data = log_unique + _used(np.log(d) - log_unique, self.R_D)
             return self.E + self.A * np.exp(-self.alpha * size) + self.B * np.exp(-self.beta * data)
 
     def predict_points(self, points: Points) -> Any:
@@ -94,85 +95,6 @@ class DataLimitedFit(DataLimitedLaw):
         return data_limited_problem(points, self.searched.loss, self.searched.delta, self.fixed)
 
 
-class Saturating:
-    """ln L of the law on points, in theta = (ln A, alpha, ln B, beta, ln E, ln R_D, ln R_N), N and D centred.
-
-    Args:
-        n: (points,) centred ln N.
-        d: (points,) centred ln D.
-        u: (points,) ln of unique samples, centred as ``d``, at most ``d``.
-    """
-
-    def __init__(self, n: Array, d: Array, u: Array) -> None:
-        self.n, self.d, self.u = n, d, u
-
-    def value(self, theta: Array) -> Array:
-        """Predicted ln L (R, n) for parameters (R, 7)."""
-        return self._terms(theta)[0]
-
-    def shares(self, theta: Array) -> list[Array]:
-        """Each term's share of L, three arrays (R, n)."""
-        return self._terms(theta)[1]
-
-    def value_and_shares(self, theta: Array) -> tuple[Array, Array]:
-        """Predicted ln L (R, n), and theta itself, at which ``contract`` takes differences."""
-        return self.value(theta), theta
-
-    def jacobian(self, theta: Array) -> Array:
-        """D ln L / d theta, (R, n, 7)."""
-        _, (size_share, data_share, floor), size, data = self._terms(theta)
-        alpha, beta = theta[:, 1:2], theta[:, 3:4]
-        effective_n, size_slope, size_by_r, at_supported = size
-        effective_d, data_by_r = data
-        # N' moves with the supported size, which moves with A, alpha, B and beta
-        pull = -alpha * size_share * size_slope
-        supported = at_supported
-        by_alpha = (1 / alpha - supported) / alpha
-        by_beta = (self.u - 1 / beta) / alpha
-        out = np.empty((*size_share.shape, 7))
-        out[..., 0] = size_share + pull / alpha
-        out[..., 1] = -effective_n * size_share + pull * by_alpha
-        out[..., 2] = data_share - pull / alpha
-        out[..., 3] = -effective_d * data_share + pull * by_beta
-        out[..., 4] = floor
-        out[..., 5] = -beta * data_share * data_by_r
-        out[..., 6] = -alpha * size_share * size_by_r
-        return out
-
-    def contract(self, shares: Array, first: Array, second: Array) -> tuple[Array, Array]:
-        """Gradient (R, 7) and Hessian (R, 7, 7) of sum rho at theta ``shares``; w rho', w rho'': (R, n)."""
-        slopes = self.jacobian(shares)
-        gradient = np.einsum("rn,rnp->rp", first, slopes)
-        hessian = slopes.transpose(0, 2, 1) @ (second[..., None] * slopes)
-        for j in range(7):
-            step = np.zeros(7)
-            step[j] = STEP
-            hessian[:, j] += np.einsum("rn,rnp->rp", first, self.jacobian(shares + step) - slopes) / STEP
-        return gradient, 0.5 * (hessian + hessian.transpose(0, 2, 1))
-
-    def _terms(
-        self, theta: Array
-    ) -> tuple[Array, list[Array], tuple[Array, Array, Array, Array], tuple[Array, Array]]:
-        log_a, alpha, log_b, beta, log_e, log_rd, log_rn = (theta[:, i : i + 1] for i in range(7))
-        with np.errstate(all="ignore"):  # a trial with a negative exponent is refused by its objective
-            supported = (log_a + np.log(alpha) - log_b - np.log(beta) + beta * self.u) / alpha
-            base = np.minimum(self.n, supported)
-            above, by_gap, by_rn = _saturated(self.n - base, np.exp(log_rn))
-            repeated, _, by_rd = _saturated(self.d - self.u, np.exp(log_rd))
-            size_slope = np.where(supported < self.n, 1 - by_gap, 0.0)
-            size, data = base + above, self.u + repeated
-            terms = [log_a - alpha * size, log_b - beta * data, log_e + 0 * size]
-            top = np.maximum(np.maximum(terms[0], terms[1]), terms[2])
-            shares = [np.exp(term - top) for term in terms]
-            total = shares[0] + shares[1] + shares[2]
-        return (
-            top + np.log(total),
-            [s / total for s in shares],
-            (size, size_slope, by_rn, supported),
-            (data, by_rd),
-        )
-
-
 class DataLimitedProblem(Problem):
     """The law of repeated data on given points.
 
@@ -191,20 +113,28 @@ class DataLimitedProblem(Problem):
         if repeated < FEWEST_REPEATED:
             got, allowed = f"({repeated} points with D above it)", "points that see their data more than once"
             raise InputError("columns.unique", got, allowed, "Use law=additive.")
-        self.mean_n, self.mean_d, self.k = float(log_n.mean()), float(log_d.mean()), points.k
+        self.mean_n, self.k = float(log_n.mean()), points.k
+        self.mean_d = float((log_u + _used(log_d - log_u, USUAL)).mean())  # of effective data: B varies least
         self.n, self.d, self.u = log_n - self.mean_n, log_d - self.mean_d, log_u - self.mean_d
         super().__init__(Saturating(self.n, self.d, self.u), np.log(points.loss), loss, delta)
 
     def starts(self) -> Array:
-        """Starts (32, 7): for R_D and R_N on a grid, the two best additive starts on effective D."""
+        """Starts (12, 7): of R_D and R_N on a grid and the two best additive starts on effective D, the best."""
         starts = []
-        for r_d in EPOCHS:
-            effective = self.u + _saturated(self.d - self.u, np.array(r_d))[0]
+        for r_d in EPOCHS[1:]:
+            effective = self.u + _used(self.d - self.u, r_d)
             shift = effective.mean()
             base = additive_starts(self.n, effective - shift, np.exp(self.y), self.loss)[:2]
             base[:, 2] += base[:, 3] * shift
             starts += [np.append(row, np.log([r_d, r_n])) for r_n in EPOCHS for row in base]
-        return np.array(starts)
+        misses = np.abs(self.law.value(np.array(starts)) - self.y).sum(1)
+        return np.array(starts)[np.argsort(misses, kind="stable")[:STARTS]]
+
+    def lifted(self, theta: Array) -> Array:
+        """As of any law; R_D and R_N start where their slope shows, too."""
+        theta = super().lifted(theta)
+        theta[LN_R_D:] = np.minimum(theta[LN_R_D:], np.log(EPOCHS[-1]))
+        return theta
 
     def axes(self, law: Any) -> dict[str, Axis]:
         """alpha, beta, E, and R_D and R_N from a hundredth of an epoch to ten thousand."""
@@ -246,7 +176,7 @@ def data_limited_problem(points: Points, loss: str, delta: float, fixed: Fixed =
 def fit_data_limited(
     points: Points, loss: str = "huber", delta: float = 1e-3, fixed: Fixed = ()
 ) -> DataLimitedFit:
-    """The law of repeated data's best optimum on these points, from 32 starts made of the data.
+    """The law of repeated data's best optimum on these points, from 12 starts made of the data.
 
     Args:
         points: needs two of N, D and C, and the unique samples of each point.
@@ -266,19 +196,6 @@ def fit_data_limited(
     return DataLimitedFit(e, a, alpha, b, beta, r_d, r_n, law.k, searched, fixed)
 
 
-def _saturated(gap: Array, limit: Any) -> tuple[Array, Array, Array]:
-    """ln(1 + R (1 - exp(-(e^gap - 1)/R))), and its slopes in the gap and in ln R.
-
-    Args:
-        gap: ln of how many times the base is used, >= 0.
-        limit: R.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        extra = np.expm1(np.minimum(gap, MOST))
-        left = np.exp(-extra / limit)
-        used = 1 + limit * -np.expm1(-extra / limit)
-        return (
-            np.log(used),
-            (1 + extra) * left / used,
-            (limit * -np.expm1(-extra / limit) - extra * left) / used,
-        )
+def _used(gap: Array, limit: Any) -> Array:
+    """Of a base that is used e^gap times, ln of how many uses that is worth, for R = ``limit``."""
+    return saturated(np.expm1(np.minimum(gap, MOST)), limit).value

@@ -37,6 +37,11 @@ class LogSumExp:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_pairs", list(self._products()))
 
+    @property
+    def scaled(self) -> bool:
+        """No: these laws are straight enough."""
+        return False
+
     @cached_property
     def n_parameters(self) -> int:
         """Number of parameters p."""
@@ -96,6 +101,10 @@ class LogSumExp:
             weight = weight * shares[k] + first * shares[k] if k == m else weight * shares[m]
             hessian[:, columns] += weight @ outer
         return gradient, hessian.reshape(rows, p, p)
+
+    def moved(self, theta: Array, step: Array) -> Array:
+        """Parameters (R, p) after a step (R, p), straight."""
+        return theta + step
 
 
 def additive(n: Array, d: Array) -> LogSumExp:

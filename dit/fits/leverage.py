@@ -55,14 +55,18 @@ def leverages(points: Points, fit: Any, of: Callable[[Any], Any]) -> list[Levera
         fit: their fit.
         of: the number of a law, also of many laws side by side.
     """
-    found, problem = [], fit.problem(points)
-    for by, labels, names in _groups(points):
-        weights = (labels[None] != np.arange(len(names))[:, None]).astype(float)
-        refitted = problem.refit(fit, weights, problem.y[None])
-        values = np.where(refitted.converged, np.asarray(of(refitted.law), float), np.nan)
-        if np.isfinite(values).sum() >= FEWEST:
-            found.append(Leverage(by, names, values, float(of(fit))))
-    return found
+    groups, problem = _groups(points), fit.problem(points)
+    if not groups:
+        return []
+    weights = [labels[None] != np.arange(len(names))[:, None] for _, labels, names in groups]
+    refitted = problem.refit(fit, np.concatenate(weights).astype(float), problem.y[None])
+    values = np.where(refitted.converged, np.asarray(of(refitted.law), float), np.nan)
+    parts = np.split(values, np.cumsum([len(names) for _, _, names in groups])[:-1])
+    return [
+        Leverage(by, names, part, float(of(fit)))
+        for (by, _, names), part in zip(groups, parts)
+        if np.isfinite(part).sum() >= FEWEST
+    ]
 
 
 def doubt(found: list[Leverage], sd: float) -> str | None:

@@ -21,6 +21,11 @@ TINY = np.finfo(float).tiny  # in place of what is zero and divides, or has a lo
 class Law(Protocol):
     """What the optimiser asks of a law: values, slopes, and sums of slopes and curvatures over points."""
 
+    @property
+    def scaled(self) -> bool:
+        """Whether steps are measured by how far they move ln L at the points, instead of in the parameters."""
+        ...
+
     def value(self, theta: Array) -> Array:
         """Predicted ln L (R, n) for parameters (R, p)."""
         ...
@@ -39,6 +44,10 @@ class Law(Protocol):
 
     def contract(self, shares: Any, first: Array, second: Array) -> tuple[Array, Array]:
         """Gradient (R, p) and Hessian (R, p, p) of sum rho, given w rho' and w rho'' (R, n)."""
+        ...
+
+    def moved(self, theta: Array, step: Array) -> Array:
+        """Where a step (R, p) from ``theta`` (R, p) leads, straight or along a curve that begins with it."""
         ...
 
 
@@ -90,7 +99,7 @@ def newton(
         if not len(active):
             break
         free = None if basis is None else basis[active]
-        trial = theta[active] + (step if free is None else np.einsum("rpq,rq->rp", free, step))
+        trial = _trial(law, theta[active], step, free)
         new = _derivatives(law, loss, y[active], w[active], trial, free)
         gain = value[active] - new[0]
         better = gain > 0
@@ -101,6 +110,14 @@ def newton(
         factor = np.where(better, factor, 10.0)
         damping[active] = np.maximum(damping[active] * factor, 1e-15)
     return Minimum(theta, value * loss.unit, done, iteration)
+
+
+def _trial(law: Law, theta: Array, step: Array, basis: Array | None) -> Array:
+    """Where a step (R, q) leads; what a row must not move in stays."""
+    if basis is None:
+        return law.moved(theta, step)
+    step = np.einsum("rpq,rq->rp", basis, step)
+    return np.where(basis.any(2), law.moved(theta, step), theta + step)
 
 
 def _derivatives(

@@ -37,8 +37,9 @@ class Equation(NamedTuple):
 class Restricted:
     """The law in its free coordinates, which the optimiser takes for its parameters theta (R, q)."""
 
-    def __init__(self, law: Law, offset: Array, spread: Array, kept: list[int]) -> None:
-        self.law, self.offset, self.spread, self.kept = law, offset, spread, kept
+    def __init__(self, law: Law, offset: Array, spread: Array, kept: list[int], free: list[int]) -> None:
+        self.law, self.offset, self.spread, self.kept, self.free = law, offset, spread, kept, free
+        self.scaled = law.scaled
 
     def whole(self, theta: Array) -> Array:
         """All parameters (R, p) of free ones (R, q)."""
@@ -65,6 +66,10 @@ class Restricted:
         """Gradient (R, q) and Hessian (R, q, q) of sum rho, given w rho' and w rho'' (R, n)."""
         gradient, hessian = self.law.contract(shares, first, second)
         return gradient @ self.spread, self.spread.T @ hessian @ self.spread
+
+    def moved(self, theta: Array, step: Array) -> Array:
+        """Free parameters (R, q) after a step (R, q), as the whole law takes it."""
+        return self.law.moved(self.whole(theta), step @ self.spread.T)[:, self.free]
 
 
 class RestrictedProblem(Problem):
@@ -96,7 +101,7 @@ class RestrictedProblem(Problem):
         kept = [place for place, index in enumerate(whole.intercepts) if index in self.free]
         self.terms = tuple(whole.terms[place] for place in kept)
         self.intercepts = tuple(self.free.index(whole.intercepts[place]) for place in kept)
-        self.restricted = Restricted(whole.law, offset, spread, kept)
+        self.restricted = Restricted(whole.law, offset, spread, kept, self.free)
         super().__init__(self.restricted, whole.y, whole.loss, whole.delta)
 
     def starts(self) -> Array:

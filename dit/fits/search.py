@@ -18,6 +18,9 @@ from dit.fits.optimum import minimise, rounding
 Array = np.ndarray
 SAME = 1e-6  # objectives within this relative distance are the same optimum
 LIFT = 1e-3  # refits start absent terms at this share of the loss, where their slope still shows
+ALL = 300  # steps of Newton
+SCOUTED = 40  # steps after which starts of a law that is slow to fit are worth no more, unless they are ahead
+FEW = 4  # starts that go on then
 TWICE = 500  # points up to which refits are started twice
 NOTHING = -50.0  # ln of the share of a term that is taken out
 
@@ -203,14 +206,31 @@ class Problem(ABC):
         """
         rows = max(len(weights), len(y))
         start = np.tile(self.lifted(self.to_theta(law)), (rows, 1))
-        first = minimise(self.law, self.loss, self.delta, y, weights, start)
+        first = self.minimised(y, weights, start)
         if len(self.y) > TWICE:
             return Refitted(self.to_law(first.theta), first.converged, 0)
         other = first.theta[np.roll(np.arange(rows), rows // 2)]
-        second = minimise(self.law, self.loss, self.delta, y, weights, other)
-        better = second.converged & (second.objective < first.objective * (1 - SAME))
+        scouted = self.law.scaled
+        second = self.minimised(y, weights, other, SCOUTED if scouted else ALL)
+        better = second.objective < first.objective * (1 - SAME)
+        if scouted:
+            self.continue_from(second, better & ~second.converged, y, weights)
+        better &= second.converged
         theta = np.where(better[:, None], second.theta, first.theta)
         return Refitted(self.to_law(theta), first.converged | better, int(better.sum()))
+
+    def minimised(self, y: Array, weights: Array, start: Array, steps: int = ALL) -> Minimum:
+        """Local optima of rows of data (R or 1, n) and weights (R or 1, n) from their starts (R, p)."""
+        return minimise(self.law, self.loss, self.delta, y, weights, start, max_iterations=steps)
+
+    def continue_from(self, found: Minimum, chosen: Array, y: Array, weights: Array) -> None:
+        """Takes the rows ``chosen`` (R,) of what was found on to their optima, in place."""
+        if not chosen.any():
+            return
+        y, weights = (one if len(one) == 1 else one[chosen] for one in (np.atleast_2d(y), weights))
+        last = self.minimised(y, weights, found.theta[chosen])
+        found.theta[chosen], found.objective[chosen] = last.theta, last.objective
+        found.converged[chosen] = last.converged
 
 
 def search(problem: Problem) -> tuple[Array, Searched]:
@@ -237,7 +257,11 @@ def search(problem: Problem) -> tuple[Array, Searched]:
 def _from(problem: Problem, starts: Array) -> Minimum:
     """The optimum from each start (S, p); one that left the numbers has an infinite objective."""
     one = np.ones((1, len(problem.y)))
-    found = minimise(problem.law, problem.loss, problem.delta, problem.y, one, starts)
+    scouted = problem.law.scaled and len(starts) > FEW
+    found = problem.minimised(problem.y, one, starts, SCOUTED if scouted else ALL)
+    if scouted:
+        ahead = np.isin(np.arange(len(starts)), np.argsort(found.objective)[:FEW])
+        problem.continue_from(found, ahead & ~found.converged & np.isfinite(found.objective), problem.y, one)
     return replace(found, objective=np.where(np.isfinite(found.objective), found.objective, np.inf))
 
 

@@ -1,4 +1,4 @@
-"""IsoFLOP parabolas, the envelope, power laws and the law of repeated data against truth and independent formulas."""
+"""IsoFLOP parabolas, the envelope and power laws against truth and independent formulas."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,14 @@ from scipy.optimize import curve_fit
 from dit.errors import InputError
 from dit.fits.answer import answer
 from dit.fits.bootstrap import bootstrap
-from dit.fits.data_limited import DataLimitedLaw, DataLimitedProblem, fit_data_limited
 from dit.fits.envelope import fit_envelope
 from dit.fits.fitted import fitted
 from dit.fits.isoflop import fit_isoflop
 from dit.fits.points import Points
 from dit.fits.power import fit_power
-from dit.fits.profile import profiles
 from tests.fits.surfaces import Truth, grid, isoflop_points
 
 SYMMETRIC = Truth(alpha=0.35, beta=0.35, a=100.0, b=300.0)
-REPEATED = DataLimitedLaw(1.87, 521.0, 0.353, 1488.0, 0.353, 15.4, 5.3, 6.0)
 
 
 class TestIsoflop:
@@ -130,73 +127,3 @@ class TestPower:
             fit_power(Points(np.ones(5), n=np.ones(5), d=np.ones(5)))
         with pytest.raises(InputError, match=r"\(3 points, 3 different values\); allowed: more than the 3"):
             fit_power(Points(np.array([3.0, 2.0, 1.5]), c=np.array([1.0, 2.0, 3.0])), floor=True)
-
-
-def repeated_points(noise: float, seed: int = 0, epochs=(0.5, 1, 2, 4, 8, 16, 40, 80)) -> Points:
-    rng = np.random.default_rng(seed)
-    n, unique = 10 ** rng.uniform(7, 9.7, 120), 10 ** rng.choice([8, 8.5, 9, 9.5, 10], 120)
-    d = unique * rng.choice(epochs, 120)
-    loss = REPEATED.predict(n, d, unique) * np.exp(noise * rng.standard_normal(120))
-    return Points(loss, n=n, d=d, unique=unique)
-
-
-class TestDataLimited:
-    def test_the_law_is_the_papers(self):
-        """Muennighoff et al. 2305.16264, equations 5 and 6, with U_N from Hoffmann's allocation of U_D tokens."""
-        e, a, alpha, b, beta = 1.87, 521.0, 0.353, 1488.0, 0.353
-        n, d, unique = 5e9, 3e10, 1e9
-        g = (alpha * a / (beta * b)) ** (1 / (alpha + beta))
-        c = 6 * (unique * g) ** ((alpha + beta) / alpha)  # the compute whose best data is U_D
-        u_n = min(n, g * (c / 6) ** (beta / (alpha + beta)))
-        n_eff = u_n + u_n * 5.3 * (1 - np.exp(-(n / u_n - 1) / 5.3))
-        d_eff = unique + unique * 15.4 * (1 - np.exp(-(d / unique - 1) / 15.4))
-        assert REPEATED.predict(n, d, unique) == pytest.approx(
-            e + a * n_eff**-alpha + b * d_eff**-beta, rel=1e-12
-        )
-
-    def test_without_repetition_data_counts_in_full(self):
-        assert REPEATED.predict(1e7, 1e9, 1e10) == pytest.approx(
-            1.87 + 521 * 1e7**-0.353 + 1488 * 1e9**-0.353
-        )
-
-    def test_slopes_are_the_differences_of_the_value(self):
-        problem = DataLimitedProblem(repeated_points(0.01), "huber", 1e-3)
-        theta, h = problem.starts()[5:6] + 0.01, 1e-6
-        steps = h * np.eye(7)
-        slopes = [(problem.law.value(theta + s) - problem.law.value(theta - s))[0] / (2 * h) for s in steps]
-        assert problem.law.jacobian(theta)[0] == pytest.approx(np.stack(slopes, 1), abs=1e-7)
-
-    @pytest.mark.parametrize("loss", ["huber", "mse_log", "mse"])
-    def test_points_without_noise_give_the_truth_back(self, loss):
-        fit = fit_data_limited(repeated_points(0.0), loss)
-        found = (fit.E, fit.alpha, fit.beta, fit.R_D, fit.R_N)
-        assert found == pytest.approx((1.87, 0.353, 0.353, 15.4, 5.3), rel=1e-3)
-
-    def test_intervals_hold_the_truth(self):
-        points = repeated_points(0.003)
-        fit = fit_data_limited(points)
-        boot = bootstrap(points, fit, 200)
-        low, high = boot.interval(lambda law: law.R_D)
-        assert low < 15.4 < high
-        assert fit.searched.agreed >= fit.searched.starts // 2
-
-    @pytest.mark.parametrize("seed", range(3))
-    def test_trials_outside_of_the_law_end_no_fit(self, seed):
-        """Hardly any repetition: least absolute deviations try negative exponents on the way."""
-        points = isoflop_points(Truth(), 0.003, seed=seed, budgets=5, sizes=7)
-        d = points.get("d")
-        fit = fit_data_limited(
-            Points(points.loss, n=points.n, d=d, unique=np.minimum(d, 0.7 * d.max())), "lad"
-        )
-        assert np.isfinite(fit.objective)
-
-    def test_profiles_hold_exponents_so_low_that_the_supported_size_overflows(self):
-        points = repeated_points(0.003)[:40]
-        found = profiles(points, fit_data_limited(points, "mse_log"), ("alpha", "R_D"))
-        low, high = found["alpha"].intervals[0.95]
-        assert low is not None and high is not None
-        assert low < 0.353 < high
-
-    def test_unrepeated_data_are_refused(self):
-        with pytest.raises(InputError, match=r"columns.unique: got \(0 points with D above it\)"):
-            fit_data_limited(repeated_points(0.01, epochs=(0.5, 1.0)))

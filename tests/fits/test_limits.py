@@ -9,7 +9,7 @@ from dit.errors import InputError
 from dit.fits.additive import AdditiveProblem, check_design, fit_additive
 from dit.fits.answer import answer
 from dit.fits.bootstrap import Bootstrap, bootstrap, resampled
-from dit.fits.data_limited import DataLimitedProblem, _saturated
+from dit.fits.data_limited import DataLimitedProblem
 from dit.fits.doubts import doubts
 from dit.fits.envelope import fit_envelope
 from dit.fits.fitted import Fitted, fitted
@@ -21,6 +21,7 @@ from dit.fits.optimum import rounding
 from dit.fits.points import Points, drop_outliers
 from dit.fits.power import PowerProblem, fit_power
 from dit.fits.remarks import remarks
+from dit.fits.saturating import MOST, saturated
 from dit.fits.sensitivity import sensitivity
 from dit.fits.table import SUFFIXES, _remedy
 from tests.fits.surfaces import Truth, isoflop_points
@@ -326,15 +327,15 @@ def test_repetition_is_seen_twice():
         points = Points(GRID.loss, n=GRID.n, d=GRID.d, unique=unique)
         if enough:
             starts = DataLimitedProblem(points, "mse", 1).starts()
-            assert starts.shape == (32, 7)
-            assert np.unique(np.round(np.exp(starts[:, 5:]), 9)).tolist() == [1.5, 6.0, 25.0, 100.0]
+            assert starts.shape == (12, 7)
+            assert set(np.round(np.exp(starts[:, 5:]), 9).ravel()) <= {1.5, 6.0, 25.0, 100.0}
         else:
             with pytest.raises(InputError, match="1 points with D above it"):
                 DataLimitedProblem(points, "mse", 1)
 
 
 def test_a_base_that_is_used_without_end_is_used_up():
-    value, by_gap, by_limit = _saturated(np.array([800.0]), 5.0)
+    value, by_gap, by_limit, *_ = saturated(np.array([np.expm1(MOST)]), 5.0)
     assert (value[0], by_gap[0], by_limit[0]) == pytest.approx((np.log(6), 0, 5 / 6))
 
 

@@ -329,7 +329,9 @@ def test_refits_are_started_twice_up_to_500_points(points, twice, monkeypatch):
     x = np.geomspace(1, 100, points)
     given = Points(x**-0.1 * np.exp(0.01 * np.random.default_rng(0).standard_normal(points)), c=x)
     fit, seen = fit_power(given, loss="mse_log"), []
-    monkeypatch.setattr(search, "minimise", lambda *args: seen.append(args[5]) or minimise(*args))
+    monkeypatch.setattr(
+        search, "minimise", lambda *args, **named: seen.append(args[5]) or minimise(*args, **named)
+    )
     weights = np.random.default_rng(1).integers(0, 3, (4, points)).astype(float)
     found = fit.problem(given).refit(fit, weights, np.log(given.loss)[None])
     assert len(seen) == 1 + twice and found.improved == 0 and found.converged.all()
