@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from dit.fits.newton import Straight
+
 Array = np.ndarray
 FLOOR = -700.0  # exp of it is still a normal number; a term this small is zero for every purpose
 ZERO = 1e-9  # share of the lowest loss below which a floor is none: the search goes on in its logarithm
@@ -22,7 +24,7 @@ def settled(name: str, value: Any, losses: Array) -> Any:
 
 
 @dataclass(frozen=True)
-class LogSumExp:
+class LogSumExp(Straight):
     """ln of a sum of exponentials of linear terms.
 
     Args:
@@ -36,11 +38,6 @@ class LogSumExp:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_pairs", list(self._products()))
-
-    @property
-    def scaled(self) -> bool:
-        """No: these laws are straight enough."""
-        return False
 
     @cached_property
     def n_parameters(self) -> int:
@@ -101,10 +98,6 @@ class LogSumExp:
             weight = weight * shares[k] + first * shares[k] if k == m else weight * shares[m]
             hessian[:, columns] += weight @ outer
         return gradient, hessian.reshape(rows, p, p)
-
-    def moved(self, theta: Array, step: Array) -> Array:
-        """Parameters (R, p) after a step (R, p), straight."""
-        return theta + step
 
 
 def additive(n: Array, d: Array) -> LogSumExp:

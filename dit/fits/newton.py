@@ -51,6 +51,19 @@ class Law(Protocol):
         ...
 
 
+class Straight:
+    """The steps of most laws: measured in the parameters, and straight."""
+
+    @property
+    def scaled(self) -> bool:
+        """No."""
+        return False
+
+    def moved(self, theta: Array, step: Array) -> Array:
+        """Parameters (R, p) after a step (R, p)."""
+        return theta + step
+
+
 @dataclass(frozen=True)
 class Minimum:
     """Optima of R rows: parameters (R, p), reported objective (R,), converged (R,), iterations used."""

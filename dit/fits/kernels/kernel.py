@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dit.fits.newton import TINY, Law
+from dit.fits.newton import TINY, Law, Straight
 from dit.fits.points import Points
 from dit.fits.search import Axis
 from dit.fits.starts import nonnegative
@@ -75,7 +75,7 @@ class Kernel(ABC):
         return {}
 
 
-class Curve:
+class Curve(Straight):
     """A kernel on given regressors as the optimiser sees it."""
 
     def __init__(self, kernel: Kernel, x: Sequence[Array], centre: Sequence[float]) -> None:
