@@ -11,6 +11,7 @@ from dit.errors import InputError
 
 ONE_OR_MORE = ("at_flops", "compare", "where")  # lists that may be one value
 PER_AXIS = ("network.patch_size",)  # numbers that may be lists, one for each axis
+NAMED_OR_NUMBERED = ("labels",)  # texts that may be numbers, or lists of either
 LISTS = ("latent_shape", "metrics", "protocols", "models", "interval")  # null in conf/, and lists where given
 EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+")
 MEASURED = ("flops", "flops_per_second", "surface.n_opt")  # null in conf/, and no counts
@@ -58,6 +59,10 @@ def _check_scalar(key: str, known: Any, value: Any) -> None:
     if isinstance(value, list) and key in PER_AXIS:
         for one in value:
             _check_scalar(key, known, one)
+        return
+    if key in NAMED_OR_NUMBERED:
+        if not all(isinstance(one, int | str) for one in (value if isinstance(value, list) else [value])):
+            raise InputError(key, value, "texts or whole numbers")
         return
     if isinstance(value, list):
         raise InputError(key, value, "one value")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
-from dit.condition import Condition, joined
+from dit.condition import POLICIES, Classes, Condition, joined, labelled
 from dit.config.given import refuse_given, refuse_unread
 from dit.config.instantiation import instantiate
 from dit.config.parts import Parts
@@ -112,9 +112,44 @@ def _condition(cfg: DictConfig, held_out: LatentSet, prompt: Condition | None) -
     if cfg.task in ("image_to_image", "inpaint"):
         condition = held_out.condition(torch.arange(cfg.n) % len(held_out))
     else:
-        condition = held_out.drawn(cfg.labels, cfg.seed, cfg.n)
+        condition = _of_classes(cfg, held_out) or held_out.drawn(cfg.labels, cfg.seed, cfg.n)
         condition = condition if cfg.task == "generate" else condition.part(every)
     return condition if prompt is None else joined([condition, prompt.part(every)])
+
+
+def _of_classes(cfg: DictConfig, held_out: LatentSet) -> Condition | None:
+    """The classes that ``labels`` names or numbers, in turn; None where it says how to draw them.
+
+    Raises:
+        InputError: no such class, or the run is told no classes.
+    """
+    given = cfg.labels
+    if given in POLICIES:
+        return None
+    asked = list(given) if isinstance(given, ListConfig) else [given]
+    names = held_out.manifest["class_names"]
+    if not asked or not isinstance(held_out.kind, Classes) or not names:
+        got = given if asked else "[]"
+        allowed = f"{' or '.join(POLICIES)}" + (
+            ", or classes" if names and not asked else ": the run is told no classes"
+        )
+        raise InputError("labels", got, allowed)
+    labels = torch.tensor([_label(one, names) for one in asked])
+    return labelled(labels[torch.arange(cfg.n) % len(labels)])
+
+
+def _label(one: Any, names: list[str]) -> int:
+    """The number of a class that is given by its number, or else by its name."""
+    if isinstance(one, int) and not isinstance(one, bool) and 0 <= one < len(names):
+        return one
+    if str(one) in names:
+        return names.index(str(one))
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    raise InputError(
+        "labels",
+        one,
+        f"{' or '.join(POLICIES)}, or classes by number (0 to {len(names) - 1}) or by name ({shown})",
+    )
 
 
 def _kept(batches: Iterator[torch.Tensor], shown: list[torch.Tensor]) -> Iterator[torch.Tensor]:

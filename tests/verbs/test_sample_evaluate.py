@@ -28,6 +28,15 @@ def test_samples_depend_on_the_seed_and_not_on_the_batch(run):
     assert np.abs(a.astype(int) - c).mean() > 5
 
 
+@pytest.mark.parametrize(
+    ("asked", "labels"),
+    [("labels=[3,7]", [3, 7] * 6), ("labels=5", [5] * 12), ("labels=['9','0','1']", [9, 0, 1] * 4)],
+)
+def test_classes_are_those_asked_for(run, asked, labels):
+    sample(run, "out=asked", asked)
+    assert np.load(run.parent / "asked/samples.npz")["arr_1"].tolist() == labels
+
+
 @pytest.mark.parametrize("task", ["interpolate", "image_to_image", "inpaint"])
 def test_other_tasks_draw_a_grid(run, task):
     sample(run, f"task={task}", f"out={task}")
@@ -55,6 +64,13 @@ def test_inpainting_keeps_what_is_given(run, tiny_latents):
         (["sample", "run=run", "precision=half"], "precision: got 'half'"),
         (["sample", "run=run", "images_seen=7"], "images_seen"),
         (["sample", "run=run", "task=dream"], "task"),
+        (
+            ["sample", "run=run", "labels=[3,10]"],
+            "labels: got 10; allowed: balanced or random, or classes by number (0 to 9)",
+        ),
+        (["sample", "run=run", "labels=[]"], "labels: got []"),
+        (["sample", "run=run", "labels=[three]"], "labels: got 'three'"),
+        (["sample", "run=run", "labels=[3]", "task=inpaint"], "labels"),
         (["sample", "run=run", "guidance=classifier"], "guidance"),
         (["evaluate"], "run"),
         (["evaluate", "run=run", "evaluation=none"], "evaluation"),
