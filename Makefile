@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+OF_PYTHON := $(VENV)/.python-$(VERSION)
+
 .PHONY: study test test-slurm lint clean
 
 study: $(VENV)/.installed
@@ -22,15 +25,21 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-$(VENV)/bin/pip:
-	$(PYTHON) -m venv $(VENV)
+# An environment of another Python is made again. Nothing is made with one that is too old.
+$(OF_PYTHON):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "dit needs Python 3.11 or newer; $(PYTHON) is $(or $(VERSION),not there): make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 2; }
+	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null || { \
+	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@rm -f $(VENV)/.python-*; touch $@
 
 # The stamps are older than what they were made from after an edit there: then pip looks again.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+$(VENV)/.installed: pyproject.toml constraints.txt | $(OF_PYTHON)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(OF_PYTHON)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@ $(VENV)/.installed
 

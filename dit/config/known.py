@@ -4,6 +4,7 @@ However an unknown key is written (``lr=3``, ``+lr=3``, ``++lr=3``), it is refus
 taken however it is written, also one that a part's constructor has and its file leaves out.
 """
 
+import copy
 import difflib
 import importlib
 import inspect
@@ -199,8 +200,20 @@ class Schema:
             return f"++{text}"
         if word.override.is_sweep_override():
             return text
-        check_kind(key, node, value)
+        check_kind(key, node, self._resolved(key, value))
         return with_whole_numbers(text, key, node, value)
+
+    def _resolved(self, key: str, value: Any) -> Any:
+        """What a value that is made from others comes to; itself where it cannot be made, which composing says."""
+        if not (isinstance(value, str) and "${" in value):
+            return value
+        trial = copy.deepcopy(self.cfg)
+        try:
+            OmegaConf.update(trial, key, value)
+            found = OmegaConf.select(trial, key, throw_on_missing=True)
+        except OmegaConfBaseException:
+            return value
+        return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
 
     def _may_have(self, key: str, value: Any, added: bool) -> bool:
         """Whether a key that conf/ does not list is a setting all the same: a named entry, or a constructor's."""

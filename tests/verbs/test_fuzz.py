@@ -179,6 +179,10 @@ FOUND = [
     ("fit", "+columns.d=7"),
     ("fit", "++columns.run=true"),
     ("plan", "experiment=null"),
+    ("bench", "averages.ema=${oc.env:HOME}"),
+    ("bench", "network=${oc.env:HOME}"),
+    ("plan", "optimizer=${oc.env:HOME}"),
+    ("count", "++condition.spec.text=1e6"),
 ]
 
 

@@ -58,6 +58,9 @@ class Conditions:
     def __post_init__(self) -> None:
         if not isinstance(self.label, bool):
             raise InputError("condition.spec.label", self.label, "true or false")
+        if self.text is not None and not hasattr(self.text, "kind"):
+            remedy = "condition=bytes, clip or t5 chooses one."
+            raise InputError("condition.spec.text", self.text, "the settings of an encoder", remedy)
 
     def kind(self, classes: Classes) -> ConditionKind:
         """The kind of condition of samples that are of these classes."""
