@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 OF_PYTHON := $(VENV)/.python-$(VERSION)
 
-.PHONY: study test test-slurm lint clean
+.PHONY: study test test-slurm lint docs clean
 
 study: $(VENV)/.installed
 	$(BIN)/dit study experiment=digits
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The documentation as a site: site/index.html; a warning is an error.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # An environment of another Python is made again. Nothing is made with one that is too old.
 $(OF_PYTHON):
