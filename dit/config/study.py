@@ -92,10 +92,6 @@ def _planned(parts: Parts, facts: Facts, grid: Grid, price: Price | None) -> Pla
 
     noise: Any = {key: cfg.study[key] for key in ("loss_noise", "run_noise", "pilot")}
     outlook = Outlook(Surface(**cfg.study.surface), **noise)
-    ladder = {key: cfg.network[key] for key in ("aspect", "head_dim") if key in cfg.network}
-    for key, value in ladder.items():
-        check_number(f"network.{key}", value, low=1, integer=True)
-    step = math.lcm(*ladder.values()) if ladder else None
     found = make_plan(
         grid,
         count_width,
@@ -104,10 +100,18 @@ def _planned(parts: Parts, facts: Facts, grid: Grid, price: Price | None) -> Pla
         facts.n_train,
         price,
         outlook,
-        step,
+        ladder_step(cfg),
         facts.n_held_out,
     )
     return replace(found, overhead=overhead_flops(parts, facts, found))
+
+
+def ladder_step(cfg: DictConfig) -> int | None:
+    """The step between the widths of a study's networks; None where they are no ladder."""
+    ladder = {key: cfg.network[key] for key in ("aspect", "head_dim") if key in cfg.network}
+    for key, value in ladder.items():
+        check_number(f"network.{key}", value, low=1, integer=True)
+    return math.lcm(*ladder.values()) if ladder else None
 
 
 def _in_hours(parts: Parts, facts: Facts, grid: Grid) -> Plan:

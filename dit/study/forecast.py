@@ -156,26 +156,31 @@ def from_pilot(directory: str | Path, tokens: int) -> Expectation:
     Raises:
         InputError: no usable records, another number of tokens per image, or points that carry no law.
     """
+    return from_records(directory, tokens, "study.pilot")[0]
+
+
+def from_records(directory: str | Path, tokens: int, key: str) -> tuple[Expectation, Points]:
+    """The same, and the readings that it stands on; ``key`` is the setting that names the directory."""
     from dit.study.readings import collect
     from dit.study.records import load_study
 
     if not Path(directory).is_dir():
-        raise InputError("study.pilot", str(directory), "the directory of a study")
+        raise InputError(key, str(directory), "the directory of a study")
     study = load_study(directory)
     measured = collect(study)
     if measured.tokens != tokens:
         got = f"({measured.tokens} tokens per image)"
-        raise InputError("study.pilot", got, f"a study at {tokens} tokens per image")
+        raise InputError(key, got, f"a study at {tokens} tokens per image")
     points = measured.for_fit()
     fit = fit_additive(points)
     problem = fit.problem(points)
     noise = components(problem.residual(fit), problem.jacobian(fit), points.runs)
     law = AdditiveLaw(fit.E, fit.A, fit.alpha, fit.B, fit.beta, fit.k)
     spread = Noise(math.sqrt(noise.reading), math.sqrt(noise.run))
-    told = f"fitted to the {len(points)} readings of the pilot"
+    told = f"fitted to the {len(points)} readings of the {'pilot' if key == 'study.pilot' else 'study'}"
     if study.damaged:
         told += f", without what is damaged: {', '.join(study.damaged)}"
-    return Expectation(law, spread, told)
+    return Expectation(law, spread, told), points
 
 
 def forecast(points: Points, expected: Expectation) -> dict[str, Any]:
@@ -238,8 +243,8 @@ def _isoflop(points: Points, expected: Expectation) -> dict[str, float]:
     return {"sd_a": float(np.std(refitted.law.a[refitted.converged]))}
 
 
-def _clipped(runs: Array, noise: Noise) -> Array:
-    """Covariance (n, n) of Huber's influence clip(e, -delta, delta) / P(|e| < delta) of the noise e."""
+def clipped(noise: Noise) -> tuple[float, float]:
+    """Covariance of Huber's influence clip(e, -delta, delta) / P(|e| < delta): of one reading, of two of a run."""
     total = math.hypot(noise.reading, noise.run)
     inside = math.erf(DELTA / (total * math.sqrt(2)))
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
@@ -250,7 +255,12 @@ def _clipped(runs: Array, noise: Noise) -> Array:
         first, second = (np.clip(total * x, -DELTA, DELTA) for x in (nodes, other))
         return float(np.einsum("i,j,i,ij", weights, weights, first, second)) / inside**2
 
-    shared, own = moment(noise.run**2 / total**2), moment(1.0)
+    return moment(1.0), moment(noise.run**2 / total**2)
+
+
+def _clipped(runs: Array, noise: Noise) -> Array:
+    """Covariance (n, n) of that influence on every reading."""
+    own, shared = clipped(noise)
     return shared * _same_run(runs) + (own - shared) * np.eye(len(runs))
 
 

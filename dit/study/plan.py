@@ -72,7 +72,7 @@ def make_plan(
     plan = replace(plan, runs=(*runs, *replicates(grid, runs, plan.best_size)))
 
     def read(counts: Counts, width: int, budgets: Sequence[float]) -> tuple[Reading, ...]:
-        return _readings(replace(grid, budgets_flops=budgets), counts, batch_size, width, None, warnings)
+        return readings_of(replace(grid, budgets_flops=budgets), counts, batch_size, width, None, warnings)
 
     plan = replace(plan, runs=tuple(with_cells(grid, plan.runs, count, read)))
     if expected is not None:
@@ -84,11 +84,11 @@ def make_plan(
 def _runs(
     grid: Grid, count: Callable[[int], Counts], batch_size: int, row: Expectation | None
 ) -> tuple[list[PlannedRun], list[str]]:
-    """The runs of each width and seed, and what to warn of; for ``row`` see ``_readings``."""
+    """The runs of each width and seed, and what to warn of; for ``row`` see ``readings_of``."""
     runs, warnings = [], []
     for width in grid.widths:
         counts = count(width)
-        readings = _readings(grid, counts, batch_size, width, row, warnings)
+        readings = readings_of(grid, counts, batch_size, width, row, warnings)
         for seed in grid.seeds if readings else ():
             runs.append(PlannedRun(run_name(width, seed), width, seed, counts, readings))
         if not readings:
@@ -134,7 +134,7 @@ def _choose_widths(grid: Grid, count: Callable[[int], Counts], step: int, expect
     return sorted({widths[int(np.argmin(np.abs(np.array(logs) - target)))] for target in targets})
 
 
-def _readings(
+def readings_of(
     grid: Grid, counts: Counts, batch_size: int, width: int, row: Expectation | None, warnings: list[str]
 ) -> tuple[Reading, ...]:
     """The budgets that a width serves; ``row`` keeps each budget's sizes within ``grid.span`` of each other."""

@@ -1,96 +1,31 @@
 """``dit plan``: the runs that a study would make, what they would cost, and what they would tell."""
 
-from typing import Any
-
 from omegaconf import DictConfig
 
-from dit.columns import align
 from dit.config import study as study_config
 from dit.config.checks import check_planned
+from dit.config.next_runs import next_runs
 from dit.config.parts import Parts
+from dit.study.summary import print_next_runs, print_plan
 from dit.verbs.app import check_format, hydra_app, show
 
 
 def task(cfg: DictConfig) -> None:
-    """Prints the plan of a study."""
+    """Prints the plan of a study, or its next runs."""
     check_format(cfg.format)
     parts, grid = Parts(cfg), study_config.grid(cfg)
     check_planned(parts)
     plan = study_config.plan(parts, grid)
+    if cfg.study.next is not None:
+        found = next_runs(parts, plan)
+        study_config.refuse_unused(cfg, plan)
+        show(found, cfg.format, print_next_runs)
+        return
     study_config.refuse_unused(cfg, plan)
-    show(plan.as_dict(), cfg.format, _print)
+    show(plan.as_dict(), cfg.format, print_plan)
     if cfg.study.hours is not None and cfg.format == "table":
         budgets = ",".join(f"{budget:g}" for budget in plan.grid.budgets_flops)
         print(f"for dit study, in place of study.hours: study.budgets_flops=[{budgets}]")
 
 
 app = hydra_app("plan")(task)
-
-
-def _print(plan: dict[str, Any]) -> None:
-    budgets = plan["budgets_flops"]
-    print(f"study {plan['study']}: images at each budget (FLOPs)")
-    heads = ("run", "params", "MACs/token", *(f"{budget:.3g}" for budget in budgets), "epochs", "GPU-hours")
-    rows = [heads, *(_row(run, budgets) for run in plan["runs"])]
-    print(align(rows, right=range(1, len(heads))))
-    print()
-    print(_cost(plan))
-    for line in _forecast(plan["forecast"]):
-        print(line)
-    for warning in plan["warnings"]:
-        print(f"warning: {warning}")
-
-
-def _row(run: dict[str, Any], budgets: list[float]) -> tuple[str, ...]:
-    images = {reading["budget_flops"]: f"{reading['images']:,}" for reading in run["readings"]}
-    return (
-        run["name"],
-        f"{run['n_params_total']:,}",
-        f"{run['macs_per_token']:.3g}",
-        *(images.get(budget, "") for budget in budgets),
-        "-" if run["epochs"] is None else f"{run['epochs']:.1f}",
-        "-" if run["gpu_hours"] is None else f"{run['gpu_hours']:.3g}",
-    )
-
-
-def _cost(plan: dict[str, Any]) -> str:
-    total, cost = f"total {plan['total_flops']:.3g} training FLOPs in {len(plan['runs'])} runs", plan["cost"]
-    if cost is None:
-        return total + "; no price: set study.hardware and study.mfu, or study.flops_per_second"
-    lines = [f"{total}: {_hours(cost)} ({cost['rate']})"]
-    named = [
-        f"{name} {one['flops']:.3g} FLOPs ({one['gpu_hours']:.3g} GPU-hours)"
-        for name, one in cost["beside"].items()
-        if one["flops"]
-    ]
-    if named:
-        lines.append(f"beside it, at the same rate: {', '.join(named)}; in all {_hours(cost['whole'])}")
-    unknown = [name for name, one in cost["beside"].items() if one["flops"] is None]
-    if unknown:
-        lines.append(f"not priced: {', '.join(unknown)}, whose compute is not known")
-    return "\n".join(lines)
-
-
-def _hours(cost: dict[str, Any]) -> str:
-    devices = cost["devices"]
-    busy = f"{cost['days']:.3g} days of {devices} busy device{'s' if devices > 1 else ''}"
-    return f"{cost['gpu_hours']:.3g} GPU-hours, {busy}"
-
-
-def _forecast(found: dict[str, Any]) -> list[str]:
-    """The predicted standard deviations, and what they stand on."""
-    parts = []
-    for name, label in (("additive", "additive law"), ("isoflop", "isoFLOP minima")):
-        if found[name] is not None:
-            parts.append(f"{found[name]['sd_a']:.2g} by {label}")
-    if not parts:
-        return []
-    lines = [f"predicted standard deviation of the exponent of N*: {', '.join(parts)}"]
-    if found["additive"] is not None:
-        one = found["additive"]
-        lines.append(
-            f"  of alpha {one['sd_alpha']:.2g}, of beta {one['sd_beta']:.2g}, of L* at ten times the largest budget "
-            f"{one['sd_loss_beyond']:.2%}"
-        )
-    noise = f"noise {found['loss_noise']:.2%} of a reading and {found['run_noise']:.2%} of a run"
-    return [*lines, f"  at {noise}; {found['source']}"]
