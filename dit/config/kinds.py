@@ -28,6 +28,8 @@ def _shipped(node: Any) -> Any:
 def check_kind(key: str, node: Any, value: Any) -> None:
     """Raises InputError where a value is of another kind than the shipped one: a number for a group, ..."""
     known = _shipped(node)
+    if key.rpartition(".")[2] == "_partial_" and value != known:
+        raise InputError(key, value, str(known).lower(), "It says how the part is made, and is no setting.")
     if isinstance(value, str) and "${" in value:
         return
     if isinstance(known, DictConfig):

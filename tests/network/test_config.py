@@ -43,6 +43,10 @@ def test_impossible_configurations_name_their_key(change: dict, key: str) -> Non
     assert caught.value.key == key
 
 
+def test_a_narrow_mlp_is_a_network():
+    assert DiTConfig(**GOOD, mlp_ratio=0.5).mlp_ratio == 0.5
+
+
 @pytest.mark.parametrize(
     ("shape", "classes", "out_channels", "key"),
     [

@@ -183,6 +183,7 @@ FOUND = [
     ("bench", "network=${oc.env:HOME}"),
     ("plan", "optimizer=${oc.env:HOME}"),
     ("count", "++condition.spec.text=1e6"),
+    ("evaluate", "evaluation.grid._partial_=null"),
 ]
 
 
