@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ PARAMETERS = {
     "envelope": ("n_coefficient", "a", "d_coefficient", "b", "loss_coefficient", "loss_exponent"),
     "power": ("coefficient", "exponent"),
     "power_floor": ("coefficient", "exponent", "floor"),
-    "data_limited": ("E", "A", "alpha", "B", "beta", "R_D", "R_N"),
+    "data_limited": ("E", "A", "alpha", "B", "beta", "R_D", "R_N", "a", "b"),
 }
 SURFACES = (
     "additive",
@@ -75,6 +75,9 @@ def answer(
         "bootstrap": _bootstrap(found),
         "allocation": _allocation(found, list(at_flops)),
     }
+    if hasattr(found.fit, "turning_flops"):
+        turning = found.estimate("turning_flops", attrgetter("turning_flops"))
+        result |= {"unique": found.fit.unique, "turning_flops": turning}
     result |= _of_surface(found, cut) if law in SURFACES else {}
     if law == "isoflop":
         result["window"] = found.fit.window if np.isfinite(found.fit.window) else None

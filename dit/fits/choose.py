@@ -16,14 +16,27 @@ from dit.fits.restrict import Fixed, checked
 LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited", *KERNELS)
 
 
-# the exponent that a study is made for, where it is not a of N*(C): a power law's own, or that of data
+# the exponent that a study is made for, where it is not a of N*(C): a power law's own
 EXPONENTS = {
     "power": "exponent",
     "power_floor": "exponent",
-    "data_limited": "beta",
     "broken_power": "exponent",
 }
 NAMES = {"additive": PARAMETERS, "data_limited": NAMES_OF}  # of parameters that can be fixed
+AS_NEW = 4.0  # epochs up to which repeated data are all but as good as new (Muennighoff et al. 2305.16264)
+
+
+def epochs(points: Points) -> float | None:
+    """How often the points see their data, at most; None where unique samples or D are not known."""
+    points = points.completed()
+    if points.unique is None or points.d is None:
+        return None
+    return float((points.d / points.unique).max())
+
+
+def primary_law(points: Points) -> str:
+    """The law that a study of these points is told by: that of repeated data above AS_NEW epochs, else additive."""
+    return "data_limited" if (epochs(points) or 0.0) > AS_NEW else "additive"
 
 
 def fit_law(

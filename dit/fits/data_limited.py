@@ -8,12 +8,14 @@ Source: Muennighoff et al. 2305.16264, equations 5 and 6. They fix the five othe
 repetition, which ``fixed`` does here; by default all seven are fitted together, since a study may have no such runs.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from dit.errors import InputError
+from dit.fits import repeated
 from dit.fits.additive import additive_equations, check_design
 from dit.fits.losses import chosen
 from dit.fits.points import Points
@@ -41,6 +43,8 @@ class DataLimitedLaw:
         R_D: repetitions after which data stops helping (e-folding).
         R_N: the same for size beyond what the unique data supports.
         k: FLOPs per N D.
+        unique: unique samples of an allocation; without end where nothing is repeated.
+        flops: compute at which the exponents a and b of the allocation are told.
     """
 
     E: Any
@@ -51,9 +55,40 @@ class DataLimitedLaw:
     R_D: Any
     R_N: Any
     k: float
+    unique: float = field(default=math.inf, kw_only=True)
+    flops: float = field(default=math.inf, kw_only=True)
 
-    def predict(self, n: Any, d: Any, unique: Any) -> Any:
-        """Loss at size ``n``, ``d`` samples seen, ``unique`` of them different."""
+    @property
+    def a(self) -> Any:
+        """Exponent of N* at ``flops``: it falls or rises with compute where data are repeated (see repeated.py)."""
+        return repeated.exponent(self, self.flops, self.unique)
+
+    @property
+    def b(self) -> Any:
+        """Exponent of D* at ``flops``: 1 - a."""
+        return 1 - self.a
+
+    @property
+    def turning_flops(self) -> Any:
+        """Compute above which more unique data gain more than a larger network (see repeated.py)."""
+        return repeated.turning_flops(self, self.unique)
+
+    def n_opt(self, c: Any) -> Any:
+        """Size N that is best for compute ``c`` (FLOPs) with ``unique`` samples."""
+        return repeated.n_opt(self, c, self.unique)
+
+    def d_opt(self, c: Any) -> Any:
+        """Samples seen D that are best for compute ``c`` (FLOPs): ``unique`` of them seen D/U times."""
+        return c / (self.k * self.n_opt(c))
+
+    def loss_opt(self, c: Any) -> Any:
+        """Loss at the best allocation of compute ``c`` (FLOPs)."""
+        n = self.n_opt(c)
+        return self.predict(n, c / (self.k * n))
+
+    def predict(self, n: Any, d: Any, unique: Any = None) -> Any:
+        """Loss at size ``n``, ``d`` samples seen, ``unique`` of them different (the law's, unless given)."""
+        unique = self.unique if unique is None else unique
         with np.errstate(all="ignore"):
             supported = (self.A * self.alpha / (self.B * self.beta)) ** (1 / self.alpha)
             log_unique = np.log(np.minimum(unique, d))
@@ -71,6 +106,11 @@ class DataLimitedLaw:
             value[:, None] for value in (self.E, self.A, self.alpha, self.B, self.beta, self.R_D, self.R_N)
         )
         return DataLimitedLaw(e, a, alpha, b, beta, r_d, r_n, self.k).predict(*columns)
+
+    def effective_data(self, d: Any, unique: Any = None) -> Any:
+        """D': what ``d`` samples seen, ``unique`` of them different, are worth in samples that are all new."""
+        unique = np.minimum(self.unique if unique is None else unique, d)
+        return unique * np.exp(_used(np.log(d / unique), self.R_D))
 
 
 @dataclass(frozen=True)
@@ -109,11 +149,12 @@ class DataLimitedProblem(Problem):
         log_n, log_d = np.log(points.get("n")), np.log(points.get("d"))
         log_u = np.minimum(np.log(points.get("unique")), log_d)
         check_design(log_n, log_d, len(NAMES_OF) - n_fixed)
-        repeated = int(np.sum(log_d > log_u + 1e-9))
-        if repeated < FEWEST_REPEATED:
-            got, allowed = f"({repeated} points with D above it)", "points that see their data more than once"
+        twice = int(np.sum(log_d > log_u + 1e-9))
+        if twice < FEWEST_REPEATED:
+            got, allowed = f"({twice} points with D above it)", "points that see their data more than once"
             raise InputError("columns.unique", got, allowed, "Use law=additive.")
         self.mean_n, self.k = float(log_n.mean()), points.k
+        self.told = {"unique": float(points.get("unique").max()), "flops": float(points.get("c").max())}
         self.mean_d = float((log_u + _used(log_d - log_u, USUAL)).mean())  # of effective data: B varies least
         self.n, self.d, self.u = log_n - self.mean_n, log_d - self.mean_d, log_u - self.mean_d
         super().__init__(Saturating(self.n, self.d, self.u), np.log(points.loss), loss, delta)
@@ -159,7 +200,8 @@ class DataLimitedProblem(Problem):
         log_a, alpha, log_b, beta, log_e, log_rd, log_rn = theta.T
         with np.errstate(over="ignore"):
             a, b = np.exp(log_a + alpha * self.mean_n), np.exp(log_b + beta * self.mean_d)
-            return DataLimitedLaw(np.exp(log_e), a, alpha, b, beta, np.exp(log_rd), np.exp(log_rn), self.k)
+            r_d, r_n = np.exp(log_rd), np.exp(log_rn)
+            return DataLimitedLaw(np.exp(log_e), a, alpha, b, beta, r_d, r_n, self.k, **self.told)
 
     def to_theta(self, law: DataLimitedLaw) -> Array:
         """Coordinates (7,) of a law with scalar fields."""
@@ -193,7 +235,8 @@ def fit_data_limited(
     law = problem.to_law(theta[None])
     values = (law.E, law.A, law.alpha, law.B, law.beta, law.R_D, law.R_N)
     e, a, alpha, b, beta, r_d, r_n = (float(value[0]) for value in values)
-    return DataLimitedFit(e, a, alpha, b, beta, r_d, r_n, law.k, searched, fixed)
+    told = {"unique": law.unique, "flops": law.flops}
+    return DataLimitedFit(e, a, alpha, b, beta, r_d, r_n, law.k, searched, fixed, **told)
 
 
 def _used(gap: Array, limit: Any) -> Array:

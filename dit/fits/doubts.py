@@ -19,6 +19,7 @@ OF = {  # number -> the exponent that its doubts are those of
 }  # fmt: skip
 ALLOCATED = ("a", "b", "G", "n_opt", "d_opt", "loss_opt")
 FLAT = 1e-3  # change of a term over all points, as a share of it, below which it is another floor
+ENDLESS = 1e4  # epochs: an R beyond it is none
 TERMS = (("A", "alpha", "n"), ("B", "beta", "d"))
 SIZES = {"n": "N", "d": "D", "c": "C"}
 
@@ -169,6 +170,10 @@ def _missing(points: Points, fit: Any) -> dict[str, str]:
     why = next(iter(found.values()), f"loss does not fall with {' and '.join(rising)}" if rising else "")
     if why and hasattr(fit, "alpha"):
         found |= dict.fromkeys(ALLOCATED, f"no best allocation, {why}")
+    endless = {x for x in ("R_D", "R_N") if getattr(fit, x, 0.0) > ENDLESS}
+    found |= {x: "the points show no end to what repetition is worth" for x in endless}
+    if len(endless) == 2:
+        found["turning_flops"] = "neither R_D nor R_N is identified"
     for name in ("a", "b", "G"):
         if hasattr(fit, name) and not np.isfinite(getattr(fit, name)):
             found.setdefault(name, "it comes out as no number")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dit.fits.bootstrap import Bootstrap
+from dit.fits.choose import epochs, primary_law
 from dit.fits.losses import NARROWEST, WIDEST
 from dit.fits.points import Points
 
@@ -17,7 +18,7 @@ RUNS = ("run", "runs", "run_name", "run_id", "run name", "run id")  # headers th
 
 def remarks(points: Points, fit: Any, boot: Bootstrap | None, loss: str, delta: float) -> list[str]:
     """All warnings about a fit by a loss that was asked for, with Huber's delta, and its bootstrap."""
-    return [*other_loss(fit, loss, delta), *_of_fit(points, fit, boot)]
+    return [*other_loss(fit, loss, delta), *_of_repetition(points, fit), *_of_fit(points, fit, boot)]
 
 
 def other_loss(fit: Any, loss: str, delta: float) -> list[str]:
@@ -27,6 +28,17 @@ def other_loss(fit: Any, loss: str, delta: float) -> list[str]:
         return []
     side = f"below {NARROWEST:g}" if delta < NARROWEST else f"above {WIDEST:g}"
     return [f"delta {delta:g} lies {side}, where {loss} is {searched.loss}: that was fitted"]
+
+
+def _of_repetition(points: Points, fit: Any) -> list[str]:
+    """Says so where the law fitted takes repeated data for new, and the points repeat theirs often."""
+    named, seen = primary_law(points), epochs(points)
+    if named == "additive" or hasattr(fit, "R_D") or not hasattr(fit, "predict"):
+        return []
+    return [
+        f"data are seen up to {seen:.3g} times, which this law takes for new: law={named} is the primary law of "
+        "these points"
+    ]
 
 
 def _of_fit(points: Points, fit: Any, boot: Bootstrap | None) -> list[str]:

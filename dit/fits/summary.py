@@ -23,6 +23,8 @@ def print_summary(result: dict[str, Any]) -> None:
         for row in result["allocation"] or []
         for name in ("n_opt", "d_opt", "loss_opt")
     ]
+    if "turning_flops" in result:
+        rows.append((f"C* of {result['unique']:.4g} unique", result["turning_flops"]))
     if rows:
         _table_of("allocation (FLOPs)", rows)
     _print_judgement(result)
