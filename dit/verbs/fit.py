@@ -19,6 +19,7 @@ from dit.fits.points import Points, drop_outliers, read_points
 from dit.fits.remarks import independent
 from dit.fits.summary import print_summary
 from dit.fits.table import read_table
+from dit.verbs import tuning
 from dit.verbs.app import check_format, hydra_app, show
 
 SIZES = {"macs_per_token": "n_flop", "n_params_total": "n_total"}
@@ -30,6 +31,9 @@ def task(cfg: DictConfig) -> None:
         raise InputError(
             "data", None, "a CSV file or a study directory", "dit fit data=points.csv columns.n=..."
         )
+    if cfg.law == "tuning":
+        tuning.task(cfg)
+        return
     points, others, told = (_study if Path(cfg.data.path).is_dir() else _table)(cfg)
     check_format(cfg.format)
     keys = ("law", "loss", "delta", "bootstrap", "seed", "by", "method")
