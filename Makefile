@@ -12,7 +12,7 @@ study: $(VENV)/.installed
 	$(BIN)/dit study experiment=digits
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm and not network"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not slurm and not network"
 
 # The cluster path, on a SLURM of virtual nodes that is started for it (root on Debian 12).
 test-slurm: $(VENV)/.installed-dev

@@ -96,3 +96,7 @@ def test_data_that_do_not_fit_are_refused(domain):
 def test_muon_has_nothing_to_take():
     with pytest.raises(InputError, match=r"^optimizer: got 'muon'"):
         Muon(lr=1e-3).build(SMALL.build(PICTURE, Nothing()))
+
+
+def test_a_record_says_how_deep_it_is():
+    assert UNetConfig(16, (1, 2), 3, (1,), None, 8).facts["depth"] == 6
