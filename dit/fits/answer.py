@@ -10,6 +10,8 @@ import numpy as np
 from dit.errors import InputError, check_number
 from dit.files import plain
 from dit.fits.approaches import disagreement
+from dit.fits.choice import LAWS as CHOSEN
+from dit.fits.choice import choice_of_law
 from dit.fits.compare import compare
 from dit.fits.doubts import of_parabola
 from dit.fits.fitted import Fitted
@@ -66,19 +68,20 @@ def answer(
     Returns:
         Plain values: numbers, strings, lists, dictionaries; None where a number does not exist.
     """
-    law = found.law
+    law, at_flops = found.law, list(at_flops)
     result = {
         "law": law,
         "points": _points(found.points),
         "fit": _search(found.fit),
         "parameters": {name: found.estimate(name) for name in _parameters(found)},
         "bootstrap": _bootstrap(found),
-        "allocation": _allocation(found, list(at_flops)),
+        "allocation": _allocation(found, at_flops),
     }
     if hasattr(found.fit, "turning_flops"):
         turning = found.estimate("turning_flops", attrgetter("turning_flops"))
         result |= {"unique": found.fit.unique, "turning_flops": turning}
     result |= _of_surface(found, cut) if law in SURFACES else {}
+    result |= _of_stack(found) if law == "stacked" else {}
     if law == "isoflop":
         result["window"] = found.fit.window if np.isfinite(found.fit.window) else None
         result["valleys"] = [_valley(found, i) for i in range(len(found.fit.valleys))]
@@ -88,6 +91,11 @@ def answer(
     result["sensitivity"] = _sensitivity(found, others)
     said = remarks(found.points, found.fit, found.boot, found.loss, found.delta)
     result["warnings"] = [*told, *said, *disagreement(found)]
+    if law in CHOSEN:
+        result["choice"] = choice_of_law(
+            found, at_flops[-1] if at_flops else 10 * float(found.points.budget_flops[-1])
+        )
+        result["warnings"] += [result["choice"]["said"]] if result["choice"] else []
     return plain(result)
 
 
@@ -113,6 +121,8 @@ def _of_surface(found: Fitted, cut: str | None) -> dict[str, Any]:
 def _parameters(found: Fitted) -> tuple[str, ...]:
     if found.law in PARAMETERS:
         return PARAMETERS[found.law]
+    if found.law == "stacked":
+        return "a", "b"
     kernel = found.fit.kernel
     return (*kernel.parameters, *(("a", "b") if kernel.allocates else ()))
 
@@ -120,6 +130,16 @@ def _parameters(found: Fitted) -> tuple[str, ...]:
 def _of_cut(found: Fitted, cut: str | None) -> dict[str, Any]:
     """What was held out; a cut that was asked for is refused where it is none."""
     return _possible(lambda: _held(found.held_out())) if cut is None else _held(found.held_out(cut))
+
+
+def _of_stack(found: Fitted) -> dict[str, Any]:
+    """What judges laws that are weighted: their weights, each by itself, and the residuals of their mean."""
+    fit, points = found.fit, found.points
+    return {
+        "weights": dict(zip(fit.names, fit.weights)),
+        "models": [asdict(one) for one in compare(points, fit.names, found.loss, found.delta)],
+        "residuals": _residuals(points, fit),
+    }
 
 
 def _possible(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -141,6 +161,8 @@ def _points(points: Points) -> dict[str, Any]:
 
 def _search(fit: Any) -> dict[str, Any]:
     searched = getattr(fit, "searched", None)
+    if hasattr(fit, "names"):
+        return {"loss": "laws weighted by held-out error"}
     found = {"loss": "least squares", "n": getattr(fit, "n", None)} if searched is None else asdict(searched)
     return found | {name: getattr(fit, name) for name in ("stderr", "correlation") if hasattr(fit, name)}
 

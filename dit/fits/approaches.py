@@ -35,18 +35,13 @@ def disagreement(found: Fitted) -> list[str]:
 def apart(minima: Mapping[str, Any], law: Mapping[str, Any]) -> str | None:
     """Says that the exponents of N* by minima and by a law differ by more than their intervals; None where not.
 
-    They do where their difference exceeds the root of the summed squares of the halves of their 95 % intervals that
-    face each other: independent errors would exceed it in 5 % of studies.
+    Independent errors would be that far apart in 5 % of studies.
 
     Args:
         minima: ``value`` and ``interval_95`` of the exponent by isoFLOP minima.
         law: the same by the additive law.
     """
-    if any(one.get("value") is None or one.get("interval_95") is None for one in (minima, law)):
-        return None
-    low, high = sorted((minima, law), key=lambda one: one["value"])
-    gap = high["value"] - low["value"]
-    if gap <= np.hypot(low["interval_95"][1] - low["value"], high["value"] - high["interval_95"][0]):
+    if not differ(minima, law):
         return None
     a, b = (
         f"{one['value']:.3f} ({one['interval_95'][0]:.3f} to {one['interval_95'][1]:.3f})"
@@ -56,3 +51,12 @@ def apart(minima: Mapping[str, Any], law: Mapping[str, Any]) -> str | None:
         f"isoFLOP minima say N* ~ C^{a}, the additive law C^{b}: they disagree by more than their intervals, so at "
         "least one does not describe these points; trust neither far from them"
     )
+
+
+def differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two estimates are further apart than the root of summed squares of the halves of intervals between."""
+    if any(each.get("value") is None or each.get("interval_95") is None for each in (one, other)):
+        return False
+    low, high = sorted((one, other), key=lambda each: each["value"])
+    gap = high["value"] - low["value"]
+    return gap > np.hypot(low["interval_95"][1] - low["value"], high["value"] - high["interval_95"][0])

@@ -10,7 +10,7 @@ seeds: as parametric, with variances from repeats of the same point under other 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -205,8 +205,18 @@ def _repeats(points: Points) -> Components:
 
 
 def _collect(fit: Any, found: Any, draws: int, by: str, method: str, noise: Components | None) -> Bootstrap:
-    kept = {f.name: getattr(found.law, f.name) for f in fields(found.law)}
-    law = type(found.law)(
-        **{k: v[found.converged] if isinstance(v, np.ndarray) else v for k, v in kept.items()}
+    failed = int((~found.converged).sum())
+    return Bootstrap(fit, _kept(found.law, found.converged), draws, failed, found.improved, by, method, noise)
+
+
+def _kept(law: Any, rows: Array) -> Any:
+    """The law with some of its draws, and so of the laws that it consists of."""
+    if not is_dataclass(law):
+        return law[rows] if isinstance(law, np.ndarray) else law
+    values = {item.name: getattr(law, item.name) for item in fields(law)}
+    return type(law)(  # type: ignore[operator]
+        **{
+            name: tuple(_kept(one, rows) for one in value) if isinstance(value, tuple) else _kept(value, rows)
+            for name, value in values.items()
+        }
     )
-    return Bootstrap(fit, law, draws, int((~found.converged).sum()), found.improved, by, method, noise)

@@ -12,8 +12,9 @@ from dit.fits.kernels.fit import KERNELS, fit_kernel
 from dit.fits.points import Points
 from dit.fits.power import fit_power
 from dit.fits.restrict import Fixed, checked
+from dit.fits.stacking import MEMBERS, fit_stacked
 
-LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited", *KERNELS)
+LAWS = ("additive", "isoflop", "envelope", "power", "power_floor", "data_limited", *KERNELS, "stacked")
 
 
 # the exponent that a study is made for, where it is not a of N*(C): a power law's own
@@ -46,10 +47,12 @@ def fit_law(
     delta: float = 1e-3,
     fixed: Fixed = (),
     window: float = WINDOW,
+    laws: tuple[str, ...] = MEMBERS,
 ) -> Any:
     """The fit of the law of that name; isoflop and envelope have no use for ``loss`` and ``delta``.
 
-    ``fixed`` has parameters of the additive law or of data_limited that are not fitted; ``window`` is of isoflop alone.
+    ``fixed`` has parameters of the additive law or of data_limited that are not fitted; ``window`` is of isoflop alone,
+    ``laws`` of stacked.
 
     Fits are kept: hold-out, comparison and sensitivity ask for the same ones.
 
@@ -57,11 +60,13 @@ def fit_law(
         InputError: an unknown law, or points that cannot carry it.
     """
     check_choice("law", law, LAWS)
-    return _fit(points, law, loss, delta, checked(dict(fixed), NAMES.get(law, ()), law), window)
+    return _fit(points, law, loss, delta, checked(dict(fixed), NAMES.get(law, ()), law), window, laws)
 
 
 @lru_cache
-def _fit(points: Points, law: str, loss: str, delta: float, fixed: Fixed, window: float) -> Any:
+def _fit(
+    points: Points, law: str, loss: str, delta: float, fixed: Fixed, window: float, laws: tuple[str, ...]
+) -> Any:
     if law == "isoflop":
         return fit_isoflop(points, window)
     if law == "envelope":
@@ -70,6 +75,8 @@ def _fit(points: Points, law: str, loss: str, delta: float, fixed: Fixed, window
         return fit_data_limited(points, loss, delta, fixed)
     if law == "additive":
         return fit_additive(points, loss, delta, fixed)
+    if law == "stacked":
+        return fit_stacked(points, lambda some, name: fit_law(some, name, loss, delta), laws)
     if law in KERNELS:
         return fit_kernel(points, law, loss, delta)
     return fit_power(points, law == "power_floor", loss, delta)

@@ -18,6 +18,7 @@ from dit.fits.laws import settled
 from dit.fits.leverage import Leverage
 from dit.fits.points import Points
 from dit.fits.restrict import Fixed
+from dit.fits.stacking import MEMBERS
 
 Of = Callable[[Any], Any]  # a number of a law; of a bootstrap's law the same of every draw
 ENOUGH = 20  # draws below which nothing is said about an interval
@@ -65,7 +66,9 @@ class Fitted:
 
     @cached_property
     def leverages(self) -> list[Leverage]:
-        """That exponent without each size, budget and run."""
+        """That exponent without each size, budget and run; none of a stack, whose laws have their own."""
+        if self.law == "stacked":
+            return []
         return leverage.leverages(self.points, self.fit, self.parameter(self.exponent))
 
     def drawn(self, of: Of | None = None) -> Bootstrap | None:
@@ -133,12 +136,13 @@ def fitted(
     method: str = "auto",
     fixed: Fixed = (),
     window: float = WINDOW,
+    laws: tuple[str, ...] = MEMBERS,
 ) -> Fitted:
     """The law's fit to points and its bootstrap.
 
     Args:
         points: what was measured.
-        law: additive, isoflop, envelope, power, power_floor or data_limited.
+        law: its name, see ``fit_law``.
         loss: huber, lad, mse_log or mse (isoflop and envelope are least squares).
         delta: Huber's delta, in log loss.
         draws: bootstrap draws; 0 for none.
@@ -147,6 +151,7 @@ def fitted(
         method: pairs, parametric, seeds or auto (see bootstrap.py).
         fixed: parameters of the additive law or of data_limited that are not fitted, with their values.
         window: of isoflop, the factor of N about the lowest loss through which a parabola goes.
+        laws: of stacked, those that are weighted.
 
     Raises:
         InputError: an unknown choice, or points that cannot carry the law.
@@ -155,6 +160,6 @@ def fitted(
     points = points.completed()
     if len(points) > 1 and np.ptp(points.loss) == 0:
         raise InputError("columns.loss", f"({points.loss[0]:g} in every row)", "losses that differ")
-    fit = fit_law(points, law, loss, delta, fixed, window)
+    fit = fit_law(points, law, loss, delta, fixed, window, laws)
     boot = bootstrap(points, fit, draws, seed, by, method) if draws else None
     return Fitted(points, law, loss, delta, fit, draws, seed, boot)

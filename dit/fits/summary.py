@@ -17,6 +17,10 @@ def print_summary(result: dict[str, Any]) -> None:
     if boot:
         how = f"{boot['method']}, by {boot['resampled']}, seed {boot['seed']}"
         print(f"{boot['converged']} of {boot['draws']} draws converged ({how})")
+    if result.get("choice"):
+        print(result["choice"]["said"])
+    if result.get("weights"):
+        print("weights by held-out error: " + ", ".join(f"{k} {v:.3f}" for k, v in result["weights"].items()))
     _table_of("parameter", list(result["parameters"].items()))
     rows = [
         (f"{name} at {row['flops']:.3g}", row[name])
@@ -95,6 +99,8 @@ def _print_sensitivity(found: dict[str, Any]) -> None:
     for one in found["leverage"]:
         moved = f"{one['value']:.4f} without {one['without']:.4g}"
         print(f"jackknife sd {one['sd']:.4f} over {one['groups']} {one['by']}s; {moved}")
+    if not found["variants"]:
+        return
     print(f"exponent {found['exponent']:.4f}{sd} under other choices:")
     rows: list[tuple[str, ...]] = [("choice", "value", "n", "exponent", "shift")]
     for row in found["variants"]:

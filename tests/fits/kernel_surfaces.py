@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from dit.fits.points import Points
 
@@ -74,3 +75,59 @@ PRINTED = {
         _shapes(),
     ),
 }  # fmt: skip
+
+
+class Surface(NamedTuple):
+    """A random surface: its loss of N and D, by which grids are laid out and intervals are judged; C = 6 N D."""
+
+    loss: Callable[[Any, Any], Any]
+    k: float = 6.0
+
+    def n_opt(self, c: float) -> float:
+        """The lowest valley over ln N, from a thousandth to a thousand times sqrt(C/(100 k)), which is near it."""
+        middle = 0.5 * np.log(c / (100 * self.k))
+
+        def along(u: float) -> float:
+            return float(self.loss(np.exp(u), c / self.k / np.exp(u)))
+
+        grid = middle + np.linspace(-7, 7, 141)
+        values = np.array([along(u) for u in grid])
+        valleys = 1 + np.flatnonzero((values[1:-1] < values[:-2]) & (values[1:-1] <= values[2:]))
+        best = grid[valleys[np.argmin(values[valleys])]]
+        found: Any = minimize_scalar(along, bounds=(best - 0.1, best + 0.1), method="bounded")
+        return float(np.exp(found.x))
+
+    def loss_opt(self, c: float) -> float:
+        """The loss there."""
+        n = self.n_opt(c)
+        return float(self.loss(n, c / self.k / n))
+
+    def slope(self, c: float) -> float:
+        """Of ln N* in ln C, over a factor e about ``c``."""
+        return float(np.log(self.n_opt(c * np.exp(0.5)) / self.n_opt(c * np.exp(-0.5))))
+
+
+def kaplan_surface(rng: np.random.Generator) -> Surface:
+    """Exponents of .05 to .25, a loss of 2 to 4 at N* = 1e7 and D* = 1e9."""
+    (alpha_n, alpha_d), level = rng.uniform(0.05, 0.25, 2), rng.uniform(2, 4)
+    r = alpha_n / alpha_d
+    size = level ** (1 / alpha_d) / (1 + r)  # of the bracket there; data r times that, as dL/dN = 0 has it
+    return Surface(lambda n, d: (size * (1e7 / n) ** r + r * size * 1e9 / d) ** alpha_d)
+
+
+def moving_surface(rng: np.random.Generator) -> Surface:
+    """The additive law's random surfaces, but for an exponent of data that moves by up to 15 % over a factor e^5 of N.
+
+    Its data term at D = 1e9 hardly moves, so that N* stays near 1e7 at 6e16 FLOPs.
+    """
+    (alpha, beta), share = rng.uniform(0.25, 0.5, 2), rng.uniform(0.05, 0.25)
+    moved = rng.uniform(-0.15, 0.15)
+
+    def loss(n: Any, d: Any) -> Any:
+        power = (n / 1e7) ** 0.2
+        data = np.log(share / beta) + beta * np.log(1e9) * (1 + moved * (power - 1))
+        return np.exp(share / alpha * (n / 1e7) ** -alpha) + np.exp(data) * d ** -(
+            beta * np.exp(moved * (power - 1))
+        )
+
+    return Surface(loss)
