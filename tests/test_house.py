@@ -9,7 +9,7 @@ from pathlib import Path
 import dit
 
 PACKAGE = Path(dit.__file__).parent
-LONGEST_FUNCTION, MEDIAN_FUNCTION, LONGEST_FILE, LONGEST_VERB, LARGEST_SHARE = 60, 8, 300, 120, 0.16
+LONGEST_FUNCTION, MEDIAN_FUNCTION, LONGEST_FILE, LONGEST_VERB, LARGEST_SHARE = 60, 8, 300, 120, 0.18
 LONG_FUNCTIONS = {"data/encode.py: encode_dataset": 110}  # to be shortened, and not to grow further
 
 
