@@ -29,6 +29,8 @@ def next_runs(parts: Parts, plan: Plan) -> dict[str, Any]:
     """
     study = parts.cfg.study
     check_number("study.next", study.next, low=1, integer=True)
+    if plan.grid.rates:
+        raise InputError("study.next", study.next, "null beside study.tune, whose runs are points of no law")
     check_choice("study.aim", study.aim, AIMS)
     target = BEYOND * plan.budgets_flops[-1] if study.target is None else study.target
     check_number("study.target", target, above=0.0)

@@ -19,6 +19,7 @@ from dit.config.parts import Parts, check_list
 from dit.config.rate import measured
 from dit.data.autoencoder import latent_domain
 from dit.errors import InputError, check_choice, check_number
+from dit.fits.tuning import FEWEST
 from dit.network.counting import Counts
 from dit.study.doubts import refuse_weak
 from dit.study.forecast import Outlook, Surface
@@ -32,7 +33,7 @@ CLOSE = 0.97  # share of the hours that will do
 
 
 def study_directory(cfg: DictConfig) -> Path:
-    """Where a study lies: ``study.directory``, or a folder of its name under ``runs/``."""
+    """Where a study lies: ``study.directory``, or a folder of its name under ``runs/``, a sweep's beside it."""
     study = _study(cfg)
     if study.directory is not None:
         return Path(study.directory)
@@ -40,7 +41,7 @@ def study_directory(cfg: DictConfig) -> Path:
         raise InputError(
             "study.directory", None, "a study's directory", "Or choose one with experiment=digits."
         )
-    return Path("runs") / study.name
+    return Path("runs") / (f"{study.name}-tune" if study.tune else study.name)
 
 
 def grid(cfg: DictConfig) -> Grid:
@@ -49,12 +50,17 @@ def grid(cfg: DictConfig) -> Grid:
     if study.name is None:
         raise InputError("study.name", None, "the name of a study", "Choose one with experiment=digits.")
     numbers: Any = OmegaConf.to_container(study, resolve=True)
-    for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds", "extra_seeds", "cells"):
+    for key in ("budgets_flops", "budgets_gpu_hours", "widths", "seeds", "extra_seeds", "cells", "tune"):
         check_list(f"study.{key}", numbers[key])
     budgets = budgets_in_flops(study.budgets_flops, numbers["budgets_gpu_hours"], _price(cfg))
     keys = ("name", "widths", "min_images", "max_images", "seeds", "sizes", "span", "cooldown_share")
     keys += ("extra_seeds", "cells")
-    return Grid(budgets_flops=list(budgets), **{key: numbers[key] for key in keys})
+    for factor in numbers["tune"]:
+        check_number("study.tune", factor, above=0.0)
+    if numbers["tune"] and (len(numbers["tune"]) < FEWEST or sorted(set(numbers["tune"])) != numbers["tune"]):
+        raise InputError("study.tune", numbers["tune"], f"{FEWEST} or more ascending factors of optimizer.lr")
+    rates = [float(f"{cfg.optimizer.lr * factor:.6g}") for factor in numbers["tune"]]
+    return Grid(budgets_flops=list(budgets), rates=rates, **{key: numbers[key] for key in keys})
 
 
 def plan(parts: Parts, grid: Grid) -> Plan:
@@ -78,7 +84,7 @@ def plan(parts: Parts, grid: Grid) -> Plan:
         if cfg.study.hours is None
         else _in_hours(parts, facts, grid)
     )
-    if not cfg.study.force:
+    if not cfg.study.force and not grid.rates:
         refuse_weak(found)
     return found
 
@@ -159,6 +165,9 @@ def refuse_unused(cfg: DictConfig, plan: Plan) -> None:
     if cfg.study.widths:
         for key in ("sizes", "span"):
             refuse_given(cfg, f"study.{key}", "study.widths says which networks there are")
+    if plan.grid.rates:
+        for key in ("extra_seeds", "cells", "cooldown_share"):
+            refuse_given(cfg, f"study.{key}", "study.tune has a sweep in place of the grid", of_file_too=True)
     if cfg.study.hardware is None:
         refuse_given(cfg, "study.mfu", "it is a share of the peak of study.hardware, which is not named")
     first, last = (min(run.readings[i].images for run in plan.runs) for i in (0, -1))

@@ -1,4 +1,4 @@
-"""Runs beside a study's grid: further seeds of a few of its cells, and cells that were chosen one by one.
+"""Runs beside a study's grid: further seeds of a few of its cells, a sweep of rates, cells chosen one by one.
 
 Imports no torch.
 """
@@ -26,25 +26,54 @@ def replicates(grid: Grid, runs: Sequence[PlannedRun], best: Callable[[float], f
         runs: of the grid.
         best: the expected best size at a budget; each cell is of the network nearest to it that no other cell has.
     """
-    seeds = [seed for seed in grid.extra_seeds if seed not in grid.seeds]
-    trunks: dict[str, tuple[PlannedRun, float]] = {}
-    if not seeds:
-        return []
+    return [
+        replace(
+            trunk,
+            name=run_name(trunk.width, seed),
+            seed=seed,
+            readings=tuple(one for one in trunk.readings if one.budget_flops <= budget),
+        )
+        for trunk, budget in _trunks(grid, runs, best)
+        for seed in grid.extra_seeds
+        if seed not in grid.seeds
+    ]
+
+
+def sweep(grid: Grid, runs: Sequence[PlannedRun], best: Callable[[float], float]) -> list[PlannedRun]:
+    """Runs of the same networks at each of ``grid.rates``, read at the lowest budgets that they serve.
+
+    The rate is constant, so that a run has a reading at every budget on its way: sizes and amounts of data that vary
+    independently, which the law of the best rate needs.
+    """
+    lowest = sorted({budget for run in runs for budget in run.budgets_flops})[:CELLS]
+    return [
+        replace(
+            trunk,
+            name=f"{trunk.name}-lr{rate:.4g}",
+            rate=rate,
+            readings=tuple(one for one in trunk.readings if one.budget_flops in lowest),
+        )
+        for trunk, _ in _trunks(grid, runs, best)
+        for rate in grid.rates
+    ]
+
+
+def _trunks(
+    grid: Grid, runs: Sequence[PlannedRun], best: Callable[[float], float]
+) -> list[tuple[PlannedRun, float]]:
+    """For each of the lowest budgets, the run nearest to its best size that no other budget has, and the budget."""
+    found: dict[str, tuple[PlannedRun, float]] = {}
     for budget in sorted({budget for run in runs for budget in run.budgets_flops}):
         served = [
             run
             for run in runs
-            if run.seed == grid.seeds[0] and budget in run.budgets_flops and run.name not in trunks
+            if run.seed == grid.seeds[0] and budget in run.budgets_flops and run.name not in found
         ]
-        if served and len(trunks) < CELLS:
+        if served and len(found) < CELLS:
             near = math.log(best(budget))
             trunk = min(served, key=lambda run: abs(math.log(run.counts.macs_per_token) - near))
-            trunks[trunk.name] = trunk, budget
-    return [
-        _under(trunk, seed, tuple(one for one in trunk.readings if one.budget_flops <= budget))
-        for trunk, budget in trunks.values()
-        for seed in seeds
-    ]
+            found[trunk.name] = trunk, budget
+    return list(found.values())
 
 
 def with_cells(
@@ -80,7 +109,3 @@ def with_cells(
 def run_name(width: int, seed: int) -> str:
     """The name of a planned run: no other one when seeds are added."""
     return f"w{width:04d}" + (f"-s{seed}" if seed else "")
-
-
-def _under(run: PlannedRun, seed: int, readings: tuple[Reading, ...]) -> PlannedRun:
-    return replace(run, name=run_name(run.width, seed), seed=seed, readings=readings)

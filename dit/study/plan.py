@@ -16,7 +16,7 @@ from dit.errors import InputError
 from dit.network.counting import Counts
 from dit.study.doubts import doubts
 from dit.study.forecast import Expectation, Outlook, forecast
-from dit.study.further import replicates, run_name, with_cells
+from dit.study.further import replicates, run_name, sweep, with_cells
 from dit.study.planned import Grid, Plan, PlannedRun, Reading
 from dit.study.price import Price
 
@@ -69,6 +69,8 @@ def make_plan(
     if outlook is not None:
         expected = expected or outlook.expectation(plan.tokens, _centre(plan))
         plan = replace(plan, expected=expected)
+    if grid.rates:
+        return replace(plan, runs=tuple(sweep(grid, runs, plan.best_size)), warnings=tuple(warnings))
     plan = replace(plan, runs=(*runs, *replicates(grid, runs, plan.best_size)))
 
     def read(counts: Counts, width: int, budgets: Sequence[float]) -> tuple[Reading, ...]:

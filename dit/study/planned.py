@@ -34,6 +34,7 @@ class Grid:
         cooldown_share: of a cool-down branch, the share of its images in which the rate falls to 0; None: no branches.
         extra_seeds: of a few cells alone, see ``dit.study.further``.
         cells: (width, budget, seed) of runs beside the grid.
+        rates: learning rates of a sweep in place of the grid, before the rule that moves them with the width.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Grid:
     cooldown_share: float | None = None
     extra_seeds: Sequence[int] = ()
     cells: Sequence[Sequence[Any]] = ()
+    rates: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         check_name("study.name", self.name)
@@ -97,6 +99,7 @@ class PlannedRun:
         readings: where it is read; of a branch its end alone.
         branch_of: the run that it begins from.
         branch_images: the clock at which it does.
+        rate: the learning rate of a sweep's run; None: the study's.
     """
 
     name: str
@@ -106,6 +109,7 @@ class PlannedRun:
     readings: tuple[Reading, ...]
     branch_of: str | None = None
     branch_images: int = 0
+    rate: float | None = None
 
     @property
     def budgets_flops(self) -> list[float]:
@@ -131,6 +135,7 @@ class PlannedRun:
             "duration.flops=null",
             f"read_at_flops=[{','.join(budgets)}]",
             *(branch if self.branch_of else ()),
+            *(() if self.rate is None else (f"optimizer.lr={self.rate!r}",)),
         ]
 
     def as_dict(self, price: Price | None, n_train: int | None) -> dict[str, Any]:

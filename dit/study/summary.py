@@ -88,7 +88,7 @@ def _forecast(found: dict[str, Any]) -> list[str]:
     """The predicted standard deviations, and what they stand on."""
     parts = []
     for name, label in (("additive", "additive law"), ("isoflop", "isoFLOP minima")):
-        if found[name] is not None:
+        if found.get(name) is not None:
             parts.append(f"{found[name]['sd_a']:.2g} by {label}")
     if not parts:
         return []

@@ -4,6 +4,7 @@ The verb is ``dit train`` under the ``study`` sweeper (``hydra_plugins/dit_study
 """
 
 import logging
+import shlex
 from typing import Any
 
 from omegaconf import DictConfig
@@ -68,6 +69,9 @@ def run(cfg: DictConfig, launcher: Launcher, choices: dict[str, Any]) -> None:
                 f"{len(failed)} of {len(jobs)} runs not done after {1 + cfg.study.retries} attempts; "
                 f"their logs are {directory / 'runs'}/<run>/log.txt; the same command tries again{reasons}"
             )
+        if grid.rates:  # no points of one law
+            print(shlex.join(["dit", "fit", f"data={directory}", "law=tuning"]))
+            return
         written = write_if_changed(directory, directory / "report")
         if written is not None:
             log_to_wandb(cfg, directory / "report", written)

@@ -29,13 +29,13 @@ def task(cfg: DictConfig) -> None:
 
 
 def _of_table(cfg: DictConfig) -> Sweep:
+    where = listed(cfg.where)
+    table = read_table(cfg.data.path).where(where)
     columns: dict[str, Any] = {str(name): value for name, value in cfg.columns.items()}
     rate, batch = columns.pop("lr"), columns.pop("batch")
     if rate is None:
         raise InputError("columns.lr", None, "the column of learning rates", "law=tuning needs it.")
-    where = listed(cfg.where)
     points = read_points(cfg.data.path, columns, where, 0, cfg.flops_per_nd)
-    table = read_table(cfg.data.path).where(where)
     settings = [
         None if name is None else table.numbers(key, name)
         for key, name in (("columns.lr", rate), ("columns.batch", batch))

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from dit.accelerators import peak_flops
@@ -193,6 +194,24 @@ def test_further_seeds_are_of_three_cells_near_the_best_sizes_and_stay_as_the_gr
         without.runs
     )  # all have them anyway
     assert found.forecast["additive"]["sd_a"] < without.forecast["additive"]["sd_a"]
+
+
+def test_a_sweep_has_three_networks_at_every_rate_read_at_the_lowest_budgets():
+    """N and D of its cells vary independently: the law of the best rate can be told from them."""
+    found = plan(rates=[1e-3, 2e-3, 4e-3])
+    widths = sorted({run.width for run in found.runs})
+    assert len(widths) == 3 and len(found.runs) == 9
+    trunks = {run.width: run for run in plan().runs}
+    for run in found.runs:
+        assert run.rate in (1e-3, 2e-3, 4e-3) and f"optimizer.lr={run.rate!r}" in run.overrides()
+        assert run.readings == trunks[run.width].readings[: len(run.readings)]
+        assert run.budgets_flops == [
+            budget for budget in BUDGETS[:3] if budget in trunks[run.width].budgets_flops
+        ]
+    cells = {(run.counts.macs_per_token, reading.images) for run in found.runs for reading in run.readings}
+    logs = np.log(np.array(sorted(cells)))
+    assert np.linalg.matrix_rank(logs - logs.mean(axis=0), tol=0.1) == 2
+    assert not any(word.startswith("optimizer.lr") for run in plan().runs for word in run.overrides())
 
 
 def test_a_cell_is_a_run_beside_the_grid_or_a_longer_one():
