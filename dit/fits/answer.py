@@ -18,9 +18,10 @@ from dit.fits.fitted import Fitted
 from dit.fits.held import Holdout, summary
 from dit.fits.holdout import holdout_by_budget, holdout_by_size, holdout_minimum
 from dit.fits.kernels.fit import KERNELS
+from dit.fits.lack import lack_of_law
 from dit.fits.points import Points
 from dit.fits.profile import Profile, profiles
-from dit.fits.remarks import remarks
+from dit.fits.remarks import lack_in_words, remarks
 from dit.fits.sensitivity import exponent, sensitivity
 
 PARAMETERS = {
@@ -113,6 +114,8 @@ def _of_surface(found: Fitted, cut: str | None) -> dict[str, Any]:
         "holdout_by_size": None
         if one_budget or points.n is None
         else [_held(one) for one in holdout_by_size(points, found.fit)],
+        "lack_of_fit": (lack := lack_of_law(points, found.fit)) and asdict(lack),
+        "lack_of_fit_in_words": lack_in_words(lack),
         "models": [asdict(one) for one in compare(points, rivals, loss, delta, found.fixed)],
         "residuals": _residuals(points, found.fit),
     }
@@ -173,6 +176,7 @@ def _bootstrap(found: Fitted) -> dict[str, Any] | None:
         return None
     if boot.noise is not None:
         sds = {"sd_of_runs": boot.noise.run**0.5, "sd_of_readings": boot.noise.reading**0.5}
+        sds["sd_of_walk_per_root_efold"] = boot.noise.walk**0.5
         noise = {**sds, "degrees_of_freedom": boot.noise.freedom}
     return {
         "draws": boot.draws, "converged": boot.converged, "failed": boot.failed, "improved": boot.improved,

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from dit.errors import InputError, check_choice, check_number
+from dit.fits.noise import noise_of
 from dit.fits.points import Points
 from dit.fits.variance import Components, components
 
@@ -137,8 +138,9 @@ def bootstrap(
     rng = np.random.RandomState(seed)  # its streams are frozen across versions of numpy
     if method == "pairs":
         return refit(points, fit, resampled(points, by, draws, rng, problem.stratified), by)
-    noise = _repeats(points) if method == "seeds" else _noise(problem, fit, units)
-    y = problem.noisy(fit, noise.draw(rng, draws, units))
+    noise = _repeats(points) if method == "seeds" else noise_of(problem, fit, points, by)
+    elapsed = points.elapsed if by == "run" else None
+    y = problem.noisy(fit, noise.draw(rng, draws, units, elapsed))
     return _collect(fit, problem.refit(fit, np.ones((1, len(points))), y), draws, by, method, noise)
 
 
@@ -186,10 +188,6 @@ def _strata(points: Points, units: Array) -> Array:
 
 def _has_budgets(points: Points) -> bool:
     return points.budget is not None or points.c is not None
-
-
-def _noise(problem: Any, fit: Any, units: Array) -> Components:
-    return components(problem.residual(fit), problem.jacobian(fit), units)
 
 
 def _repeats(points: Points) -> Components:

@@ -14,9 +14,9 @@ from dit.fits.choose import fit_law
 from dit.fits.cuts import selected
 from dit.fits.held import Holdout, held_out
 from dit.fits.isoflop import WINDOW, fit_isoflop
+from dit.fits.noise import noise_of
 from dit.fits.points import Points
 from dit.fits.restrict import Fixed
-from dit.fits.variance import components
 
 Array = np.ndarray
 
@@ -54,8 +54,9 @@ def holdout(
     boot = bootstrap(seen, fit, draws, seed)
     rows = boot.law.predict_points(points[out])
     problem = fit.problem(seen)
-    noise = components(problem.residual(fit), problem.jacobian(fit), seen.runs)
-    rows = rows * np.exp(noise.draw(np.random.RandomState(seed + 1), len(rows), points[out].runs))
+    noise = noise_of(problem, fit, seen)
+    drawn = noise.draw(np.random.RandomState(seed + 1), len(rows), points[out].runs, points.elapsed[out])
+    rows = rows * np.exp(drawn)
     rows = rows[np.isfinite(rows).all(1)]
     if not len(rows):
         return result

@@ -152,6 +152,16 @@ class Points:
             return np.arange(len(self))
         return np.unique(self.run, return_inverse=True)[1]
 
+    @cached_property
+    def elapsed(self) -> Array:
+        """(n,) ln D of each reading since its run's first (ln C where D is not known); 0 where neither is."""
+        along = self.d if self.d is not None else self.c
+        if along is None:
+            return np.zeros(len(self))
+        first = np.full(self.runs.max() + 1, np.inf)
+        np.minimum.at(first, self.runs, np.log(along))
+        return np.log(along) - first[self.runs]
+
 
 def read_points(
     path: str | Path,

@@ -20,10 +20,10 @@ from dit.errors import check_choice
 from dit.fits.bootstrap import LEVELS
 from dit.fits.laws import settled
 from dit.fits.losses import smooth_loss
+from dit.fits.noise import noise_of
 from dit.fits.optimum import minimise
 from dit.fits.points import Points
 from dit.fits.search import Axis, Problem
-from dit.fits.variance import components
 
 Array = np.ndarray
 WIDE, NEAR = 48, 33  # values over the whole range, and around the estimate
@@ -150,18 +150,17 @@ def _design_effect(problem: Problem, fit: Any, axis: Axis, points: Points) -> fl
     """By how much a run's shared noise inflates the parameter's variance over independent readings'."""
     if points.runs.max() + 1 == len(points):
         return 1.0
-    slopes = problem.jacobian(fit)
-    noise = components(problem.residual(fit), slopes, points.runs)
-    to_parameter = axis.slope(problem.to_theta(fit)) @ np.linalg.pinv(slopes)
-    by_run = np.bincount(points.runs, to_parameter)
-    independent = (noise.run + noise.reading) * to_parameter @ to_parameter
-    together = noise.run * by_run @ by_run + noise.reading * to_parameter @ to_parameter
+    noise = noise_of(problem, fit, points)
+    to_parameter = axis.slope(problem.to_theta(fit)) @ np.linalg.pinv(problem.jacobian(fit))
+    alone = noise.run + noise.walk * float(np.mean(points.elapsed)) + noise.reading
+    independent = alone * to_parameter @ to_parameter
+    together = noise.of_sum(to_parameter, points.runs, points.elapsed)
     return float(together / independent) if independent > 0 else 1.0
 
 
 def _bar(level: float, problem: Problem, fit: Any, points: Points) -> float:
     """Deviance at the ends of an interval: the square of Student's t at the residuals' degrees of freedom."""
-    freedom = components(problem.residual(fit), problem.jacobian(fit), points.runs).freedom
+    freedom = noise_of(problem, fit, points).freedom
     return float(stdtrit(freedom, 0.5 + level / 2)) ** 2
 
 

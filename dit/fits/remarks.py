@@ -7,7 +7,9 @@ import numpy as np
 
 from dit.fits.bootstrap import Bootstrap
 from dit.fits.choose import epochs, primary_law
+from dit.fits.lack import LackOfFit, lack_of_law, short_runs
 from dit.fits.losses import NARROWEST, WIDEST
+from dit.fits.noise import FAR, off
 from dit.fits.points import Points
 
 K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
@@ -18,7 +20,45 @@ RUNS = ("run", "runs", "run_name", "run_id", "run name", "run id")  # headers th
 
 def remarks(points: Points, fit: Any, boot: Bootstrap | None, loss: str, delta: float) -> list[str]:
     """All warnings about a fit by a loss that was asked for, with Huber's delta, and its bootstrap."""
-    return [*other_loss(fit, loss, delta), *_of_repetition(points, fit), *_of_fit(points, fit, boot)]
+    said = [*other_loss(fit, loss, delta), *_of_repetition(points, fit), *_of_fit(points, fit, boot)]
+    return [*said, *misfits(points, fit)]
+
+
+def misfits(points: Points, fit: Any) -> list[str]:
+    """What residuals say against a law that predicts losses: runs that are off, short runs, lack of fit."""
+    if not hasattr(fit, "predict_points"):
+        return []
+    found, problem = [], fit.problem(points)
+    residual = problem.residual(fit)
+    for i in np.flatnonzero(off(problem, fit, points.runs)):
+        first = int(np.flatnonzero(points.runs == i)[0])
+        named = f"run {points.run[first]}" if points.run is not None else f"reading {first + 1}"
+        found.append(
+            f"{named} lies {np.mean(residual[points.runs == i]):+.1%} off the law, more than {FAR:g} times the robust "
+            "spread of the others: the noise behind intervals leaves it out; look at it, or leave it out"
+        )
+    short = short_runs(points, fit)
+    if short is not None and short.p_value < LACK:
+        side = "above" if short.by > 0 else "below"
+        found.append(
+            f"the {short.n} readings of least D (up to {short.below:.3g}) lie {abs(short.by):.1%} {side} the law of "
+            f"the others (p {short.p_value:.2g}): short runs may still be warming up; fit without them, or train longer"
+        )
+    lack = lack_of_law(points, fit)
+    if lack is not None and lack.p_value < LACK:
+        found.append(f"{lack_in_words(lack)}: the law or a cell is wrong, which intervals do not know")
+    return found
+
+
+def lack_in_words(lack: LackOfFit | None) -> str:
+    """The lack-of-fit test of a law in a clause."""
+    if lack is None:
+        return "lack of fit not tested: no N and D was trained under two seeds"
+    verdict = "more than repeats explain" if lack.p_value < LACK else "no more than repeats explain"
+    return (
+        f"lack of fit: the law misses by {verdict} (F {lack.f:.3g} on {lack.lack} and {lack.pure} degrees of freedom, "
+        f"p {lack.p_value:.2g})"
+    )
 
 
 def other_loss(fit: Any, loss: str, delta: float) -> list[str]:
@@ -93,8 +133,11 @@ def _of_valleys(valleys: Iterable[Any]) -> list[str]:
     return found
 
 
-def independent(points: Points, header: Iterable[str] = ()) -> list[str]:
-    """Says so where readings of one N at several D are taken as independent; offers the column of runs of a header."""
+def independent(points: Points, header: Iterable[str] = (), size: str | None = None) -> list[str]:
+    """Asks for the column of runs where readings of one N at several D are taken as independent.
+
+    It offers the one that a header names, else the column ``size`` of N where no N and D is read twice: one run a size.
+    """
     if points.run is not None or points.n is None or points.d is None:
         return []
     pairs = np.unique(np.stack([points.n, points.d]), axis=1)
@@ -102,9 +145,9 @@ def independent(points: Points, header: Iterable[str] = ()) -> list[str]:
     if not (times > 1).any():
         return []
     named = [name for name in header if name.strip().casefold() in RUNS]
-    column = (
-        f"the file has {named[0]!r}: columns.run={named[0]}" if named else "name it with columns.run=COLUMN"
-    )
+    column = f"the file has {named[0]!r}: add columns.run={named[0]}" if named else "add columns.run=COLUMN"
+    if not named and size and pairs.shape[1] == len(points):
+        column += f", or columns.run={size} if each size was trained once"
     return [
         f"{(times > 1).sum()} of {len(sizes)} sizes N are read at several D and no column of runs is named: readings "
         f"are taken as independent. Those of one run are not, and intervals of 95 % would cover 85 %; {column}"

@@ -58,6 +58,8 @@ def _print_judgement(result: dict[str, Any]) -> None:
         print(f"held out {held['budget']:.3g} FLOPs, predicted for measured: {shown}")
     elif "impossible" in held:
         print(f"no hold-out: {held['impossible']}")
+    if "lack_of_fit_in_words" in result:
+        print(result["lack_of_fit_in_words"])
     _print_in_turn([*(result.get("holdout_by_budget") or []), *(result.get("holdout_by_size") or [])])
     if len(result.get("models", [])) > 1:
         print("laws by held-out error:")

@@ -4,6 +4,8 @@ from typing import Any
 
 from dit.data.split import FEWEST_HELD_OUT
 from dit.fits.held import in_words
+from dit.fits.lack import lack_of_law
+from dit.fits.remarks import lack_in_words
 from dit.report.material import Material
 from dit.report.verdict import verdict
 from dit.study.readings import branches
@@ -52,6 +54,7 @@ def headline(m: Material) -> dict[str, Any]:
         "holdout": None
         if held is None
         else {key: value for key, value in held.items() if key not in ("rows", "best")},
+        "lack_of_fit": lack_in_words(lack_of_law(m.law.points, m.law.fit)) if m.law else None,
     }
     return said | {"verdict": verdict(m, said)}
 

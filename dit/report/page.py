@@ -16,6 +16,7 @@ from dit.columns import page
 from dit.errors import InputError
 from dit.files import plain, write_bytes, write_text
 from dit.fits.approaches import apart
+from dit.fits.remarks import misfits
 from dit.report import (
     figures_fit,
     figures_law,
@@ -209,6 +210,8 @@ def _statements(found: dict[str, Any]) -> list[str]:
     minima, law = found["exponents"]["isoflop"], found["exponents"]["additive"]
     if minima and law and (told := apart(minima["n"], law["n"])):
         lines.append(f"{told[0].upper()}{told[1:]}.")
+    if found["lack_of_fit"]:
+        lines.append(f"{found['lack_of_fit'][0].upper()}{found['lack_of_fit'][1:]}.")
     held = " ".join(holdout_text(found["holdout"]).split())
     lines.append(held.replace("hold-out ", "Hold-out: ", 1) + ".")
     return lines
@@ -221,6 +224,7 @@ def _warnings(m: Material, found: dict[str, Any]) -> list[str]:
     if rejected:
         names = "; ".join(f"{row['budget_flops']:.3g} FLOPs ({row['verdict']})" for row in rejected)
         lines.append(f"{len(rejected)} of {len(found['budgets'])} budgets are rejected: {names}.")
+    lines += [f"{told[0].upper()}{told[1:]}." for told in (misfits(m.law.points, m.law.fit) if m.law else [])]
     if m.points.excluded:
         lines.append(
             f"{len(m.points.excluded)} readings are left out; the table of excluded points says why."

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dit.fits.variance import components
+from dit.fits.noise import noise_of
 from dit.report.headline import held_out_text
 from dit.report.material import Material, Table, method_text
 from dit.report.verdict import epochs_of
@@ -97,9 +97,10 @@ def noise(m: Material) -> Table:
     rows: list[list[Any]] = []
     if m.law is not None:
         fit, points = m.law.fit, m.law.points
-        problem = fit.problem(points)
-        found = components(problem.residual(fit), problem.jacobian(fit), points.runs)
+        found = noise_of(fit.problem(points), fit, points)
         rows.append(["loss, of a run (shared by its readings)", math.sqrt(found.run), found.freedom])
+        if found.walk:
+            rows.append(["loss, along a run (per root e-fold of D)", math.sqrt(found.walk), found.freedom])
         rows.append(["loss, of a reading", math.sqrt(found.reading), found.freedom])
     for group in m.samples:
         spread = [

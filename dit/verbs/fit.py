@@ -78,7 +78,7 @@ def _table(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]], list[
     """Points of a CSV file; all of them, where outliers were dropped; and what to say about where they are from."""
     columns: Any = OmegaConf.to_container(cfg.columns)
     kept = read_points(cfg.data.path, columns, listed(cfg.where), 0, cfg.flops_per_nd)
-    told = independent(kept, read_table(cfg.data.path).header) if cfg.by != "run" else []
+    told = independent(kept, read_table(cfg.data.path).header, cfg.columns.n) if cfg.by != "run" else []
     if not cfg.drop_highest:
         return kept, {}, told
     return drop_outliers(kept, cfg.drop_highest), {"outliers": {"all kept": kept}}, told

@@ -13,7 +13,7 @@ from tests.fits.surfaces import Truth, random_truth
 
 @dataclass
 class Coverage:
-    """Which intervals held the truth, by quantity (a, E, L* at ten times the largest compute) and level."""
+    """Which intervals held the truth, by quantity (a, E; N* and L* at ten times the largest compute) and level."""
 
     inside: dict[tuple[str, float], list[bool]] = field(default_factory=dict)
     width: dict[str, list[float]] = field(default_factory=dict)
@@ -45,6 +45,7 @@ def coverage(
         wanted = {
             "a": (lambda law: law.a, truth.exponent()),
             "E": (lambda law: law.E, truth.e),
+            "N*": (lambda law, c=target: law.n_opt(c), truth.n_opt(target)),
             "L*": (lambda law, c=target: law.loss_opt(c), truth.loss_opt(target)),
         }
         for name, (of, true) in wanted.items():

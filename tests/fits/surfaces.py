@@ -1,6 +1,6 @@
 """Points on known surfaces: what a fit must find is known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,8 +58,38 @@ def isoflop_points(truth: Truth, noise: float = 0.0, seed: int = 0, **design) ->
     return Points(loss, n=n, d=d, c=budget, run=run, budget=budget)
 
 
+def one_off(points: Points, seed: int) -> Points:
+    """The same points, one of their runs 2 to 5 % too high or too low."""
+    rng = np.random.default_rng(30_000 + seed)
+    runs = points.runs
+    shift = rng.choice([-1, 1]) * rng.uniform(0.02, 0.05)
+    return replace(points, loss=points.loss * np.exp(shift * (runs == rng.integers(runs.max() + 1))))
+
+
+def short_runs_high(points: Points, share: float = 0.2, by: float = 0.02) -> Points:
+    """The same points, those of least D (a share of them) too high."""
+    d = points.get("d")
+    return replace(points, loss=points.loss * np.where(d <= np.quantile(d, share), 1 + by, 1.0))
+
+
+def walk(rng: np.random.Generator, run: np.ndarray, d: np.ndarray, sd: float) -> np.ndarray:
+    """A random walk along each run from its first reading, of standard deviation ``sd`` per root e-fold of D."""
+    out = np.zeros(len(d))
+    for one in np.unique(run):
+        here = np.flatnonzero(run == one)
+        here = here[np.argsort(d[here])]
+        steps = np.diff(np.log(d[here]))
+        out[here[1:]] = np.cumsum(sd * np.sqrt(steps) * rng.standard_normal(len(steps)))
+    return out
+
+
 def ladder_points(
-    truth: Truth, run_noise: float, reading_noise: float, seed: int = 0, sizes: int = 7
+    truth: Truth,
+    run_noise: float,
+    reading_noise: float,
+    seed: int = 0,
+    sizes: int = 7,
+    walk_noise: float = 0.0,
 ) -> Points:
     """A study with one run per size: sizes a factor 2 apart, each read at the budgets near its optimum.
 
@@ -74,11 +104,17 @@ def ladder_points(
     n = n_all[run]
     d = budget / (truth.k * n)
     noise = run_noise * rng.standard_normal(sizes)[run] + reading_noise * rng.standard_normal(len(rows))
+    noise += walk(rng, run, d, walk_noise) if walk_noise else 0.0
     return Points(truth.loss(n, d) * np.exp(noise), n=n, d=d, c=budget, run=run.astype(str), budget=budget)
 
 
 def curve_points(
-    truth: Truth, run_noise: float, reading_noise: float, seed: int = 0, runs: int = 24
+    truth: Truth,
+    run_noise: float,
+    reading_noise: float,
+    seed: int = 0,
+    runs: int = 24,
+    walk_noise: float = 0.0,
 ) -> Points:
     """Checkpoints: each run has its own size (a factor 32 over all) and is read 8 times over 1.5 decades of data."""
     rng = np.random.default_rng(seed)
@@ -87,4 +123,5 @@ def curve_points(
     run = np.repeat(np.arange(runs), 8)
     n, d = n_run[run], d_run[run] * np.tile(np.geomspace(0.05, 1.6, 8), runs)
     noise = run_noise * rng.standard_normal(runs)[run] + reading_noise * rng.standard_normal(len(run))
+    noise += walk(rng, run, d, walk_noise) if walk_noise else 0.0
     return Points(truth.loss(n, d) * np.exp(noise), n=n, d=d, run=run.astype(str))

@@ -3,11 +3,23 @@
 200 surfaces tell a coverage of .95 to +- .015 (one sd); docs/fits.md has the table over more settings.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from dit.fits.additive import fit_additive
+from dit.fits.lack import short_runs
+from dit.fits.remarks import LACK
 from tests.fits.coverage import coverage
-from tests.fits.surfaces import curve_points, isoflop_points, ladder_points
+from tests.fits.surfaces import (
+    curve_points,
+    isoflop_points,
+    ladder_points,
+    one_off,
+    random_truth,
+    short_runs_high,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -44,3 +56,38 @@ def test_correlated_checkpoints_need_resampling_by_run():
     for name in ("a", "E", "L*"):
         assert 0.92 <= by_run.of(name) <= 0.98
         assert naive.of(name) < 0.85
+
+
+def named_by_size(truth, seed):
+    """Checkpoints without a column of runs, once ``dit fit`` has asked and been told columns.run=<that of N>."""
+    points = curve_points(truth, 0.005, 0.001, seed)
+    return replace(points, run=points.n.astype(str))
+
+
+ROWS = {
+    "walk, 24 runs of 8": lambda truth, seed: curve_points(truth, 0.002, 0.001, seed, walk_noise=0.003),
+    "walk, 7 runs": lambda truth, seed: ladder_points(truth, 0.002, 0.0005, seed, walk_noise=0.002),
+    "one of 42 off": lambda truth, seed: one_off(isoflop_points(truth, 0.003, seed), seed),
+    "one of 20 off": lambda truth, seed: one_off(
+        isoflop_points(truth, 0.003, seed, budgets=4, sizes=5), seed
+    ),
+    "runs asked for": named_by_size,
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_noise_that_is_not_of_readings_alone(row):
+    found = coverage(ROWS[row], 200, 200)
+    for name in ("a", "N*", "L*"):
+        assert 0.90 <= found.of(name) <= 0.98
+
+
+def test_short_runs_that_are_high_are_warned_of():
+    """20 % of the readings, those of least D, 2 % too high: said in 90 % of studies or more; else in 4 % at most."""
+    shares = []
+    for change in (short_runs_high, lambda points: points):
+        surfaces = [random_truth(np.random.default_rng(10_000 + i)) for i in range(100)]
+        made = [change(isoflop_points(truth, 0.003, i)) for i, truth in enumerate(surfaces)]
+        found = [short_runs(points, fit_additive(points)) for points in made]
+        shares.append(np.mean([one.p_value < LACK for one in found if one is not None]))
+    assert shares[0] >= 0.9 and shares[1] <= 0.04

@@ -80,8 +80,8 @@ def test_the_deviance_of_squares_of_the_loss():
 def test_the_design_effect_is_a_ratio_of_two_variances():
     """Of the exponent as a linear function of noise: with the variances found, and were readings independent."""
     rng = np.random.default_rng(0)
-    runs, x = np.repeat(np.arange(10), 3), np.geomspace(1, 1e4, 30)
-    noise = 0.05 * rng.standard_normal(10)[runs] + 0.02 * rng.standard_normal(30)
+    runs, x = np.repeat(np.arange(15), 2), np.geomspace(1, 1e4, 30)
+    noise = 0.05 * rng.standard_normal(15)[runs] + 0.02 * rng.standard_normal(30)
     apart, together = (Points(np.exp(noise) * x**-0.2, c=x, run=run) for run in (None, runs.astype(str)))
     fit = fit_power(apart, loss="mse_log")
     one, two = (profiles(points, fit)["exponent"].deviance for points in (apart, together))
