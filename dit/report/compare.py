@@ -5,16 +5,20 @@ the objective), Fréchet distances where both have one protocol.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dit.errors import InputError
+from dit.fits.bootstrap import LEVELS as LEVELS_OF
+from dit.fits.fitted import Fitted, Of
 from dit.report.material import Material
 from dit.study.readings import FIXED_IN_VALIDATION, lookup
 
 Array = np.ndarray
 LEVELS = 5  # losses or distances at which the compute is compared
+ENDLESS = 690.0  # ln of a compute that no study reaches, in place of one that is infinite
 DRAWS = 1000  # of the lines through Fréchet distances
 
 
@@ -24,14 +28,54 @@ def compare(first: Material, others: Sequence[Material]) -> list[dict[str, Any]]
     Returns:
         One entry per other study: ``study``, ``by_loss`` and ``by_distance`` (rows of level, the two computes in FLOPs,
         ratio other / first with intervals; an end that is None is unbounded), with ``..._why_not`` where a list is
-        empty; ``one_axis``: whether losses of the two share an axis at all.
+        empty; ``n_opt``: N* of both at the largest budget that both have, with its ratio; ``one_axis``: whether losses
+        of the two share an axis at all; ``verdict``: sentences.
     """
     found = [_pair(first, other) for other in others]
     names = [first.study.name, *(entry["study"] for entry in found)]
     for entry, other in zip(found, others):
         if names.count(entry["study"]) > 1:
             entry["study"] = f"{entry['study']} in {other.study.directory.name}"
+        entry["verdict"] = _verdict(first.study.name, entry)
     return found
+
+
+def verdicts(m: Material) -> list[str]:
+    """What the comparisons of a study say, in sentences."""
+    return [sentence for entry in m.analysis.get("comparison", []) for sentence in entry["verdict"]]
+
+
+def _verdict(first: str, entry: dict[str, Any]) -> list[str]:
+    """At the lowest loss and the least distance that both studies have reached, and of their N*."""
+    said, other = [], entry["study"]
+    for key, word in (("by_loss", "a loss"), ("by_distance", "a Fréchet distance")):
+        if f"{key}_why_not" in entry:
+            said.append(f"{other} is not compared at equal {word[2:]}: {entry[f'{key}_why_not']}")
+            continue
+        row = entry[key][-1]
+        what = f"{other} needs {_times(row)} times the compute of {first} at {word} of {row['level']:.4g}"
+        said.append(f"{what}{_unsure(row)}.")
+    if row := entry["n_opt"]:
+        said.append(
+            f"N* at {row['flops']:.3g} FLOPs is {row['first']:.4g} for {first} and {row['other']:.4g} for {other}: "
+            f"{_times(row)} times{_unsure(row)}."
+        )
+    return said
+
+
+def _times(row: dict[str, Any]) -> str:
+    value = "an unknown number of" if row["ratio"] is None else f"{row['ratio']:.3g}"
+    if row["interval_95"] is None:
+        return f"{value} (no interval)"
+    low, high = ("unbounded" if end is None else f"{end:.3g}" for end in row["interval_95"])
+    return f"{value} (95 % {low} to {high})"
+
+
+def _unsure(row: dict[str, Any]) -> str:
+    """Says so where an interval holds 1, or there is none."""
+    low, high = row["interval_95"] or (None, None)
+    apart = (low is not None and low > 1) or (high is not None and high < 1)
+    return "" if apart else ", so the two are not separable by these runs"
 
 
 def uncompared(m: Material) -> list[str]:
@@ -56,7 +100,23 @@ def _pair(first: Material, other: Material) -> dict[str, Any]:
             found[name] = of(first, other)
         except InputError as why:
             found[name], found[f"{name}_why_not"] = [], str(why)
-    return found
+    return {**found, "n_opt": _sizes(first, other)}
+
+
+def _sizes(first: Material, other: Material) -> dict[str, Any] | None:
+    """N* of both at the largest budget that both have, by their additive laws; None where one has none."""
+    laws = [m.law for m in (first, other) if m.law is not None and m.law.doubts.has("n_opt")]
+    if len(laws) < 2:
+        return None
+    flops = min(float(m.points.budgets[-1]) for m in (first, other))
+    mine, theirs = (float(law.fit.n_opt(flops)) for law in laws)
+    if not np.isfinite([mine, theirs]).all():
+        return None
+    ends = {
+        level: ratio_interval(laws[0], laws[1], lambda law: np.log(law.n_opt(flops)), level)
+        for level in LEVELS_OF
+    }
+    return {"flops": flops, "first": mine, "other": theirs, "ratio": theirs / mine, **_named(ends)}
 
 
 def _refuse_other_protocol(first: Material, other: Material) -> None:
@@ -86,22 +146,37 @@ def _by_loss(first: Material, other: Material) -> list[dict[str, Any]]:
     levels = _shared_range(first.least_losses, other.least_losses, "least losses")
     rows = []
     for level in levels:
-        ratio = None
-        draws = [compute_for(boot.law, level) for law in laws if (boot := law.drawn())]
-        if len(draws) == 2:
-            ratio = _unpaired(draws[1], draws[0])
         mine, theirs = (float(compute_for(law.fit, level)) for law in laws)
-        rows.append(_row(float(level), mine, theirs, ratio))
+        row = _row(float(level), mine, theirs, None)
+        of = partial(_log_compute, loss=level)
+        rows.append({**row, **_named({one: ratio_interval(laws[0], laws[1], of, one) for one in LEVELS_OF})})
     return rows
 
 
-def _unpaired(above: Array, below: Array) -> Array:
-    """Ratios of draws of two studies, no draw met by its namesake.
+def _log_compute(law: Any, loss: float) -> Array:
+    return np.minimum(np.log(compute_for(law, loss)), ENDLESS)
 
-    Both bootstraps have one seed, so that draws of one number share their random numbers: their noise would cancel.
+
+def _named(ends: dict[float, list[float | None] | None]) -> dict[str, Any]:
+    return {f"interval_{round(100 * level)}": pair for level, pair in ends.items()}
+
+
+def ratio_interval(first: Fitted, other: Fitted, of: Of, level: float) -> list[float | None] | None:
+    """Interval of exp(of(other) - of(first)) of two studies that share no noise; None without draws.
+
+    The halves of the two intervals that face each other add as squares, so that what each bootstrap corrects is kept.
+    An end is None where that of a study has none.
+
+    Source: Zou & Donner, Statistics in Medicine 27 (2008) 1693, equations 5 and 6.
     """
-    count = min(len(above), len(below))
-    return np.roll(above[:count], count // 2) / below[:count]
+    one, two = (law.interval(of, level) for law in (first, other))
+    if one is None or two is None:
+        return None
+    mine, theirs = float(of(first.fit)), float(of(other.fit))
+    (low_1, high_1), (low_2, high_2) = one, two
+    low = np.exp(theirs - mine - np.hypot(max(theirs - low_2, 0), max(high_1 - mine, 0)))
+    high = np.exp(min(theirs - mine + np.hypot(max(high_2 - theirs, 0), max(mine - low_1, 0)), ENDLESS))
+    return [None if high_1 >= ENDLESS else float(low), None if high_2 >= ENDLESS else float(high)]
 
 
 def compute_for(law: Any, loss: float) -> Array:
@@ -127,8 +202,13 @@ def _shared_range(first: Array, other: Array, what: str) -> Array:
 def _by_distance(first: Material, other: Material) -> list[dict[str, Any]]:
     """Compute at equal Fréchet distance, along lines in logarithms through each budget's best unguided run."""
     protocols = [next((g.protocol for g in m.samples if not g.guided), None) for m in (first, other)]
-    if None in protocols or protocols[0] != protocols[1]:
-        raise InputError("compare", "(Fréchet distances of different protocols, or none)", "one protocol")
+    mine, theirs = protocols
+    if mine is None or theirs is None:
+        without = " and ".join(m.study.name for m, one in zip((first, other), protocols) if one is None)
+        raise InputError("compare", f"({without} has no Fréchet distance)", "distances of both studies")
+    if differing := sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key)):
+        told = ", ".join(f"{key} {mine.get(key)} and {theirs.get(key)}" for key in differing)
+        raise InputError("compare", f"(Fréchet distances of two protocols: {told})", "one protocol")
     best = [m.analysis["frechet"]["best"] for m in (first, other)]
     if min(map(len, best)) < 2:
         raise InputError("compare", "(a Fréchet distance at one budget)", "distances at two or more budgets")

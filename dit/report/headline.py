@@ -6,6 +6,7 @@ from dit.data.split import FEWEST_HELD_OUT
 from dit.fits.held import in_words
 from dit.fits.lack import lack_of_law
 from dit.fits.remarks import lack_in_words
+from dit.report.compare import verdicts
 from dit.report.material import Material
 from dit.report.verdict import verdict
 from dit.study.readings import branches
@@ -56,7 +57,7 @@ def headline(m: Material) -> dict[str, Any]:
         else {key: value for key, value in held.items() if key not in ("rows", "best")},
         "lack_of_fit": lack_in_words(lack_of_law(m.law.points, m.law.fit)) if m.law else None,
     }
-    return said | {"verdict": verdict(m, said)}
+    return said | {"verdict": [*verdicts(m), *verdict(m, said)]}
 
 
 def verdict_text(row: dict[str, Any]) -> str:

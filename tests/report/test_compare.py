@@ -2,22 +2,26 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dit.condition import Classes
 from dit.domain import Domain
+from dit.fits.additive import AdditiveLaw
+from dit.fits.fitted import fitted
 from dit.network.counting import count
 from dit.network.presets import ladder
 from dit.report import figures_networks, figures_quality
 from dit.report.analysis import analyse
-from dit.report.compare import compare, compute_for
+from dit.report.compare import compare, compute_for, ratio_interval
 from dit.report.headline import headline
 from dit.report.material import Missing
 from dit.report.page import write_report
 from dit.study.records import load_study
 from tests.conftest import dit
+from tests.fits.surfaces import isoflop_points, ladder_points, random_truth
 from tests.fits.synthetic import Surface, write_study
 
 CHEAPER = 0.75  # of the size term's coefficient: A (s N)^-alpha with s = .75^(-1/alpha) is the same surface at N / s
@@ -52,6 +56,69 @@ def test_the_shift_in_compute_is_the_true_one(studies):
         assert row["interval_95"][0] <= row["interval_80"][0] <= row["ratio"] <= row["interval_80"][1]
     for row in found["by_distance"]:  # distances follow the loss in these studies
         assert row["interval_95"][0] < truth < row["interval_95"][1]
+
+
+def test_the_verdict_is_in_words(studies):
+    """At the lowest loss that both have reached; the other's N* is the first one's times the same factor to the a."""
+    first, other = (analyse(load_study(study), draws=200) for study in studies)
+    (found,) = compare(first, [other])
+    said, row = found["verdict"], found["by_loss"][-1]
+    assert row["level"] == pytest.approx(max(first.least_losses.min(), other.least_losses.min()))
+    low, high = row["interval_95"]
+    assert high < 1
+    assert said[0] == (
+        f"cheaper needs {row['ratio']:.3g} (95 % {low:.3g} to {high:.3g}) times the compute of synthetic at a loss of "
+        f"{row['level']:.4g}."
+    )
+    assert "at a Fréchet distance of" in said[1] and "N* at 3.16e+13 FLOPs" in said[2]
+    surface, cheaper = Surface(), Surface(a=CHEAPER * Surface().a)
+    sizes = found["n_opt"]
+    truth = cheaper.n_opt(sizes["flops"]) / surface.n_opt(sizes["flops"])
+    assert sizes["interval_95"][0] < truth < sizes["interval_95"][1]
+    (same,) = compare(first, [first])
+    assert all("not separable by these runs" in sentence for sentence in same["verdict"])
+
+
+def test_distances_of_two_protocols_are_refused_by_name(studies, tmp_path):
+    other = write_study(tmp_path / "other")
+    for file in other.glob("runs/*/records.jsonl"):
+        file.write_text(file.read_text().replace('"solver": "euler"', '"solver": "heun"').replace(
+            '"solver":"euler"', '"solver":"heun"'))  # fmt: skip
+    first, second = (analyse(load_study(study), draws=50) for study in (studies[0], other))
+    (found,) = compare(first, [second])
+    assert (
+        "solver euler and heun" in found["by_distance_why_not"] and "nfe" not in found["by_distance_why_not"]
+    )
+    assert found["by_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", ["grid", "ladder"])
+def test_ratios_of_compute_and_of_size_cover(design):
+    """200 pairs of studies of two surfaces, alike but for the size term: at the middle of the losses both reached."""
+    inside: dict[str, list[bool]] = {"compute": [], "size": []}
+    for seed in range(200):
+        one = random_truth(np.random.default_rng(20_000 + seed))
+        truths = (one, replace(one, a=0.8 * one.a))
+        seeds = (2 * seed, 2 * seed + 1)
+        if design == "grid":
+            both = [isoflop_points(truth, 0.003, i, budgets=4, sizes=6) for truth, i in zip(truths, seeds)]
+        else:
+            both = [ladder_points(truth, 0.003, 0.001, i) for truth, i in zip(truths, seeds)]
+        laws = [fitted(points, draws=200, seed=i) for points, i in zip(both, seeds)]
+        flops = 6e16
+        level = float(one.loss_opt(flops))
+        costs = [float(compute_for(AdditiveLaw(t.e, t.a, t.alpha, t.b, t.beta, t.k), level)) for t in truths]
+        wanted = {
+            "compute": (lambda law, level=level: np.log(compute_for(law, level)), costs[1] / costs[0]),
+            "size": (lambda law, c=flops: np.log(law.n_opt(c)), truths[1].n_opt(flops) / one.n_opt(flops)),
+        }
+        for name, (of, true) in wanted.items():
+            low, high = ratio_interval(*laws, of, 0.95) or (None, None)
+            inside[name].append(low is not None and high is not None and low <= true <= high)
+    print(design, {name: np.mean(values) for name, values in inside.items()})
+    for values in inside.values():
+        assert 0.93 <= np.mean(values) <= 0.98
 
 
 def test_a_study_against_itself_is_level(studies):
