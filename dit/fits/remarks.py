@@ -11,6 +11,7 @@ from dit.fits.lack import LackOfFit, lack_of_law, short_runs
 from dit.fits.losses import NARROWEST, WIDEST
 from dit.fits.noise import FAR, off
 from dit.fits.points import Points
+from dit.fits.search import Problem
 
 K_TOLERANCE = 0.01  # spread of C/(N D) above which the allocation's geometric mean is worth a warning
 TINY = 1e9  # FLOPs that no training run stays below
@@ -26,9 +27,10 @@ def remarks(points: Points, fit: Any, boot: Bootstrap | None, loss: str, delta: 
 
 def misfits(points: Points, fit: Any) -> list[str]:
     """What residuals say against a law that predicts losses: runs that are off, short runs, lack of fit."""
-    if not hasattr(fit, "predict_points"):
+    problem = fit.problem(points)
+    if not isinstance(problem, Problem):  # minima, and laws that are a mean of others
         return []
-    found, problem = [], fit.problem(points)
+    found: list[str] = []
     residual = problem.residual(fit)
     for i in np.flatnonzero(off(problem, fit, points.runs)):
         first = int(np.flatnonzero(points.runs == i)[0])

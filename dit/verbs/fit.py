@@ -41,7 +41,8 @@ def task(cfg: DictConfig) -> None:
     if cfg.law in ("isoflop", "envelope"):
         for key in ("loss", "delta"):
             refuse_given(cfg, key, f"law={cfg.law} is least squares")
-        refuse_given(cfg, "holdout", f"law={cfg.law} predicts minima, not readings")
+    if cfg.law in ("isoflop", "envelope", "stacked"):
+        refuse_given(cfg, "holdout", f"law={cfg.law} holds out the largest budget, or none")
     if cfg.law != "isoflop":
         refuse_given(cfg, "window", f"law={cfg.law} has no parabolas")
     if not cfg.bootstrap:

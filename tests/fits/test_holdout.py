@@ -104,4 +104,7 @@ def test_the_verb_holds_out_a_cut(tmp_path):
     assert "against persistence" in shown and "held out in turn" in shown
     refused = dit(*words, "holdout=loss>2", cwd=tmp_path, check=2).stderr
     assert "holdout: got 'loss>2'" in refused and "Traceback" not in refused
-    assert "predicts minima" in dit(*words, "law=isoflop", "holdout=n>2", cwd=tmp_path, check=2).stderr
+    assert (
+        "the largest budget, or none"
+        in dit(*words, "law=isoflop", "holdout=n>2", cwd=tmp_path, check=2).stderr
+    )
