@@ -15,7 +15,7 @@ from dit.network.counting import count
 from dit.network.presets import ladder
 from dit.report import figures_networks, figures_quality
 from dit.report.analysis import analyse
-from dit.report.compare import compare, compute_for, ratio_interval
+from dit.report.compare import _lines, compare, compute_for, ratio_interval
 from dit.report.headline import headline
 from dit.report.material import Missing
 from dit.report.page import write_report
@@ -116,9 +116,31 @@ def test_ratios_of_compute_and_of_size_cover(design):
         for name, (of, true) in wanted.items():
             low, high = ratio_interval(*laws, of, 0.95) or (None, None)
             inside[name].append(low is not None and high is not None and low <= true <= high)
-    print(design, {name: np.mean(values) for name, values in inside.items()})
     for values in inside.values():
         assert 0.93 <= np.mean(values) <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budgets", [4, 5])
+def test_ratios_at_equal_distance_cover(budgets):
+    """400 pairs; distances 90 (L - E)^1.5 with noise of 2 % beside that of the loss, the best of each budget."""
+    inside, flops = [], 6e16
+    for seed in range(400):
+        one = random_truth(np.random.default_rng(20_000 + seed))
+        truths, lines, costs = (one, replace(one, a=0.8 * one.a)), [], []
+        excess = one.loss_opt(flops) - one.e
+        for i, truth in enumerate(truths):
+            points = isoflop_points(truth, 0.003, 2 * seed + i, budgets=budgets, sizes=6)
+            noise = 0.02 * np.random.default_rng(9 * seed + i).standard_normal(len(points))
+            distance = 90 * (points.loss - truth.e) ** 1.5 * np.exp(noise)
+            rows = [(c, distance[points.budget == c].min()) for c in np.unique(points.budget)]
+            lines.append(_lines(np.array(rows), i))
+            law = AdditiveLaw(truth.e, truth.a, truth.alpha, truth.b, truth.beta, truth.k)
+            costs.append(float(compute_for(law, truth.e + excess)))
+        at = [(np.log(90 * excess**1.5) - height) / slope for height, slope in lines]
+        low, high = np.percentile(at[1][1:] - at[0][1:], [2.5, 97.5])
+        inside.append(low <= np.log(costs[1] / costs[0]) <= high)
+    assert 0.93 <= np.mean(inside) <= 0.99
 
 
 def test_a_study_against_itself_is_level(studies):
