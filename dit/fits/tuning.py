@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from dit.errors import InputError
 from dit.fits.fitted import Fitted, fitted
@@ -167,7 +167,7 @@ def power_law(x: dict[str, Array], y: Array) -> PowerLaw:
     scatter = math.sqrt(residual @ residual / free) if free else math.nan
     intervals = None
     if free:
-        half = student.ppf(0.975, free) * scatter * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))[1:]
+        half = stdtrit(free, 0.975) * scatter * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))[1:]
         intervals = tuple((float(e - h), float(e + h)) for e, h in zip(theta[1:], half))
     k = float(theta[0] - sum(e * means[name] for e, name in zip(theta[1:], x)))
     return PowerLaw(tuple(x), tuple(map(float, theta[1:])), intervals, k, scatter)
