@@ -76,11 +76,11 @@ class Bootstrap:
         return float(low), float(high)
 
     def interval(self, of: Callable[[Any], Any], level: float = 0.95) -> tuple[float, float]:
-        """Interval of ``of`` at ``level``: bias-corrected percentiles (pairs) or percentiles (parametric).
+        """Interval of ``of`` at ``level``: bias-corrected percentiles (pairs), or plain ones (parametric, mixed laws).
 
         Source: Efron, JASA 82 (1987) 171, the BC interval.
         """
-        if self.method != "pairs" or not len(self.values(of)):
+        if self.method != "pairs" or not len(self.values(of)) or getattr(self.law, "mixed", False):
             return self.percentiles(of, level)
         return self._corrected(self.values(of), float(of(self.estimate)), level)
 

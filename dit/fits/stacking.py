@@ -39,6 +39,11 @@ class StackedLaw:
     members: tuple[Any, ...]
     weights: Array
 
+    @property
+    def mixed(self) -> bool:
+        """Draws are of several laws, so that the median of one has no meaning: percentiles are not corrected for it."""
+        return True
+
     def _mean(self, values: list[Any]) -> Any:
         """The weighted mean over members; one without weight may have no value."""
         stacked = np.stack([np.asarray(value, float) for value in values], -1)

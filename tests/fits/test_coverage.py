@@ -12,6 +12,8 @@ from dit.fits.additive import fit_additive
 from dit.fits.lack import short_runs
 from dit.fits.remarks import LACK
 from tests.fits.coverage import coverage
+from tests.fits.kernel_coverage import covered
+from tests.fits.kernel_surfaces import kaplan_surface
 from tests.fits.surfaces import (
     curve_points,
     isoflop_points,
@@ -91,3 +93,13 @@ def test_short_runs_that_are_high_are_warned_of():
         found = [short_runs(points, fit_additive(points)) for points in made]
         shares.append(np.mean([one.p_value < LACK for one in found if one is not None]))
     assert shares[0] >= 0.9 and shares[1] <= 0.04
+
+
+@pytest.mark.parametrize("law", ["kaplan", "stacked"])
+def test_surfaces_of_kaplans_kernel(law):
+    """By the law itself, and by the stack of it and the additive law, of which neither is told to be the true one."""
+    found = covered(kaplan_surface, law, 200, 200, laws=("additive", "kaplan"))
+    for held in found.values():
+        assert 0.90 <= np.mean([one is True for one in held]) <= 0.99
+    wrong = covered(kaplan_surface, "additive", 50, 200)
+    assert np.mean([one is True for one in wrong["L*"]]) < 0.5
