@@ -18,8 +18,10 @@ from dit.errors import InputError, check_choice, check_number
 from dit.fits.laws import FLOOR
 from dit.fits.newton import Law
 from dit.fits.search import Axis, Problem
+from dit.fits.starts import STEEPEST
 
 Array = np.ndarray
+EXPONENTS = ("alpha", "beta")
 Fixed = tuple[tuple[str, float | str], ...]  # (parameter, its value or the parameter that it equals)
 
 
@@ -85,6 +87,8 @@ class RestrictedProblem(Problem):
         rows, values, pivots = [], [], []
         for name, value in fixed:
             pivot, row, log = equations[name]
+            if name in EXPONENTS and not isinstance(value, str):
+                _check_exponent(name, value, whole)
             if isinstance(value, str):
                 rows.append(row - equations[value].row)
                 values.append(0.0)
@@ -124,6 +128,14 @@ class RestrictedProblem(Problem):
                 other = None if axis.other is None else self.free.index(axis.other)
                 found[name] = replace(axis, index=self.free.index(axis.index), other=other)
         return found
+
+
+def _check_exponent(name: str, value: float, whole: Problem) -> None:
+    """Raises InputError for an exponent that no fit would find: its term would be nothing but on the first points."""
+    steepest = whole.axes(None)[name].high
+    if value > steepest:
+        allowed = f"at most {steepest:.4g}, where the term falls by e^{STEEPEST:.0f} over the points"
+        raise InputError(f"fix.{name}", value, allowed)
 
 
 def checked(fixed: Mapping[str, Any], names: tuple[str, ...], law: str) -> Fixed:

@@ -184,6 +184,7 @@ FOUND = [
     ("plan", "optimizer=${oc.env:HOME}"),
     ("count", "++condition.spec.text=1e6"),
     ("evaluate", "evaluation.grid._partial_=null"),
+    ("fit", "+fix.beta=1e6"),
 ]
 
 
