@@ -86,6 +86,10 @@ class DataLimitedLaw:
         n = self.n_opt(c)
         return self.predict(n, c / (self.k * n))
 
+    def flops_for(self, loss: Any) -> Any:
+        """Compute (FLOPs) with which the best size reaches ``loss``; infinite where none does."""
+        return repeated.flops_for(self, loss)
+
     def predict(self, n: Any, d: Any, unique: Any = None) -> Any:
         """Loss at size ``n``, ``d`` samples seen, ``unique`` of them different (the law's, unless given)."""
         unique = self.unique if unique is None else unique

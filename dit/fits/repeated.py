@@ -15,6 +15,7 @@ import numpy as np
 from dit.fits.saturating import MOST, saturated
 
 HALVINGS = 60  # of a bracket of ln N: N* to rounding
+LARGEST = 1e60  # FLOPs: more than any law is asked about
 COARSER = 44  # of those of ln C and ln N where both are sought: C* to 1e-10
 
 
@@ -63,6 +64,16 @@ def turning_flops(law: Any, unique: Any) -> Any:
             later = law.beta / law.alpha * np.expm1(-f_n) + np.expm1(-f_d) < 1
             low, high = np.where(later, middle, low), np.where(later, high, middle)
         return law.k * np.exp(0.5 * (low + high))
+
+
+def flops_for(law: Any, loss: Any) -> Any:
+    """Compute (FLOPs) with which the best size of ``law.unique`` samples reaches ``loss``; infinite where none does."""
+    low, high = np.log(law.k) + 0 * np.asarray(law.E), np.log(LARGEST) + 0 * np.asarray(law.E)
+    for _ in range(COARSER):
+        middle = 0.5 * (low + high)
+        worse = law.loss_opt(np.exp(middle)) > loss
+        low, high = np.where(worse, middle, low), np.where(worse, high, middle)
+    return np.where(law.loss_opt(LARGEST) > loss, np.inf, np.exp(0.5 * (low + high)))
 
 
 def _supported(law: Any, unique: Any) -> Any:

@@ -3,7 +3,9 @@
 Keys of the result:
 isoflop: by size measure (``n_flop``, ``n_total``): ``budgets`` (minimum, intervals, verdict) and
     ``law`` (``n``, ``d``, ``loss``: exponent, coefficient, sd, intervals, band), null where there is none.
-additive: ``primary`` (N_flop, Huber), ``why_not``, ``bootstrap``, ``profiles``, ``loss`` (L* over compute).
+additive: the primary law of N and D, whose name is ``law`` (data_limited where data are seen more than 4 times):
+    ``primary`` (N_flop, Huber), ``why_not``, ``bootstrap``, ``profiles``, ``loss`` (L* over compute); ``beside``,
+    the allocation of the additive law where that is not primary.
 frontier: laws of the least loss in compute.
 holdout: the largest budget predicted.
 sensitivity: exponents under other choices.
@@ -11,12 +13,14 @@ fits: one entry per law for the tables.
 targets, bins, frechet, cooldowns: see derived.py; comparison: see compare.py.
 """
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from dit.errors import InputError
 from dit.files import plain
+from dit.fits.choose import primary_law
 from dit.fits.doubts import of_minimum
 from dit.fits.fitted import Fitted, fitted
 from dit.fits.isoflop import AT_LEAST, window_of
@@ -37,7 +41,12 @@ from dit.study.records import Study
 SIZES = {"n_flop": "multiply-adds per token", "n_total": "parameters"}
 ISOFLOP = {"a": "exponent of N*", "n_coefficient": "coefficient of N*", "b": "exponent of D*",
            "d_coefficient": "coefficient of D*"}  # fmt: skip
-ADDITIVE = {name: name for name in ("E", "A", "alpha", "B", "beta", "a", "b", "G")}
+TERMS = ("E", "A", "alpha", "B", "beta")
+PARAMETERS = {
+    "additive": {name: name for name in (*TERMS, "a", "b", "G")},
+    "data_limited": {name: name for name in (*TERMS, "R_D", "R_N", "a", "b")},
+}
+BY = {"additive": ("huber", "mse"), "data_limited": ("huber",)}  # the losses that each law is fitted by
 
 
 def analyse(study: Study, draws: int = 1000) -> Material:
@@ -55,14 +64,14 @@ def analyse(study: Study, draws: int = 1000) -> Material:
         return Material(study, points, samples, plain(_without_points(points, samples)))
     fits: list[dict[str, Any]] = []
     isoflop = {size: _isoflop(points, size, draws, fits) for size in SIZES}
-    additive, primary = _additive(points, draws, fits)
+    additive, primary = _surface(points, draws, fits)
     n_train, largest = study.runs[0]["data"].get("n_train"), float(points.budgets[-1])
     found = {
         "weights": points.weights,
         "isoflop": isoflop,
         "additive": additive,
         "frontier": frontier(isoflop["n_flop"]),
-        **hold_out(points, draws),
+        **hold_out(points, draws, additive["law"]),
         "sensitivity": vary(study, points, primary, fits) if primary else [],
         "fits": fits,
         "targets": targets(primary.fit, primary.drawn(), largest, n_train)
@@ -78,7 +87,14 @@ def analyse(study: Study, draws: int = 1000) -> Material:
 def _without_points(points: Points, samples: list[Samples]) -> dict[str, Any]:
     """The same where no reading counts: nothing, and why."""
     why = f"no reading counts. {why_none(points)}".rstrip(".")
-    law = {"primary": None, "why_not": why, "bootstrap": None, "profiles": None, "loss": None}
+    law = {
+        "law": "additive",
+        "primary": None,
+        "why_not": why,
+        "bootstrap": None,
+        "profiles": None,
+        "loss": None,
+    }
     isoflop = {size: {"budgets": [], "law": None, "why_not": why} for size in SIZES}
     return {
         "weights": points.weights, "isoflop": isoflop, "additive": law, "frontier": None, "holdout": None,
@@ -159,37 +175,59 @@ def _alone(points: Points, row: dict[str, Any], size: str) -> dict[str, Any]:
     }
 
 
-def _additive(points: Points, draws: int, fits: list[dict[str, Any]]) -> tuple[dict[str, Any], Fitted | None]:
-    """The additive law by both loss functions and both sizes, appended to ``fits``; the first is the primary one."""
-    primary, why_not = None, None
-    for size in SIZES:
-        for loss in ("huber", "mse"):
+def _surface(points: Points, draws: int, fits: list[dict[str, Any]]) -> tuple[dict[str, Any], Fitted | None]:
+    """The laws of N and D by several losses and both sizes, appended to ``fits``; the first is the primary one."""
+    found: dict[str, Fitted] = {}
+    why_not = None
+    for law in dict.fromkeys((primary_law(points.for_fit()), "additive")):
+        for size, loss in product(SIZES, BY[law]):
             try:
-                found = fitted(points.for_fit(size), "additive", loss, draws=draws)
+                one = fitted(points.for_fit(size), law, loss, draws=draws)
             except InputError as why:
                 why_not = why_not or str(why)
                 continue
-            primary = primary or found
-            fits.append(_entry("additive", size, loss, ADDITIVE, found))
-    result = {"primary": None, "why_not": why_not, "bootstrap": None, "profiles": None, "loss": None}
+            found.setdefault(law, one)
+            fits.append(_entry(law, size, loss, PARAMETERS[law], one))
+    primary = next(iter(found.values()), None)
+    result = {
+        "law": "additive",
+        "primary": None,
+        "why_not": why_not,
+        "bootstrap": None,
+        "profiles": None,
+        "loss": None,
+    }
     if primary is None:
         return result, None
-    fit, boot = primary.fit, primary.drawn()
+    boot = primary.drawn()
+    names = [name for name in PARAMETERS[primary.law] if name not in ("a", "b", "G")]
+    result["law"] = primary.law
     result["primary"] = {
-        "parameters": {
-            name: float(primary.parameter(name)(fit)) for name in ("E", "A", "alpha", "B", "beta")
-        },
-        "allocation": {
-            "n": _line(primary, points, "a", fit.G * fit.k**-fit.a, "n_opt"),
-            "d": _line(primary, points, "b", fit.k**-fit.b / fit.G, "d_opt"),
-        },
-        "absent": fit.searched.absent,
+        "parameters": {name: float(primary.parameter(name)(primary.fit)) for name in names},
+        "allocation": _allocation(primary, points),
+        "absent": primary.fit.searched.absent,
     }
     if boot is not None:
         result["bootstrap"] = {"draws": boot.draws, "converged": boot.converged, "method": boot.method}
     result["loss"] = frontier_curve(points, primary) if primary.doubts.has("loss_opt") else None
     result["profiles"] = profile_all(primary)
+    if primary.law != "additive":
+        result["beside"] = _allocation(found["additive"], points) if "additive" in found else None
     return result, primary
+
+
+def _allocation(law: Fitted, points: Points) -> dict[str, Any]:
+    """N*(C) and D*(C) as power laws; that of repeated data has none, so these are its tangents at its compute."""
+    fit = law.fit
+    if law.law == "additive":
+        lines = ("n", "a", fit.G * fit.k**-fit.a, "n_opt"), ("d", "b", fit.k**-fit.b / fit.G, "d_opt")
+        return {x: _line(law, points, name, coefficient, at) for x, name, coefficient, at in lines}
+    grid, found = np.geomspace(points.budgets[0] / 10, points.budgets[-1] * 10, BAND_POINTS), {}
+    for x, name, at in (("n", "a", "n_opt"), ("d", "b", "d_opt")):
+        of = getattr(fit, at)
+        found[x] = _line(law, points, name, of(fit.flops) / fit.flops ** getattr(fit, name), at)
+        found[x]["curve"] = {"c": grid, "value": of(grid)}
+    return found
 
 
 def _line(found: Fitted, points: Points, name: str, coefficient: float, at: str) -> dict[str, Any]:

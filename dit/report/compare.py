@@ -12,6 +12,7 @@ import numpy as np
 
 from dit.errors import InputError
 from dit.fits.bootstrap import LEVELS as LEVELS_OF
+from dit.fits.data_limited import DataLimitedLaw
 from dit.fits.fitted import Fitted, Of
 from dit.report.material import Material
 from dit.study.readings import FIXED_IN_VALIDATION, lookup
@@ -137,7 +138,7 @@ def _refuse_other_protocol(first: Material, other: Material) -> None:
 
 
 def _by_loss(first: Material, other: Material) -> list[dict[str, Any]]:
-    """Compute at equal loss along the frontiers of the two additive laws."""
+    """Compute at equal loss along the frontiers of the two primary laws."""
     _refuse_other_protocol(first, other)
     for m in (first, other):
         if m.law is None or m.analysis["additive"]["loss"] is None:
@@ -180,10 +181,12 @@ def ratio_interval(first: Fitted, other: Fitted, of: Of, level: float) -> list[f
 
 
 def compute_for(law: Any, loss: float) -> Array:
-    """Compute (FLOPs) with which the best size of an additive law reaches a loss; infinite at its floor and below.
+    """Compute (FLOPs) with which the best size of a law of N and D reaches a loss; infinite at its floor and below.
 
-    Along C = k N D the least loss is E + K C^-p with p = alpha beta / (alpha + beta).
+    Along C = k N D the least loss of the additive law is E + K C^-p with p = alpha beta / (alpha + beta).
     """
+    if isinstance(law, DataLimitedLaw):
+        return law.flops_for(loss)
     p = law.alpha * law.beta / (law.alpha + law.beta)
     with np.errstate(all="ignore"):
         excess = np.asarray(law.loss_opt(law.k) - law.E)  # K k^-p

@@ -9,6 +9,7 @@ from scipy.stats import linregress, spearmanr
 from dit.errors import InputError
 from dit.fits.additive import AdditiveLaw
 from dit.fits.bootstrap import Bootstrap
+from dit.fits.data_limited import DataLimitedLaw
 from dit.fits.fitted import Fitted
 from dit.fits.laws import settled
 from dit.fits.points import Points as FitPoints
@@ -98,20 +99,16 @@ def frechet(samples: list[Samples]) -> dict[str, Any]:
 
 
 def targets(
-    fit: AdditiveLaw, boot: Bootstrap | None, largest: float, n_train: int | None
+    fit: AdditiveLaw | DataLimitedLaw, boot: Bootstrap | None, largest: float, n_train: int | None
 ) -> list[dict[str, Any]]:
-    """Allocation of the additive law at TARGETS times the largest budget, and the cost of missing N*.
-
-    Along C = k N D the law's frontier is E + K C^-p with p = alpha beta / (alpha + beta), so the compute with
-    which the best size reaches a loss is in closed form.
+    """Allocation of the primary law at TARGETS times the largest budget, and the cost of missing N*.
 
     Args:
-        fit: the additive law.
+        fit: the law.
         boot: its bootstrap.
         largest: the largest budget, FLOPs.
         n_train: images in the training set.
     """
-    p = fit.alpha * fit.beta / (fit.alpha + fit.beta)
     rows = []
     for factor in TARGETS:
         c = factor * largest
@@ -121,7 +118,7 @@ def targets(
         for name, off in (("half", 0.5), ("double", 2.0)):
             missed = float(fit.predict(off * n, c / (fit.k * off * n)))
             row[f"loss_{name}"] = missed
-            row[f"waste_{name}"] = 1 - ((missed - fit.E) / (loss - fit.E)) ** (-1 / p)
+            row[f"waste_{name}"] = _wasted(fit, missed, loss, c)
         if boot is not None:
             row["n_interval_95"] = list(boot.interval(lambda law, c=c: law.n_opt(c)))
             row["loss_interval_95"] = list(boot.interval(lambda law, c=c: law.loss_opt(c)))
@@ -129,10 +126,21 @@ def targets(
     return rows
 
 
-def cooldowns(study: Study, points: Points, fit: AdditiveLaw) -> list[dict[str, Any]]:
+def _wasted(fit: AdditiveLaw | DataLimitedLaw, missed: float, loss: float, c: float) -> float:
+    """The share of compute ``c``, whose least loss is ``loss``, that the best size would not need for ``missed``.
+
+    Along C = k N D the additive law's frontier is E + K C^-p with p = alpha beta / (alpha + beta).
+    """
+    if isinstance(fit, DataLimitedLaw):
+        return 1 - float(fit.flops_for(missed)) / c
+    p = fit.alpha * fit.beta / (fit.alpha + fit.beta)
+    return 1 - ((missed - fit.E) / (loss - fit.E)) ** (-1 / p)
+
+
+def cooldowns(study: Study, points: Points, fit: AdditiveLaw | DataLimitedLaw) -> list[dict[str, Any]]:
     """What cooling down is worth: the constant rate's loss at a branch's end over the branch's own.
 
-    The constant rate's loss there is the trunk's last reading before the branch, carried on by the additive law.
+    The constant rate's loss there is the trunk's last reading before the branch, carried on by the primary law.
     Published diffusion work finds a constant factor, 1.0245 +- .0014.
     """
     rows = []
@@ -158,7 +166,7 @@ def cooldowns(study: Study, points: Points, fit: AdditiveLaw) -> list[dict[str, 
 
 
 def frontier_curve(points: Points, law: Fitted) -> dict[str, Any]:
-    """L*(C) of the additive law up to ten times the largest budget, with its 95 % band."""
+    """L*(C) of the primary law up to ten times the largest budget, with its 95 % band."""
     grid, boot = np.geomspace(points.budgets[0] / 1.5, points.budgets[-1] * 10, BAND_POINTS), law.drawn()
     floor, band = float(law.parameter("E")(law.fit)), None
     if boot is not None:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dit.fits.held import in_words
-from dit.report.material import DRAWN, IMAGES, SIZE, Drawn, Material, Missing, predict
+from dit.report.material import DRAWN, IMAGES, SIZE, Drawn, Material, Missing
 from dit.report.style import (
     ACCENT,
     INK,
@@ -19,13 +19,22 @@ from dit.report.style import (
 )
 
 PAIRS = ("E", "alpha", "beta", "a")
-NAMES = {"E": "E", "alpha": "α", "beta": "β", "a": "a (exponent of N*)", "A": "A", "B": "B"}
+NAMES = {
+    "E": "E",
+    "alpha": "α",
+    "beta": "β",
+    "a": "a (exponent of N*)",
+    "R_D": "R_D",
+    "R_N": "R_N",
+    "A": "A",
+    "B": "B",
+}
 
 
 def residuals(m: Material) -> Drawn:
-    """Relative residuals of the additive law against N and D."""
-    fit, points = m.primary, m.points
-    percent = 100 * (points.loss / predict(fit["parameters"], points.n, points.images) - 1)
+    """Relative residuals of the primary law against N and D."""
+    points = m.points
+    percent = 100 * (points.loss / m.predict(points.n, points.images) - 1)
     figure, panels = new_figure(columns=2, width=7.2, height=3.3, sharey=True)
     colours = shades(len(points.budgets))
     for axes, x, label in zip(panels, (points.n, points.images), (SIZE, IMAGES)):
@@ -46,7 +55,7 @@ def residuals(m: Material) -> Drawn:
     panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     spread = float(np.sqrt(np.mean(percent**2)))
     caption = (
-        f"Residuals of the additive law (root mean square {spread:.3g} %, n = {len(percent)}). A law that "
+        f"Residuals of the {m.law_name} (root mean square {spread:.3g} %, n = {len(percent)}). A law that "
         "holds leaves no trend along either axis and none between budgets."
     )
     return Drawn("residuals", "Residuals", figure, caption)
@@ -84,7 +93,7 @@ def bootstrap_pairs(m: Material) -> Drawn:
             axes.set_ylabel(NAMES[down] if j == 0 and i > 0 else "")
     info = m.analysis["additive"]["bootstrap"]
     caption = (
-        f"{info['draws']} bootstrap draws of the additive law, each {DRAWN[info['method']]} "
+        f"{info['draws']} bootstrap draws of the {m.law_name}, each {DRAWN[info['method']]} "
         f"({info['converged']} converged); histograms on the diagonal, the fit itself in red. Narrow ridges "
         "are parameters that trade against each other: their ratio is known better than either. Axes span "
         "the central 99 % of the draws."
@@ -187,7 +196,7 @@ def holdout(m: Material) -> Drawn:
     log_axis(right, "x")
     right.set(xlabel=SIZE, ylabel="predicted / measured - 1 (%)")
     caption = (
-        f"The largest budget ({held['budget_flops']:.3g} FLOPs) predicted by the additive law fitted to the "
+        f"The largest budget ({held['budget_flops']:.3g} FLOPs) predicted by the {m.law_name} fitted to the "
         f"smaller ones: "
         f"{in_words(held)}. Errors are of ln loss; bars at the right: 95 % intervals of a single reading, law and "
         "noise together. Skill: 1 - mean square error / that of the nearest fitted budget's lowest loss (persistence) "

@@ -1,10 +1,14 @@
 """Figures of what the loss implies: allocation, least loss, and the fitted surface."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 
 from dit.report.material import (
     COMPUTE,
+    FORMS,
     IMAGES,
     SIZE,
     Drawn,
@@ -12,7 +16,6 @@ from dit.report.material import (
     Missing,
     allocation_anchors,
     method_text,
-    predict,
 )
 from dit.report.style import (
     ACCENT,
@@ -39,10 +42,10 @@ def allocation(m: Material) -> Drawn:
     for axes, what, label in zip(panels, ("n", "d"), labels):
         _band(axes, law[what])
         _line(axes, grid, law[what], INK, "-", f"isoFLOP minima: {slope_text(law[what])}")
-        additive = m.analysis["additive"]["primary"]
-        part = additive and additive["allocation"][what]
+        primary = m.analysis["additive"]["primary"]
+        part = primary and primary["allocation"][what]
         if part and part["exponent"] is not None:
-            _line(axes, grid, part, INK, "--", f"additive law: {slope_text(part)}")
+            _line(axes, grid, part, INK, "--", f"{m.law_name}: {slope_text(part)}")
         middle = float(np.exp(np.log(budgets).mean()))
         height = law[what]["coefficient"] * middle ** law[what]["exponent"]
         for index, anchor in enumerate(allocation_anchors()):
@@ -68,7 +71,7 @@ def allocation(m: Material) -> Drawn:
         "budgets. Solid "
         "line: power law through the minima inside their rows, with its 95 % band "
         f"({method_text(m, 'isoFLOP minima', 'n_flop')}); dashed: the "
-        "allocation of the additive law. Grey: published slopes drawn through "
+        f"allocation of the {m.law_name}. Grey: published slopes drawn through "
         "this study's line at its middle budget; "
         "only their slope is comparable, since sizes and data are "
         "counted in other units there."
@@ -84,14 +87,21 @@ def slope_text(line: dict) -> str:
 def _doubts(m: Material) -> str:
     """The doubts about the exponents of both laws, as the end of a caption."""
     primary, law = m.analysis["additive"]["primary"], m.analysis["isoflop"]["n_flop"]["law"]
-    laws = {"isoFLOP minima": law, "additive law": primary and primary["allocation"]}
+    laws = {"isoFLOP minima": law, m.law_name: primary and primary["allocation"]}
     pairs = [(name, x, one[x]["doubt"]) for name, one in laws.items() if one for x in ("n", "d")]
     told = "; ".join(f"{x.upper()}* of the {name}: {doubt}" for name, x, doubt in pairs if doubt)
     return f" Doubtful: {told}." if told else ""
 
 
 def _line(axes: Axes, grid: np.ndarray, law: dict, colour: str, style: str, label: str) -> None:
-    axes.plot(grid, law["coefficient"] * grid ** law["exponent"], color=colour, ls=style, lw=1.4, label=label)
+    axes.plot(grid, _along(law, grid), color=colour, ls=style, lw=1.4, label=label)
+
+
+def _along(law: dict, grid: np.ndarray) -> np.ndarray:
+    """N* or D* at compute ``grid``: of a power law, or of a curve."""
+    if "curve" in law:
+        return np.exp(np.interp(np.log(grid), np.log(law["curve"]["c"]), np.log(law["curve"]["value"])))
+    return law["coefficient"] * grid ** law["exponent"]
 
 
 def _band(axes: Axes, line: dict) -> None:
@@ -127,10 +137,10 @@ def frontier(m: Material) -> Drawn:
         band = law["band"]
         if band is not None:
             axes.fill_between(
-                band["c"], band["low"], band["high"], color="#cfd8e3", lw=0, label="additive law, 95 %"
+                band["c"], band["low"], band["high"], color="#cfd8e3", lw=0, label=f"{m.law_name}, 95 %"
             )
         axes.plot(
-            law["c"], law["value"], "-.", color=INK, lw=1.3, label=f"additive law: floor {law['floor']:.3g}"
+            law["c"], law["value"], "-.", color=INK, lw=1.3, label=f"{m.law_name}: floor {law['floor']:.3g}"
         )
     styles = {"power": ("-", "power law, no floor"), "power_floor": ("--", "power law with floor")}
     for (name, (style, label)), colour in zip(styles.items(), shades(3)):
@@ -162,30 +172,37 @@ def frontier(m: Material) -> Drawn:
     axes.legend(loc="lower left")
     caption = (
         "Least loss against compute: power laws with and without a floor through the isoFLOP "
-        "minima, and the frontier of the additive law, all drawn on to ten times the largest budget. Where "
-        "the laws part, the records do not say which is right. Diamond: the largest budget, predicted by an "
-        "additive law that has not seen it."
+        f"minima, and the frontier of the {m.law_name}, all drawn on to ten times the largest budget. Where "
+        "the laws part, the records do not say which is right. Diamond: the largest budget, predicted by "
+        f"{'an' if m.law_name[0] == 'a' else 'a'} {m.law_name} that has not seen it."
     )
     return Drawn("frontier", "Least loss against compute", figure, caption)
+
+
+def _worth(m: Material) -> tuple[Callable[[Any], Any], str]:
+    """What images seen are worth, and the label of their axis: effective images where data are repeated."""
+    if m.law is not None and m.law.law == "data_limited":
+        return m.law.fit.effective_data, "effective images D'"
+    return (lambda images: images), IMAGES
 
 
 def contours(m: Material) -> Drawn:
     """The fitted surface L(N, D), the points, the isoFLOP lines and the frontier."""
     fit, points = m.primary, m.points
-    p = fit["parameters"]
     n = np.geomspace(points.n.min() / 2, points.n.max() * 2, 120)
     d = np.geomspace(points.images.min() / 2, points.images.max() * 2, 120)
-    surface = predict(p, n[None, :], d[:, None])
+    surface = m.predict(n[None, :], d[:, None])
+    worth, axis = _worth(m)
     figure, axes = new_figure(height=4.3)
     low, high = points.loss.min(), points.loss.max()
-    levels = np.geomspace(max(low * 0.95, p["E"] * 1.02), high * 1.1, 9)
-    lines = axes.contour(n, d, surface, levels=levels, colors="#5b7fa3", linewidths=0.8)
+    levels = np.geomspace(max(low * 0.95, fit["parameters"]["E"] * 1.02), high * 1.1, 9)
+    lines = axes.contour(n, worth(d), surface, levels=levels, colors="#5b7fa3", linewidths=0.8)
     for index, budget in enumerate(points.budgets):
         here = points.budget == budget
-        axes.plot(n, budget / (6 * points.tokens * n), color=QUIET, lw=0.6, ls=":")
+        axes.plot(n, worth(budget / (6 * points.tokens * n)), color=QUIET, lw=0.6, ls=":")
         axes.plot(
             points.n[here],
-            points.images[here],
+            worth(points.images[here]),
             MARKERS[index % len(MARKERS)],
             color=INK,
             mfc="white",
@@ -196,21 +213,22 @@ def contours(m: Material) -> Drawn:
     best = fit["allocation"]["n"]
     if best["exponent"] is not None:
         compute = np.geomspace(points.budgets.min() / 10, points.budgets.max() * 10, 50)
-        optimal = best["coefficient"] * compute ** best["exponent"]
-        axes.plot(optimal, compute / (6 * points.tokens * optimal), color=ACCENT, lw=2, label="frontier")
+        optimal = _along(best, compute)
+        axes.plot(
+            optimal, worth(compute / (6 * points.tokens * optimal)), color=ACCENT, lw=2, label="frontier"
+        )
     log_axis(axes, "xy")
-    axes.set(xlabel=SIZE, ylabel=IMAGES, xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
+    axes.set(xlabel=SIZE, ylabel=axis, xlim=(n[0], n[-1]), ylim=(worth(d)[0], worth(d)[-1]))
     # Labels stand to the right of the largest network, where no point is.
     x = points.n.max() * 1.45
-    rest = np.maximum(levels - p["E"] - p["A"] * x ** -p["alpha"], 1e-300)
-    with np.errstate(over="ignore"):  # a level below what that network reaches is at infinity
-        y = (p["B"] / rest) ** (1 / p["beta"])
-    places = [(x, at) for at in y if d[0] * 1.2 < at < d[-1] / 1.2]
+    beside = m.predict(np.full(len(d), x), d)
+    y = worth(np.exp(np.interp(levels, beside[::-1], np.log(d)[::-1])))
+    places = [(x, at) for at in y if worth(d)[0] * 1.2 < at < worth(d)[-1] / 1.2]
     if places:
         axes.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize=7, manual=places)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     caption = (
-        "Contours of the additive law L = E + A/N^alpha + B/D^beta (labels: loss), the measured points, "
+        f"Contours of the {m.law_name} {FORMS[m.analysis['additive']['law']]} (labels: loss), the measured points, "
         "lines of equal "
         "compute (dotted) and the compute-optimal frontier of the law."
     ) + _doubts(m)

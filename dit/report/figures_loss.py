@@ -178,7 +178,7 @@ def comparison(first: Material) -> Drawn:
     right.set(xlabel=first.loss_label, ylabel=f"compute for equal loss, over that of {first.study.name}")
     right.invert_xaxis()
     caption = (
-        f"Left: least loss of each budget (points) and the frontier of each study's additive law with its 95 % band. "
+        f"Left: least loss of each budget (points) and the frontier of each study's primary law with its 95 % band. "
         f"Right: compute with which a study reaches a loss, over that of {first.study.name}, at losses that both have "
         "reached; below 1 the study needs less. Bars: 95 % intervals over independent bootstrap draws of both laws "
         "(a bar cut at ten times the ratio is unbounded). "
@@ -187,7 +187,7 @@ def comparison(first: Material) -> Drawn:
 
 
 def _draw_frontiers(axes: Any, first: Material, colours: list[Any]) -> None:
-    """Least loss of each budget, and the additive law's frontier with its band, of every study that shares the axis."""
+    """Least loss of each budget, and the primary law's frontier with its band, of every study that shares the axis."""
     entries = first.analysis["comparison"]
     named = [(first, first.study.name), *((m, entry["study"]) for m, entry in zip(first.others, entries))]
     for index, ((m, name), colour) in enumerate(zip(named, colours)):

@@ -7,7 +7,7 @@ from dit.fits.held import in_words
 from dit.fits.lack import lack_of_law
 from dit.fits.remarks import lack_in_words
 from dit.report.compare import verdicts
-from dit.report.material import Material
+from dit.report.material import LAWS, Material
 from dit.report.verdict import verdict
 from dit.study.readings import branches
 
@@ -18,7 +18,8 @@ def headline(m: Material) -> dict[str, Any]:
     Returns:
         study, runs, weights, held_out (images that the loss is measured on; None where not recorded), train_flops
         (sum over runs of their last readings; branches count for neither), budgets (one entry per budget), exponents
-        (``isoflop`` and ``additive``, each {n, d} with value and 95 % interval, or None), holdout (or None), verdict
+        (``isoflop``, ``additive`` and the primary ``law`` of N and D, each {n, d} with value and 95 % interval, or
+        None), holdout (or None), verdict
         (sentences).
     """
     unguided = _best_by_budget(m)
@@ -48,9 +49,10 @@ def headline(m: Material) -> dict[str, Any]:
         "held_out": m.study.runs[0]["data"].get("n_held_out"),
         "train_flops": sum(reached[name] for name in sorted(reached)),
         "budgets": budgets,
+        "law": m.analysis["additive"]["law"],
         "exponents": {
             "isoflop": _exponents(m.analysis["isoflop"]["n_flop"]["law"]),
-            "additive": _exponents((m.analysis["additive"].get("primary") or {}).get("allocation")),
+            **_surfaces(m.analysis["additive"]),
         },
         "holdout": None
         if held is None
@@ -58,6 +60,24 @@ def headline(m: Material) -> dict[str, Any]:
         "lack_of_fit": lack_in_words(lack_of_law(m.law.points, m.law.fit)) if m.law else None,
     }
     return said | {"verdict": [*verdicts(m), *verdict(m, said)]}
+
+
+def _surfaces(found: dict[str, Any]) -> dict[str, Any]:
+    """The exponents of the primary law of N and D, and of the additive law for comparison where that is another."""
+    primary = _exponents((found.get("primary") or {}).get("allocation"))
+    beside = {} if found["law"] == "additive" else {"additive": _exponents(found.get("beside"))}
+    return {found["law"]: primary, **beside}
+
+
+def law_labels(found: dict[str, Any]) -> dict[str, str]:
+    """What the laws whose exponents a headline has are called, the primary one of N and D before the other."""
+    if found["law"] == "additive":
+        return {"isoflop": "isoFLOP minima", "additive": "additive law"}
+    return {
+        "isoflop": "isoFLOP minima",
+        found["law"]: f"{LAWS[found['law']]}, at the largest budget",
+        "additive": "additive law for comparison",
+    }
 
 
 def verdict_text(row: dict[str, Any]) -> str:
@@ -133,7 +153,7 @@ def format_headline(found: dict[str, Any]) -> str:
             f"{row['verdict']}"
         )
     lines += ["(N: multiply-adds per token; guided: share of the best run's guided samples judged right)", ""]
-    for name, label in (("isoflop", "isoFLOP minima"), ("additive", "additive law")):
+    for name, label in law_labels(found).items():
         exponents = found["exponents"][name]
         lines.append(f"{label:<15} {exponents_text(exponents)}{'' if exponents else ': see the report'}")
     lines.append(holdout_text(found["holdout"]))

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from dit.errors import InputError
-from dit.fits.additive import fit_additive
+from dit.fits.choose import fit_law
 from dit.fits.envelope import fit_envelope
 from dit.fits.fitted import HELD, Fitted
 from dit.fits.held import summary
 from dit.fits.holdout import holdout
 from dit.fits.profile import profiles
 from dit.fits.sensitivity import Variant, sensitivity
+from dit.report.material import LAWS
 from dit.study.readings import Points, collect
 from dit.study.records import Study
 
-PROFILED = ("E", "alpha", "beta", "a")
+PROFILED = ("E", "alpha", "beta", "a", "R_D", "R_N")
 BOOTSTRAPPED = {  # (law, size, loss) of fits that were bootstrapped -> how the sensitivity figure calls them
     ("additive", "n_flop", "mse"): "least squares of L",
     ("additive", "n_total", "huber"): "N counts all parameters",
@@ -28,7 +29,8 @@ LOSSES = {"mse_log": "least squares of ln L", "lad": "least absolute deviations 
 
 
 def profile_all(law: Fitted) -> dict[str, Any]:
-    """The profile of each parameter of the additive law, for the figure."""
+    """The profile of each parameter of a law of N and D, for the figure."""
+    axes = law.fit.problem(law.points).axes(law.fit)
     return {
         name: {
             "estimate": one.estimate,
@@ -38,14 +40,14 @@ def profile_all(law: Fitted) -> dict[str, Any]:
             "interval_95": one.intervals[0.95],
             "identified": one.identified,
         }
-        for name, one in profiles(law.points, law.fit, PROFILED).items()
+        for name, one in profiles(law.points, law.fit, [name for name in PROFILED if name in axes]).items()
     }
 
 
-def hold_out(points: Points, draws: int) -> dict[str, Any]:
-    """The largest budget predicted by the additive law of the smaller ones: ``holdout``, or None and why not."""
+def hold_out(points: Points, draws: int, law: str = "additive") -> dict[str, Any]:
+    """The largest budget predicted by the law of the smaller ones: ``holdout``, or None and why not."""
     try:
-        held = holdout(points.for_fit(), "additive", draws=min(draws, HELD))
+        held = holdout(points.for_fit(), law, draws=min(draws, HELD))
     except InputError as why:
         return {"holdout": None, "holdout_why_not": str(why)}
     where = np.flatnonzero(points.budget == points.budgets[-1])
@@ -72,7 +74,7 @@ def vary(study: Study, points: Points, primary: Fitted, fits: list[dict[str, Any
         fits: the laws fitted already (see ``analysis``), whose intervals are taken over.
     """
     told = primary.estimate("a")
-    first = f"additive law, Huber, N per token, {points.weights_name} weights"
+    first = f"{LAWS[primary.law]}, Huber, N per token, {points.weights_name} weights"
     rows = [
         {
             "what": first,
@@ -83,16 +85,16 @@ def vary(study: Study, points: Points, primary: Fitted, fits: list[dict[str, Any
         }
     ]
     for entry in fits:
-        what = BOOTSTRAPPED.get((entry["law"], entry["size"], entry["loss"]))
+        what = _bootstrapped(primary.law, entry)
         if what is not None:
-            key = "a" if entry["law"] == "additive" else "exponent of N*"
+            key = "exponent of N*" if entry["law"] == "isoFLOP minima" else "a"
             interval = entry["intervals"].get(key, {}).get("95")
             rows.append({"what": what, "a": entry["parameters"][key], "interval_95": interval})
-    for variant in sensitivity(primary.points, primary.fit, "additive"):
+    for variant in sensitivity(primary.points, primary.fit, primary.law):
         what = _name(variant)
         if what is not None and all(row["what"] != what for row in rows):
             rows.append({"what": what, "a": variant.exponent, "interval_95": None})
-    for what, refit in _refits(study, points).items():
+    for what, refit in _refits(study, points, primary.law).items():
         try:
             a = float(refit().a)
         except InputError:
@@ -112,15 +114,23 @@ def _name(variant: Variant) -> str | None:
     return variant.value
 
 
-def _refits(study: Study, points: Points) -> dict[str, Callable[[], Any]]:
+def _bootstrapped(law: str, entry: dict[str, Any]) -> str | None:
+    """How the figure calls a fit of ``fits``, where it differs from the primary law's by one choice."""
+    if entry["law"] == "additive" != law:
+        return "additive law" if (entry["size"], entry["loss"]) == ("n_flop", "huber") else None
+    name = "additive" if entry["law"] == law else entry["law"]
+    return BOOTSTRAPPED.get((name, entry["size"], entry["loss"]))
+
+
+def _refits(study: Study, points: Points, law: str) -> dict[str, Callable[[], Any]]:
     """Refits that need more than the points of the primary fit."""
     refits: dict[str, Callable[[], Any]] = {
-        "without the smallest size": lambda: fit_additive(points.for_fit(keep=points.n > points.n.min())),
-        "without the largest size": lambda: fit_additive(points.for_fit(keep=points.n < points.n.max())),
+        "without the smallest size": lambda: fit_law(points.for_fit(keep=points.n > points.n.min()), law),
+        "without the largest size": lambda: fit_law(points.for_fit(keep=points.n < points.n.max()), law),
         "lower envelope of the budgets": lambda: fit_envelope(replace(points.for_fit(), c=points.budget)),
     }
     other = "raw" if points.weights == "ema" else "ema"
     if any(row["weights"] == other for row in study.validation):
         name = "raw weights" if other == "raw" else "EMA weights"
-        refits[name] = lambda: fit_additive(collect(study, other).for_fit())
+        refits[name] = lambda: fit_law(collect(study, other).for_fit(), law)
     return refits

@@ -27,6 +27,11 @@ DRAWN = {
     "seeds": "with noise drawn afresh, as repeats under other seeds have it",
 }
 KIND = {"pairs": "bias-corrected percentiles"}  # percentiles as they are, by the other methods
+LAWS = {"additive": "additive law", "data_limited": "law of repeated data"}  # as readers know them
+FORMS = {
+    "additive": "L = E + A/N^alpha + B/D^beta",
+    "data_limited": "L = E + A/N'^alpha + B/D'^beta (2305.16264), N' and D' what N and D are worth",
+}
 NUMBERS = ("n_exponent", "n_exponent_sd", "d_exponent", "frechet_exponent")
 
 
@@ -39,7 +44,7 @@ class Material:
         points: validation losses at the budgets.
         samples: sample metrics by protocol; empty where none were measured.
         analysis: the fits as they are written to fits.json (see analysis.py for its keys).
-        law: the primary additive law; None where none could be fitted.
+        law: the primary law of N and D; None where none could be fitted.
         others: further studies that this one is compared with.
     """
 
@@ -57,8 +62,19 @@ class Material:
         return {name: getattr(boot.law, name) for name in ("E", "alpha", "beta", "a")} if boot else {}
 
     @property
+    def law_name(self) -> str:
+        """The primary law of N and D, in words."""
+        return LAWS[self.analysis["additive"]["law"]]
+
+    def predict(self, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """Losses of the primary law at sizes ``n`` and images seen ``d``; raises Missing where there is none."""
+        if self.law is None:
+            raise Missing(self.analysis["additive"]["why_not"])
+        return self.law.fit.predict(n, d)
+
+    @property
     def primary(self) -> dict[str, Any]:
-        """The additive law as figures show it; raises Missing where none could be fitted."""
+        """The primary law of N and D as figures show it; raises Missing where none could be fitted."""
         if self.analysis["additive"]["primary"] is None:
             raise Missing(self.analysis["additive"]["why_not"])
         return self.analysis["additive"]["primary"]
@@ -144,9 +160,3 @@ def allocation_anchors() -> tuple[dict[str, Any], ...]:
         numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
         rows.append({**row, **numbers})
     return tuple(rows)
-
-
-def predict(parameters: dict[str, float], n: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """L = E + A N^-alpha + B D^-beta."""
-    p = parameters
-    return p["E"] + p["A"] * n ** -p["alpha"] + p["B"] * d ** -p["beta"]

@@ -28,7 +28,14 @@ from dit.report import (
 from dit.report.analysis import analyse
 from dit.report.compare import compare as compare_studies
 from dit.report.compare import uncompared
-from dit.report.headline import exponents_text, format_headline, headline, held_out_text, holdout_text
+from dit.report.headline import (
+    exponents_text,
+    format_headline,
+    headline,
+    held_out_text,
+    holdout_text,
+    law_labels,
+)
 from dit.report.material import SHOWN_ROWS, Drawn, Material, Missing, Table, method_text
 from dit.report.style import styled, write
 from dit.report.tables import all_tables
@@ -205,8 +212,8 @@ def _headline_table(m: Material, found: dict[str, Any]) -> Table:
 
 def _statements(found: dict[str, Any]) -> list[str]:
     lines = [f"Losses are of {found['weights']} weights on {held_out_text(found['held_out'])}."]
-    for name, label in (("isoflop", "IsoFLOP minima"), ("additive", "Additive law")):
-        lines.append(f"{label}: {exponents_text(found['exponents'][name])}.")
+    for name, label in law_labels(found).items():
+        lines.append(f"{label[0].upper()}{label[1:]}: {exponents_text(found['exponents'][name])}.")
     minima, law = found["exponents"]["isoflop"], found["exponents"]["additive"]
     if minima and law and (told := apart(minima["n"], law["n"])):
         lines.append(f"{told[0].upper()}{told[1:]}.")

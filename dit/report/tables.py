@@ -150,10 +150,15 @@ def allocation(m: Material) -> Table:
         n_pair, loss_pair = (row.get(key) or (None, None) for key in ("n_interval_95", "loss_interval_95"))
         rows.append([row["budget_flops"], row["n"], *n_pair, row["d"], row["epochs"], row["loss"], *loss_pair,
                      row["waste_half"], row["waste_double"], doubt])  # fmt: skip
+    beyond = (
+        "Beyond a few epochs of repeated data the law promises too much. "
+        if m.analysis["additive"]["law"] == "additive"
+        else ""
+    )
     note = (
-        "By the additive law, at the largest budget, ten and a hundred times it. Compute lost: the share of "
-        "the budget that the best size would not have needed for the same loss. Beyond a few epochs of "
-        f"repeated data the law promises too much. Intervals: {method_text(m, 'additive', 'n_flop')}."
+        f"By the {m.law_name}, at the largest budget, ten and a hundred times it. Compute lost: the share of "
+        f"the budget that the best size would not have needed for the same loss. {beyond}"
+        f"Intervals: {method_text(m, m.analysis['additive']['law'], 'n_flop')}."
     )
     return Table("allocation", "Allocation at target budgets", columns, rows, note)
 
@@ -189,14 +194,14 @@ def published(m: Material) -> Table:
         "source",
         "doubt",
     ]
-    law, additive = m.analysis["isoflop"]["n_flop"]["law"], m.analysis["additive"].get("primary")
-    ours = additive["allocation"] if additive and additive["allocation"]["n"]["exponent"] is not None else law
+    law, primary = m.analysis["isoflop"]["n_flop"]["law"], m.analysis["additive"].get("primary")
+    ours = primary["allocation"] if primary and primary["allocation"]["n"]["exponent"] is not None else law
     rows: list[list[Any]] = []
     sd = ours["n"]["sd"] if ours else None
     doubt = ours["n"]["doubt"] if ours else None
     if ours:
         fit = m.analysis["frechet"]["fit"]
-        which = "isoFLOP minima" if ours is law else "additive law"
+        which = "isoFLOP minima" if ours is law else m.law_name
         rows.append([f"this study ({which})", ours["n"]["exponent"], sd, ours["d"]["exponent"],
                      fit["exponent"] if fit else None, None, None, "records", doubt])  # fmt: skip
     for anchor in allocation_anchors():

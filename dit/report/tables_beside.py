@@ -110,7 +110,7 @@ def noise(m: Material) -> Table:
             which = "guided" if group.guided else "unguided"
             pooled = float(np.sqrt(np.mean(np.square(spread))))
             rows.append([f"Fréchet distance, of a sampling seed ({which})", pooled, None])
-    note = "The loss's noise is what the primary additive law leaves over, so a law that is wrong counts as noise too."
+    note = "The loss's noise is what the primary law leaves over, so a law that is wrong counts as noise too."
     return Table("noise", "Noise", ["what", "relative standard deviation", "degrees of freedom"], rows, note)
 
 
@@ -121,7 +121,7 @@ def cooldown(m: Material) -> Table:
     found = m.analysis["cooldowns"]
     keys = ("run", "trunk", "n", "branch_images", "images_seen", "constant", "cooled", "ratio")
     note = (
-        "Loss at constant rate: the trunk's reading at the branch, carried on to its end by the additive law."
+        "Loss at constant rate: the trunk's reading at the branch, carried on to its end by the primary law."
     )
     if len(found) > 1:
         ratios = np.array([row["ratio"] for row in found])

@@ -81,7 +81,7 @@ def _tenfold(m: Material) -> str | None:
 def _exponent(m: Material, found: dict[str, Any]) -> str | None:
     """How far the exponent can be trusted: its doubts, and how far other choices move it."""
     rows = m.analysis["sensitivity"]
-    law = (found["exponents"]["additive"] or {}).get("n") or {}
+    law = (found["exponents"][found["law"]] or {}).get("n") or {}
     if not rows or rows[0]["a"] is None or law.get("value") is None:
         return None
     moved = [(abs(row["a"] - rows[0]["a"]), row) for row in rows[1:] if row["a"] is not None]

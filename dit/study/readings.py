@@ -47,6 +47,7 @@ class Points:
         edges: (bins + 1,) limits of the bins.
         tokens: tokens per image, so that C = 6 tokens N D.
         excluded: what was left out: run, budget, what, reason.
+        unique: training images; None where not recorded.
     """
 
     weights: str
@@ -61,6 +62,7 @@ class Points:
     edges: np.ndarray
     tokens: int
     excluded: list[dict[str, Any]]
+    unique: float | None = None
 
     @property
     def budgets(self) -> np.ndarray:
@@ -75,8 +77,15 @@ class Points:
     def for_fit(self, size: str = "n_flop", keep: np.ndarray | None = None) -> FitPoints:
         """The same points as the fits take them; ``size`` n_flop or n_total, ``keep`` (P,) which of them."""
         n = self.n if size == "n_flop" else self.n_total
+        unique = None if self.unique is None else np.full(len(n), self.unique)
         points = FitPoints(
-            self.loss, n=n, d=self.images, c=self.flops, run=np.array(self.run), budget=self.budget
+            self.loss,
+            n=n,
+            d=self.images,
+            c=self.flops,
+            run=np.array(self.run),
+            budget=self.budget,
+            unique=unique,
         )
         return points if keep is None else points[keep]
 
@@ -137,7 +146,7 @@ def readings(study: Study, weights: str | None = None) -> Points:
         else:
             rows.append(row)
     rows.sort(key=lambda row: (row["budget_flops"], study.run(row["run"])["macs_per_token"], row["run"]))
-    of_run = [study.run(row["run"]) for row in rows]
+    of_run, n_train = [study.run(row["run"]) for row in rows], study.runs[0]["data"].get("n_train")
     return Points(
         weights=chosen,
         run=[row["run"] for row in rows],
@@ -151,6 +160,7 @@ def readings(study: Study, weights: str | None = None) -> Points:
         edges=np.array(rows[0]["log_snr_edges"] if rows else [], dtype=float),
         tokens=study.runs[0]["tokens_per_image"],
         excluded=excluded,
+        unique=float(n_train) if n_train else None,
     )
 
 

@@ -2,11 +2,9 @@
 
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from dit.config.given import refuse_given, refuse_unread
@@ -96,11 +94,6 @@ def _study(cfg: DictConfig) -> tuple[Points, dict[str, dict[str, Points]], list[
     study = load_study(cfg.data.path)
     points = collect(study, cfg.weights)
     counted = {name: points.for_fit(size) for name, size in SIZES.items()}
-    n_train = study.runs[0]["data"].get("n_train")
-    if cfg.law == "data_limited" and n_train:
-        counted = {
-            name: replace(one, unique=np.full(len(one), float(n_train))) for name, one in counted.items()
-        }
     kept = {name: drop_outliers(value, cfg.drop_highest) for name, value in counted.items()}
     others = {"size": {name: value for name, value in kept.items() if name != cfg.size}}
     return kept[cfg.size], others, left_out(study, points)

@@ -37,6 +37,7 @@ class Surface:
     widths: tuple[int, ...] = (32, 48, 64, 96, 128, 192, 256)
     budgets: tuple[float, ...] = (1e12, 3.162e12, 1e13, 3.162e13)
     seeds: tuple[int, ...] = (0,)
+    n_train: int = 10**10  # no image is seen twice
 
     def loss(self, n: Any, d: Any) -> Any:
         """The noiseless loss of N multiply-adds per token and D images."""
@@ -120,7 +121,8 @@ def run_row(s: Surface, width: int, seed: int, run: str) -> dict[str, Any]:
         "tokens_per_image": s.tokens, "macs_per_image": per_token * s.tokens, "macs_per_token": per_token,
         "train_flops_per_image": 6 * per_token * s.tokens, "batch_size": s.batch, "lr": 1e-3 * math.sqrt(64 /
         width), "lr_rule": "inverse_sqrt_width(base=64, lr=1e-3)", "seed": seed, "warmup_images": 0,
-        "ema": "power(0.10)", "data": {"name": "digits", "manifest_hash": "m" * 16, "n_train": 1500, "n_held_out": 297},
+        "ema": "power(0.10)", "data": {"name": "digits", "manifest_hash": "m" * 16, "n_train": s.n_train,
+                                       "n_held_out": 297},
         "budgets_flops": list(s.budgets),
     }  # fmt: skip
 

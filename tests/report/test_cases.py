@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dit.errors import InputError
 from dit.report.analysis import analyse
+from dit.report.figures_law import contours
 from dit.report.headline import format_headline, headline
 from dit.report.page import write_report
 from dit.study.readings import collect, collect_samples
@@ -206,3 +209,51 @@ def test_numbers_of_a_protocol_that_are_none_are_named(tmp_path, name, value):
     edit(study, "w0064-s0", set_field("samples", f"protocol.{name}", value))
     with pytest.raises(InputError, match=rf"records.jsonl:\d+: protocol: {name}: got"):
         load_study(study)
+
+
+def test_a_study_that_repeats_its_data_is_told_by_the_law_of_repeated_data(tmp_path):
+    """Above four epochs; below, everything is as where the number of training images is not known."""
+    surface = Surface(budgets=(1e12, 3.162e12, 1e13), widths=(32, 48, 64, 96, 128))
+    seen = max(row["images_seen"] for row in load_study(write_study(tmp_path / "x", surface)).validation)
+    found = {
+        n_train: analyse(
+            load_study(write_study(tmp_path / str(n_train), replace(surface, n_train=n_train))), 40
+        )
+        for n_train in (seen // 100, seen // 3, 0)
+    }
+    often, seldom, unknown = found.values()
+    assert often.law_name == "law of repeated data"
+    assert seldom.law_name == unknown.law_name == "additive law"
+    rows = (seldom.analysis["targets"], unknown.analysis["targets"])
+    for one in (*rows[0], *rows[1]):
+        one.pop("epochs")
+    assert seldom.analysis == unknown.analysis
+    assert {*headline(seldom)["exponents"]} == {"isoflop", "additive"}
+    told = headline(often)
+    assert (told["law"], {*told["exponents"]}) == ("data_limited", {"isoflop", "data_limited", "additive"})
+    assert told["exponents"]["additive"] == headline(seldom)["exponents"]["additive"]
+    assert "additive law for comparison" in format_headline(told)
+    assert {"data_limited", "additive"} < {fit["law"] for fit in often.analysis["fits"]}
+    assert often.law is not None and "R_D" in often.analysis["additive"]["profiles"]
+    lost = [row["waste_double"] for row in often.analysis["targets"]]
+    assert all(0 < one < 1 for one in lost)
+    top = often.analysis["targets"][0]
+    assert often.law.fit.loss_opt(top["budget_flops"] * (1 - lost[0])) == pytest.approx(
+        top["loss_double"], rel=1e-6
+    )
+
+
+def test_the_surface_of_repeated_data_is_drawn_against_effective_images(tmp_path):
+    study = load_study(
+        write_study(tmp_path, Surface(n_train=50_000, widths=(64, 96, 128, 192)), samples=False)
+    )
+    m = analyse(study, 0)
+    drawn = contours(m)
+    axes = drawn.figure.axes[0]
+    heights = np.concatenate(
+        [line.get_ydata() for line in axes.lines if line.get_marker() not in ("None", None)]
+    )
+    assert axes.get_ylabel() == "effective images D'"
+    assert m.law is not None and max(heights) == pytest.approx(
+        m.law.fit.effective_data(m.points.images.max())
+    )

@@ -25,7 +25,7 @@ def headline(n_opt=5000.0, accepted=True, doubt=None):
     budget = {"budget_flops": 1e12, "accepted": accepted, "n_opt": n_opt, "n_opt_95": [3000.0, 8000.0]}
     budget |= {"frechet_distance": 0.5, "guided_accuracy": 0.996}
     law = {"n": {"value": 0.4, "doubt": doubt}}
-    return {"budgets": [budget], "exponents": {"additive": law}}
+    return {"budgets": [budget], "law": "additive", "exponents": {"additive": law}}
 
 
 def test_the_best_size_lies_between_two_trained_ones():
