@@ -71,7 +71,7 @@ def leverages(points: Points, fit: Any, of: Callable[[Any], Any]) -> list[Levera
 
 def doubt(found: list[Leverage], sd: float) -> str | None:
     """What to say beside a number whose jackknife exceeds twice its bootstrap's ``sd``; None where none does."""
-    largest = max(found, key=lambda one: one.sd, default=None)
+    largest = max(found, key=lambda one: float(f"{one.sd:.6g}"), default=None)  # sizes before runs, if alike
     if largest is None or not largest.sd > OFTEN * sd:
         return None
     group, value = largest.most

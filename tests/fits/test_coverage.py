@@ -4,18 +4,23 @@
 """
 
 from dataclasses import replace
+from operator import attrgetter, methodcaller
 
 import numpy as np
 import pytest
 
 from dit.fits.additive import fit_additive
+from dit.fits.bootstrap import bootstrap
+from dit.fits.data_limited import DataLimitedLaw, fit_data_limited
 from dit.fits.lack import short_runs
+from dit.fits.points import Points
 from dit.fits.remarks import LACK
 from tests.fits.coverage import coverage
 from tests.fits.kernel_coverage import covered
 from tests.fits.kernel_surfaces import kaplan_surface
 from tests.fits.surfaces import (
     curve_points,
+    grid,
     isoflop_points,
     ladder_points,
     one_off,
@@ -103,3 +108,49 @@ def test_surfaces_of_kaplans_kernel(law):
         assert 0.90 <= np.mean([one is True for one in held]) <= 0.99
     wrong = covered(kaplan_surface, "additive", 50, 200)
     assert np.mean([one is True for one in wrong["L*"]]) < 0.5
+
+
+def repeated_study(seed):
+    """A law of data seen up to 100 times (R_D and R_N log-uniform from 5 to 40), and the noisy grid measured on it."""
+    rng = np.random.default_rng(10_000 + seed)
+    truth = random_truth(rng)
+    r_d, r_n = np.exp(rng.uniform(np.log(5), np.log(40), 2))
+    n, d, budget = grid(truth)
+    unique = d.max() / 100
+    law = DataLimitedLaw(
+        truth.e,
+        truth.a,
+        truth.alpha,
+        truth.b,
+        truth.beta,
+        r_d,
+        r_n,
+        truth.k,
+        unique=unique,
+        flops=budget.max(),
+    )
+    rng = np.random.default_rng(seed)
+    noise = 10 ** rng.uniform(-3, -2) * rng.standard_normal(len(n))
+    columns = {"n": n, "d": d, "c": budget, "budget": budget, "unique": np.full(len(n), unique)}
+    return law, Points(law.predict(n, d) * np.exp(noise), run=np.arange(len(n)), **columns)
+
+
+def test_data_repeated_up_to_a_hundred_epochs():
+    """The law of repeated data covers; the additive law misses L* all but always."""
+    held = {name: [] for name in ("a", "N*", "L*")}
+    by_additive = []
+    for seed in range(200):
+        law, points = repeated_study(seed)
+        target = 10 * law.flops
+        boot = bootstrap(points, fit_data_limited(points), 200, seed)
+        assert boot.method == "pairs"
+        wanted = (attrgetter("a"), methodcaller("n_opt", target), methodcaller("loss_opt", target))
+        for name, of in zip(held, wanted):
+            low, high = boot.interval(of)
+            held[name].append(low <= of(law) <= high)
+        if seed < 40:
+            low, high = bootstrap(points, fit_additive(points), 200, seed).interval(wanted[2])
+            by_additive.append(low <= law.loss_opt(target) <= high)
+    for one in held.values():
+        assert 0.90 <= np.mean(one) <= 0.98
+    assert np.mean(by_additive) < 0.2
