@@ -169,7 +169,7 @@ def test_small_inputs_are_answered_quickly_and_without_torch(table, tmp_path):
 def test_repetition_is_read_from_a_study(tmp_path):
     """Its runs see 1,500 images again and again; keys that select rows of a CSV file are refused."""
     widths = (32, 48, 64, 96, 128, 192, 256, 384)
-    study = write_study(tmp_path / "study", Surface(widths=widths), samples=False)
+    study = write_study(tmp_path / "study", Surface(widths=widths, n_train=1500), samples=False)
     found = answer(f"data={study}", "law=data_limited", "loss=mse", "bootstrap=20", cwd=tmp_path)
     assert found["law"] == "data_limited"
     assert set(found["parameters"]) >= {"R_D", "R_N"}
