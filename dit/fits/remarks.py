@@ -40,10 +40,9 @@ def misfits(points: Points, fit: Any) -> list[str]:
             "spread of the others: the noise behind intervals leaves it out; look at it, or leave it out"
         )
     short = short_runs(points, fit)
-    if short is not None and short.p_value < LACK:
-        side = "above" if short.by > 0 else "below"
+    if short is not None and short.p_value < LACK and short.by > 0:
         found.append(
-            f"the {short.n} readings of least D (up to {short.below:.3g}) lie {abs(short.by):.1%} {side} the law of "
+            f"the {short.n} readings of least D (up to {short.below:.3g}) lie {short.by:.1%} above the law of "
             f"the others (p {short.p_value:.2g}): short runs may still be warming up; fit without them, or train longer"
         )
     lack = lack_of_law(points, fit)

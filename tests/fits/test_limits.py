@@ -53,7 +53,7 @@ def test_defaults_are_the_same_everywhere():
     }
     for name, value in same.items():
         assert set(found[name].values()) == {value}, name
-    assert found["draws"] == {"fitted": 1000, "holdout": 1000, "bootstrap": 4000}
+    assert found["draws"] == {"fitted": 1000, "holdout": 1000, "bootstrap": 4000, "fit_tuning": 1000}
     for name in ("cells_too", "stratified", "log", "falling"):
         assert set(found[name].values()) == {False}, name
     assert found["floor"] == {"PowerLaw.__init__": 0.0, "PowerFit.__init__": 0.0, "fit_power": False}
@@ -347,7 +347,7 @@ def test_remarks_begin_where_they_are_said_to(c, factor, said):
     n, d = np.array([1.0, 1.0]), np.array([c / 12, c / 6])
     told = remarks(
         Points(np.array([2.0, 1.0]), n=n, d=d, c=6 * d * [1, factor] / factor),
-        SimpleNamespace(),
+        SimpleNamespace(problem=lambda _: None),
         None,
         "mse",
         1,
