@@ -77,6 +77,7 @@ def of_run(cfg: DictConfig, device: torch.device, distributed: bool) -> list[Row
     assert out is not None
     sinks = _sinks(cfg, loaded, known.get("config_hash"), out) if first else ()
     refuse_unread(cfg, besides=() if first else ("logger",))
+    yardstick.check_extractor()
     keep = _Keep(out, distributed, sinks)
     rows: list[Row] = []
     for number, sampling in enumerate(settings, start=1):

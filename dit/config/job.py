@@ -99,7 +99,19 @@ def training_job(parts: Parts, config_hash: str, path: Path, world: World) -> "J
     job = same_everywhere(world, lambda: _job(parts, config_hash, path, world))
     # rank 0 alone has a logger
     refuse_unread(parts.cfg, besides=(*OF_LATENTS, *(("logger",) if world.rank else ())))
+    _check_extractor(job)
     return job
+
+
+def _check_extractor(job: "Job") -> None:
+    """Raises InputError where samples would be drawn that the extractor does not take."""
+    if job.measures:
+        from dit.config.readings import SampleMeasure
+
+        for _, measure in job.measures:
+            if isinstance(measure, SampleMeasure):
+                measure.yardstick.check_extractor()
+                return
 
 
 def _job(parts: Parts, config_hash: str, path: Path, world: World) -> "Job":

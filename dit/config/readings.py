@@ -59,9 +59,8 @@ class Yardstick:
                 "evaluation.reference", self.evaluation.reference, "a file or folder that exists"
             )
         self.extractor = load_extractor(self.evaluation.extractor, device)  # at once: its file may be missing
-        self._try_extractor()
 
-    def _try_extractor(self) -> None:
+    def check_extractor(self) -> None:
         """Raises InputError where the extractor takes no pictures of this size, which samples would be drawn for."""
         shape = self.parts.manifest.content["image_shape"]
         try:

@@ -136,7 +136,7 @@ def test_readings_of_one_size_without_a_column_of_runs_are_remarked():
 def test_what_a_reader_must_know_is_said(changed, said):
     found = {"absent": (), "converged": 25, "agreed": 25, "starts": 25, "loss": "huber", **changed}
     exponents = {name: found.pop(name, 0.3) for name in ("alpha", "beta")}
-    fit = SimpleNamespace(searched=SimpleNamespace(**found), **exponents)
+    fit = SimpleNamespace(searched=SimpleNamespace(**found), problem=lambda _: None, **exponents)
     points = isoflop_points(Truth(), 0.003, budgets=3, sizes=4)
     lines = remarks(points, fit, None, "huber", 1e-9)
     assert (said in lines[0] and len(lines) == 1) if said else not lines
@@ -145,7 +145,7 @@ def test_what_a_reader_must_know_is_said(changed, said):
 def test_copies_and_other_units_are_said():
     n, d = np.array([1.0, 2.0, 2.0]), np.array([1.0, 3.0, 3.0])
     points = Points(np.array([3.0, 2.0, 2.0]), n=n, d=d, c=6 * n * d * np.array([1.0, 1.03, 1.03]))
-    lines = remarks(points, SimpleNamespace(), None, "huber", 1e-3)
+    lines = remarks(points, SimpleNamespace(problem=lambda _: None), None, "huber", 1e-3)
     assert any("6.18 FLOPs" in line or "37.1 FLOPs" in line for line in lines)
     assert any("C/(N D) varies" in line for line in lines) and any(
         "1 points repeat" in line for line in lines

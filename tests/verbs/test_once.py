@@ -38,7 +38,7 @@ def calls(monkeypatch) -> Counter[str]:
     monkeypatch.setattr(network_config, "count", counting)
     monkeypatch.setattr(hydra.utils, "instantiate", building)
     # the digits' extractor takes no pictures of 8x8, which is another test's business
-    monkeypatch.setattr("dit.config.readings.Yardstick._try_extractor", lambda _: None)
+    monkeypatch.setattr("dit.config.readings.Yardstick.check_extractor", lambda _: None)
     return found
 
 

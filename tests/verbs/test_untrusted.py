@@ -24,6 +24,7 @@ from dit.network.export import load_safetensors
 from dit.network.published import load_published
 from dit.verbs.export import load_exported
 from tests.conftest import TINY
+from tests.evaluation.test_extractors import Means
 from tests.evaluation.test_protocol import BASE
 from tests.training import ranks
 
@@ -218,7 +219,9 @@ def test_evaluate_unpickles_no_arrays(tmp_path, marker):
 def test_evaluate_reads_no_statistics_that_are_pickles(tmp_path, honest_run, marker):
     file = tmp_path / "reference.npz"
     file.write_bytes(pickle.dumps({"mu": Bomb(marker)}))
-    refused(["evaluate", f"run={honest_run}", f"reference={file}"], tmp_path, "reference.npz")
+    torch.jit.script(Means()).save(f"{tmp_path}/means.ts")  # which takes pictures of any size
+    extractor = f"extractor=torchscript:{tmp_path}/means.ts"
+    refused(["evaluate", f"run={honest_run}", f"reference={file}", extractor], tmp_path, "reference.npz")
 
 
 @pytest.mark.parametrize("kind", ["inception", "torchscript", "dinov2"])
