@@ -218,7 +218,7 @@ def contours(m: Material) -> Drawn:
             optimal, worth(compute / (6 * points.tokens * optimal)), color=ACCENT, lw=2, label="frontier"
         )
     log_axis(axes, "xy")
-    axes.set(xlabel=SIZE, ylabel=axis, xlim=(n[0], n[-1]), ylim=(worth(d)[0], worth(d)[-1]))
+    axes.set(xlabel=SIZE, ylabel=axis, xlim=(n[0], n[-1]), ylim=(worth(d)[0], 1.1 * worth(d)[-1]))
     # Labels stand to the right of the largest network, where no point is.
     x = points.n.max() * 1.45
     beside = m.predict(np.full(len(d), x), d)
