@@ -35,8 +35,9 @@ from dit.report.derived import (
 )
 from dit.report.judge import hold_out, profile_all, vary
 from dit.report.material import Material
-from dit.study.readings import Points, Samples, collect_samples, readings, why_none
+from dit.study.readings import Points, readings, why_none
 from dit.study.records import Study
+from dit.study.sampled import Samples, collect_samples
 
 SIZES = {"n_flop": "multiply-adds per token", "n_total": "parameters"}
 ISOFLOP = {"a": "exponent of N*", "n_coefficient": "coefficient of N*", "b": "exponent of D*",

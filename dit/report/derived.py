@@ -14,8 +14,9 @@ from dit.fits.fitted import Fitted
 from dit.fits.laws import settled
 from dit.fits.points import Points as FitPoints
 from dit.fits.power import fit_power
-from dit.study.readings import Points, Samples, branches
+from dit.study.readings import Points, branches
 from dit.study.records import Study
+from dit.study.sampled import Samples
 
 BAND_POINTS = 25
 TARGETS = (1.0, 10.0, 100.0)  # times the largest budget

@@ -21,7 +21,7 @@ from dit.report.style import (
     shades,
 )
 from dit.report.words import setting_text
-from dit.study.readings import Samples
+from dit.study.sampled import Samples
 from dit.trust import picture_below
 
 DISTANCE = "Fréchet distance"

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from dit.columns import csv_text
 from dit.fits.fitted import Fitted
 from dit.report.words import number_text
-from dit.study.readings import Points, Samples
+from dit.study.readings import Points
 from dit.study.records import Study
+from dit.study.sampled import Samples
 
 LOSS = "validation loss"
 COMPUTE = "training compute C (FLOPs)"

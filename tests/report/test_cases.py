@@ -13,8 +13,9 @@ from dit.report.analysis import analyse
 from dit.report.figures_law import contours
 from dit.report.headline import format_headline, headline
 from dit.report.page import write_report
-from dit.study.readings import collect, collect_samples
+from dit.study.readings import collect
 from dit.study.records import load_study
+from dit.study.sampled import collect_samples
 from tests.fits.synthetic import Surface, write_study
 
 FIELDS_OF_A_LAW = (

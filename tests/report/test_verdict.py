@@ -1,6 +1,7 @@
 """The verdict in plain words, on numbers written out here."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from dit.report.verdict import verdict
 WIDTHS = {1000.0: 16, 4000.0: 32, 16000.0: 64}
 
 
-def material(images=(1000,), n_train=1000, targets=(), sensitivity=()):
+def material(images=(1000,), n_train=1000, targets=(), sensitivity=()) -> Any:
     runs = [
         {"macs_per_token": size, "network": {"width": width}, "data": {"name": "numbers", "n_train": n_train}}
         for size, width in WIDTHS.items()
