@@ -4,12 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from dit.fits.choose import AS_NEW
 from dit.report.material import Material
 from dit.report.words import number_text
-
-REPEATED = (
-    4.0  # epochs beyond which repeated data are worth less than new ones (Muennighoff et al. 2305.16264)
-)
 
 
 def verdict(m: Material, found: dict[str, Any]) -> list[str]:
@@ -111,10 +108,10 @@ def _data(m: Material) -> str | None:
     most = float(np.max(epochs))
     if most <= 1:
         return f"No image of {name} was seen twice: the laws hold for fresh data of this kind."
-    times = number_text(round(most, 1) if most < REPEATED else round(most))
+    times = number_text(round(most, 1) if most < AS_NEW else round(most))
     worth = (
         ": an image seen again is worth less than a new one, so they hold for this set alone"
-        if most > REPEATED
+        if most > AS_NEW
         else ""
     )
     return f"These laws hold for {name} with each image seen up to {times} times{worth}."
